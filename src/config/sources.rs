@@ -1,0 +1,307 @@
+//! Where values come from: defaults, the TOML file, the environment, flags; lowest first.
+
+use std::{ffi::OsString, fmt, path::PathBuf};
+
+use figment::{
+    Error, Metadata, Profile, Provider,
+    error::{Actual, Kind as ErrorKind},
+    util::nest,
+    value::{Dict, Map, Value},
+};
+use toml_edit::{ImDocument, Item};
+
+use super::{
+    ConfigError, Problem,
+    keys::{self, KEYS, Key, Kind, PREFIX},
+};
+
+/// What there is to read, gathered by the caller, so that tests need no process of their own.
+/// It may hold secrets, and has no `Debug`.
+#[derive(Default)]
+pub struct Sources {
+    /// The file named by `--config`.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub variables: Vec<(OsString, OsString)>,
+    /// Flags that were given: the key's name and the value.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// One value of one key, with where it stands. It may be a secret, and has no `Debug`.
+pub struct Setting {
+    /// The key's name.
+    pub key: &'static str,
+    /// The value, not yet read.
+    pub value: Value,
+    /// Where it stands.
+    pub source: Source,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody gave one.
+    Default,
+    /// A file, and the line where one is known.
+    File(PathBuf, Option<usize>),
+    /// An environment variable.
+    Variable(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
+            Self::File(path, None) => path.display().fmt(f),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Provider for Setting {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.source.to_string())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        let Value::Dict(_, dict) = nest(self.key, self.value.clone()) else {
+            return Ok(Map::new());
+        };
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+impl Sources {
+    /// The sources of this process.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, String)>) -> Self {
+        Self { file, variables: std::env::vars_os().collect(), flags }
+    }
+
+    /// Every value of every source, lowest first.
+    pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
+        let mut settings: Vec<_> = defaults().collect();
+        let mut problems = Vec::new();
+        self.read_file(&mut settings, &mut problems);
+        self.read_environment(&mut settings, &mut problems);
+        settings.extend(self.flags.iter().map(|(name, value)| Setting {
+            key: name,
+            value: Value::from(value.as_str()),
+            source: Source::Flag(format!("--{}", name.replace(['.', '_'], "-"))),
+        }));
+        if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        let variable = || self.variables.iter().find(|(name, _)| *name == *CONFIG_VARIABLE);
+        self.file.clone().or_else(|| {
+            variable().map(|(_, path)| path.into()).filter(|path: &PathBuf| path.as_os_str() != "")
+        })
+    }
+
+    fn read_file(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
+        let Some(path) = self.path() else { return };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                return problems.push(Problem {
+                    key: String::new(),
+                    source: Some(Source::File(path, None)),
+                    what: format!("cannot be read: {}", error.kind()),
+                    mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
+                });
+            }
+        };
+        match ImDocument::parse(text.as_str()) {
+            Ok(document) => {
+                let mut file = TomlFile { path, text: &text, settings, problems };
+                file.walk("", document.as_item());
+            }
+            Err(error) => {
+                let line = error.span().map(|span| line_of(&text, span.start));
+                // The message alone: the error's Display quotes the line, which may hold a secret.
+                let what = error.message().lines().next().unwrap_or_default().to_owned();
+                problems.push(Problem {
+                    key: String::new(),
+                    source: Some(Source::File(path, line)),
+                    what: format!("is not TOML: {what}"),
+                    mend: "mend that line; strings stand in quotes".to_owned(),
+                });
+            }
+        }
+    }
+
+    fn read_environment(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
+        let mut ours = Vec::new();
+        for (name, value) in &self.variables {
+            let Some(name) = name.to_str() else { continue };
+            if name == RUST_LOG
+                || (name.starts_with(PREFIX) && name != CONFIG_VARIABLE && !is_service_link(name))
+            {
+                // An empty variable is one that was not set: compose files pass them on so.
+                if !value.is_empty() {
+                    ours.push((name, value));
+                }
+            }
+        }
+        // Our own name for the level stands above the one that every Rust program has.
+        ours.sort_by_key(|(name, _)| (*name != RUST_LOG, *name));
+        for (name, value) in ours {
+            match variable(name, value) {
+                Ok(setting) => settings.push(setting),
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+}
+
+fn variable(name: &str, value: &std::ffi::OsStr) -> Result<Setting, Problem> {
+    let source = Source::Variable(name.to_owned());
+    let path = name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".");
+    let Some(key) = keys::find(&path) else { return Err(unknown(&path, source, Key::variable)) };
+    let text = value.to_str().ok_or_else(|| Problem {
+        key: path,
+        source: Some(source.clone()),
+        what: "is not UTF-8".to_owned(),
+        mend: "give text".to_owned(),
+    })?;
+    Ok(Setting { key: key.name, value: from_text(key, text), source })
+}
+
+fn defaults() -> impl Iterator<Item = Setting> {
+    KEYS.iter().filter_map(|key| {
+        let value = from_text(key, key.default?);
+        Some(Setting { key: key.name, value, source: Source::Default })
+    })
+}
+
+/// The value that stands above all others of its key.
+pub(super) fn effective<'a>(settings: &'a [Setting], key: &str) -> Option<&'a Setting> {
+    settings.iter().rev().find(|setting| setting.key == key)
+}
+
+/// Reads text as the key's kind asks; what does not fit stays text, and is refused where it is read.
+fn from_text(key: &Key, text: &str) -> Value {
+    match key.kind {
+        Kind::Text => Value::from(text),
+        Kind::List => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().into()
+        }
+        Kind::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
+    }
+}
+
+/// Kubernetes tells every pod of every Service in its namespace: a Service called `aem-proxy` brings
+/// `AEM_PROXY_SERVICE_HOST`, `AEM_PROXY_PORT_8080_TCP` and so on, which are none of ours.
+fn is_service_link(name: &str) -> bool {
+    let rest = name.strip_prefix(PREFIX).unwrap_or_default();
+    rest.starts_with("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || rest == "PORT"
+        || rest.starts_with("PORT_")
+}
+
+struct TomlFile<'a> {
+    path: PathBuf,
+    text: &'a str,
+    settings: &'a mut Vec<Setting>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl TomlFile<'_> {
+    fn walk(&mut self, path: &str, item: &Item) {
+        let source =
+            || Source::File(self.path.clone(), item.span().map(|span| line_of(self.text, span.start)));
+        let is_table = KEYS.iter().any(|key| path.is_empty() || key.name.starts_with(&format!("{path}.")));
+        if let (true, Some(table)) = (is_table, item.as_table_like()) {
+            for (name, item) in table.iter() {
+                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                self.walk(&path, item);
+            }
+        } else if let Some(key) = keys::find(path) {
+            match from_toml(key, item) {
+                Some(value) => self.settings.push(Setting { key: key.name, value, source: source() }),
+                None => self.problems.push(Problem {
+                    key: path.to_owned(),
+                    source: Some(source()),
+                    what: "has the wrong type".to_owned(),
+                    mend: match key.kind {
+                        Kind::Text => "give a string",
+                        Kind::List => "give a list of strings",
+                        Kind::Share => "give a number",
+                    }
+                    .to_owned(),
+                }),
+            }
+        } else {
+            self.problems.push(unknown(path, source(), |key| key.name.to_owned()));
+        }
+    }
+}
+
+fn from_toml(key: &Key, item: &Item) -> Option<Value> {
+    match key.kind {
+        Kind::Text => match item.as_value()? {
+            toml_edit::Value::String(text) => Some(Value::from(text.value().as_str())),
+            toml_edit::Value::Integer(number) => Some(Value::from(number.value().to_string())),
+            _ => None,
+        },
+        Kind::List => {
+            let items = item.as_array()?.iter().map(|item| item.as_str().map(str::to_owned));
+            Some(items.collect::<Option<Vec<_>>>()?.into())
+        }
+        Kind::Share => item.as_float().or_else(|| item.as_integer().map(|n| n as f64)).map(Value::from),
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+fn unknown(path: &str, source: Source, spelled: impl Fn(&Key) -> String) -> Problem {
+    let mend = match keys::nearest(path) {
+        Some(key) => format!("did you mean `{}`?", spelled(key)),
+        None => "see `aem-auth-proxy config` for the keys that there are".to_owned(),
+    };
+    Problem { key: path.to_owned(), source: Some(source), what: "is not a key".to_owned(), mend }
+}
+
+/// Puts figment's error into our words: it quotes the value, ours must not.
+pub(super) fn problem_of(settings: &[Setting], error: &Error) -> Problem {
+    let key = error.path.join(".");
+    let set = effective(settings, &key)
+        .or_else(|| settings.iter().rev().find(|set| set.key.ends_with(&format!(".{key}"))));
+    let (what, mend) = match &error.kind {
+        ErrorKind::Message(message) => match message.split_once("; ") {
+            Some((what, mend)) => (what.to_owned(), mend.to_owned()),
+            None => (message.clone(), "see the documentation".to_owned()),
+        },
+        ErrorKind::InvalidType(actual, expected) => {
+            (format!("is {}, not {expected}", name_of(actual)), "mend the value".to_owned())
+        }
+        ErrorKind::UnknownVariant(_, known) => {
+            ("is not one of its values".to_owned(), format!("give one of {}", known.join(", ")))
+        }
+        ErrorKind::MissingField(_) => ("is not set".to_owned(), "give it".to_owned()),
+        _ => ("cannot be used".to_owned(), "mend the value".to_owned()),
+    };
+    let key = set.map_or(key, |set| set.key.to_owned());
+    Problem { key, source: set.map(|set| set.source.clone()), what, mend }
+}
+
+/// The type of a value, without the value.
+fn name_of(actual: &Actual) -> &'static str {
+    match actual {
+        Actual::Bool(_) => "true or false",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) | Actual::Bytes(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}
+
+const CONFIG_VARIABLE: &str = "AEM_PROXY_CONFIG";
+const RUST_LOG: &str = "RUST_LOG";

@@ -1,0 +1,191 @@
+//! Values as people write them: addresses, durations, sizes.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use figment::value::Value;
+use serde::{Deserialize, Deserializer, de::Error};
+use url::{Host, Url};
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// One address.
+    Tcp(SocketAddr),
+    /// `127.0.0.1` and `::1` at the same port, since clients disagree on what `localhost` is.
+    Localhost(u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(addr) => addr.ip().is_loopback(),
+            Self::Localhost(_) | Self::Unix(_) => true,
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err(HOW_TO_LISTEN) } else { Ok(Self::Unix(path.into())) };
+        }
+        if let Some(port) = text.strip_prefix("localhost:") {
+            return port.parse().map(Self::Localhost).map_err(|_| HOW_TO_LISTEN);
+        }
+        text.parse().map(Self::Tcp).map_err(|_| HOW_TO_LISTEN)
+    }
+}
+
+const HOW_TO_LISTEN: &str = "is not an address; write IP:PORT, as in 127.0.0.1:8080 or [::1]:8080, or localhost:8080, or unix:/run/proxy.sock";
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Localhost(port) => write!(f, "localhost:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A value, or `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Optional<T> {
+    /// The word `off`.
+    Off,
+    /// A value.
+    On(T),
+}
+
+impl<T> Optional<T> {
+    /// The value, if there is one.
+    pub fn on(&self) -> Option<&T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+impl<'de, T: FromStr<Err = &'static str>> Deserialize<'de> for Optional<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "off" => Ok(Self::Off),
+            text => text.parse().map(Self::On).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// `"30s"`, `"1m 30s"`, `"500ms"`; a bare number is refused, since nobody knows its unit.
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    humantime::parse_duration(&String::deserialize(from)?).map_err(|_| {
+        D::Error::custom("is not a duration; write a number with its unit, as in \"30s\" or \"500ms\"")
+    })
+}
+
+/// `"16 KiB"`, `"1 MiB"`, `"65536"`; in bytes.
+pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    parse_size(&String::deserialize(from)?)
+        .ok_or_else(|| D::Error::custom("is not a size; write it as \"64 KiB\" or \"1 MiB\""))
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor)
+}
+
+/// Whether what is sent to `url` in the clear stays on this machine.
+pub(crate) fn plain_http_is_safe(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// A value as it would stand in a TOML file.
+pub(super) fn as_toml(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => toml_edit::Value::from(text.as_str()).to_string(),
+        Value::Array(_, items) => {
+            let items: Vec<_> = items.iter().map(as_toml).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Num(_, number) => number
+            .to_f64()
+            .or_else(|| number.to_i128().map(|n| n as f64))
+            .or_else(|| number.to_u128().map(|n| n as f64))
+            .unwrap_or_default()
+            .to_string(),
+        Value::Bool(_, flag) => flag.to_string(),
+        Value::Char(..) | Value::Dict(..) | Value::Empty(..) => "\"?\"".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_in_every_form_of_the_contract() {
+        for (text, listen) in [
+            ("127.0.0.1:8080", Listen::Tcp(([127, 0, 0, 1], 8080).into())),
+            ("[::1]:8080", Listen::Tcp("[::1]:8080".parse().unwrap())),
+            ("localhost:8080", Listen::Localhost(8080)),
+            ("unix:/run/p.sock", Listen::Unix("/run/p.sock".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(listen.clone()), "{text}");
+            assert_eq!(listen.to_string(), text);
+        }
+        for text in ["8080", ":8080", "localhost", "127.0.0.1", "unix:", "example.com:80", "localhost:99999"]
+        {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(parse_size("16 KiB"), Some(16_384));
+        assert_eq!(parse_size("1MiB"), Some(1 << 20));
+        assert_eq!(parse_size("512"), Some(512));
+        for text in ["", "KiB", "16 kb", "-1", "99999999999999 GiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_alone() {
+        for (url, safe) in [
+            ("http://localhost:4502", true),
+            ("http://127.0.0.1", true),
+            ("http://127.9.9.9:1", true),
+            ("http://[::1]:80", true),
+            ("http://author-p1-e2.adobeaemcloud.com", false),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(plain_http_is_safe(&Url::parse(url).unwrap()), safe, "{url}");
+        }
+    }
+}
