@@ -1,5 +1,6 @@
 //! aem-auth-proxy: a local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service.
 
 pub mod clock;
+pub mod credentials;
 pub mod jwt;
 pub mod secret;
