@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod credentials;
 pub mod jwt;
 pub mod secret;

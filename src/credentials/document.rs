@@ -1,0 +1,143 @@
+//! The JSON of a credentials document: fields by name and place, their values never shown.
+
+use secrecy::zeroize::{Zeroize, Zeroizing};
+use serde_json::{Map, Value};
+
+use super::CredentialsError;
+
+/// A parsed document, wiped from memory when dropped.
+pub(super) struct Document(Value);
+
+impl Document {
+    /// Parses UTF-8 JSON, with or without a byte order mark.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, CredentialsError> {
+        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+        if json.trim_ascii().is_empty() {
+            return Err(CredentialsError::Empty);
+        }
+        // UTF-16 without a mark is valid UTF-8 full of NUL, which no JSON holds.
+        if std::str::from_utf8(json).is_err() || json.contains(&0) {
+            return Err(CredentialsError::NotUtf8);
+        }
+        // The place only: the parser's own message may quote what stands there.
+        serde_json::from_slice(json)
+            .map(Self)
+            .map_err(|error| CredentialsError::Json { line: error.line(), column: error.column() })
+    }
+
+    /// The fields of the outermost object.
+    pub(super) fn fields(&self) -> Result<Fields<'_>, CredentialsError> {
+        let object = self.0.as_object().ok_or(CredentialsError::NotAnObject)?;
+        Ok(Fields { object, path: String::new() })
+    }
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// As deep as the document, which the parser limits to 128 levels.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(object) => object.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// One object of the document and the way to it. A field that is `null` counts as absent.
+pub(super) struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    /// Names with a dot after each, such as `integration.technicalAccount.`; empty at the top.
+    path: String,
+}
+
+impl<'a> Fields<'a> {
+    /// Where a field stands, as errors name it.
+    pub(super) fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.has(name))
+    }
+
+    /// Whether the field is there and is the JSON value `false`.
+    pub(super) fn is_false(&self, name: &str) -> bool {
+        self.find(name) == Some(&Value::Bool(false))
+    }
+
+    pub(super) fn object(&self, name: &str) -> Result<Fields<'a>, CredentialsError> {
+        let object = self.required(name)?.as_object().ok_or_else(|| self.wrong(name, "an object"))?;
+        Ok(Fields { object, path: format!("{}.", self.path(name)) })
+    }
+
+    /// A string without white space round it; at least one character.
+    pub(super) fn text(&self, name: &str) -> Result<&'a str, CredentialsError> {
+        let text = self.required(name)?.as_str().ok_or_else(|| self.wrong(name, "a string"))?.trim();
+        if text.is_empty() { Err(self.empty(name)) } else { Ok(text) }
+    }
+
+    /// A string, or nothing where the field is absent or blank.
+    pub(super) fn optional_text(&self, name: &str) -> Result<Option<&'a str>, CredentialsError> {
+        match self.text(name) {
+            Ok(text) => Ok(Some(text)),
+            Err(CredentialsError::Missing { .. } | CredentialsError::EmptyField { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a comma separates, in one string or in several, trimmed; at least one.
+    pub(super) fn comma_separated(&self, name: &str) -> Result<Vec<String>, CredentialsError> {
+        let items: Vec<String> = self
+            .strings(name)?
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if items.is_empty() { Err(self.empty(name)) } else { Ok(items) }
+    }
+
+    /// A text of lines, in one string or in an array of them; at least one character.
+    pub(super) fn lines(&self, name: &str) -> Result<Zeroizing<String>, CredentialsError> {
+        let text = Zeroizing::new(self.strings(name)?.join("\n"));
+        if text.trim().is_empty() { Err(self.empty(name)) } else { Ok(text) }
+    }
+
+    fn strings(&self, name: &str) -> Result<Vec<&'a str>, CredentialsError> {
+        let strings = match self.required(name)? {
+            Value::String(text) => Some(vec![text.as_str()]),
+            Value::Array(items) => items.iter().map(Value::as_str).collect(),
+            _ => None,
+        };
+        strings.ok_or_else(|| self.wrong(name, "a string or an array of strings"))
+    }
+
+    fn required(&self, name: &str) -> Result<&'a Value, CredentialsError> {
+        self.find(name).ok_or_else(|| CredentialsError::Missing { field: self.path(name) })
+    }
+
+    fn find(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    fn empty(&self, name: &str) -> CredentialsError {
+        CredentialsError::EmptyField { field: self.path(name) }
+    }
+
+    fn wrong(&self, name: &str, expected: &'static str) -> CredentialsError {
+        CredentialsError::WrongType { field: self.path(name), expected }
+    }
+}
+
+/// Windows editors put it first; RFC 8259, section 8.1 lets a parser ignore it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
