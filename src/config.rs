@@ -15,7 +15,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use self::{keys::KEYS, values::plain_http_is_safe};
+use self::keys::KEYS;
+pub(crate) use self::values::plain_http_is_safe;
 pub use self::{
     sources::{Setting, Source, Sources},
     values::{Listen, Optional},

@@ -3,5 +3,21 @@
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod ims;
 pub mod jwt;
+pub mod listener;
+pub mod metrics;
+pub mod network;
+pub mod proxy;
 pub mod secret;
+pub mod tls;
+pub mod token;
+
+/// This program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, or `unknown`.
+pub const COMMIT: &str = match option_env!("AEM_PROXY_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};

@@ -1,0 +1,190 @@
+//! Sockets to listen on, TCP and Unix, as one type.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+};
+use tracing::warn;
+
+use crate::config::Listen;
+
+/// One address of a listener, bound.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Binds every address that `listen` stands for; `localhost` is two of them where the machine has IPv6.
+    ///
+    /// # Errors
+    /// When an address cannot be had.
+    pub async fn bind(listen: &Listen) -> io::Result<Vec<Self>> {
+        match listen {
+            Listen::Tcp(addr) => Ok(vec![Self::tcp(*addr).await?]),
+            Listen::Localhost(port) => {
+                let v4 = Self::tcp((Ipv4Addr::LOCALHOST, *port).into()).await?;
+                let port = v4.addr().map_or(*port, |addr| addr.port());
+                match Self::tcp((Ipv6Addr::LOCALHOST, port).into()).await {
+                    Ok(v6) => Ok(vec![v4, v6]),
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+                    // A machine without IPv6 has no other half of localhost.
+                    Err(_) => Ok(vec![v4]),
+                }
+            }
+            Listen::Unix(path) => {
+                remove_stale(path);
+                let socket = UnixListener::bind(path)?;
+                Ok(vec![Self { socket: Socket::Unix(socket, path.clone()) }])
+            }
+        }
+    }
+
+    async fn tcp(addr: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: Socket::Tcp(TcpListener::bind(addr).await?) })
+    }
+
+    /// The address, with the port that port 0 became; none for a Unix socket.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+
+    /// The next connection. Errors of a single connection, or of a process out of file descriptors, are waited
+    /// out: a listener does not die of its clients.
+    pub async fn accept(&self) -> Stream {
+        loop {
+            let accepted = match &self.socket {
+                Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+                Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(stream) => return stream.tuned(),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    warn!(%error, "Cannot accept a connection, waiting a moment");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            // Whoever connects next shall find nothing rather than a dead socket.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A socket file that nobody listens on is left from a process that was killed.
+fn remove_stale(path: &PathBuf) {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+/// Out of file descriptors: some connection has to end first.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl Stream {
+    /// Small answers leave at once.
+    fn tuned(self) -> Self {
+        if let Self::Tcp(stream) = &self {
+            let _ = stream.set_nodelay(true);
+        }
+        self
+    }
+
+    /// The address that the client connected to; none for a Unix socket.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|addr| addr.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Ends the connection with a reset, which nobody takes for the end of a message.
+    pub fn abort(self) {
+        if let Self::Tcp(stream) = &self {
+            let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Counters and gauges, named once. A request touches atomics alone: each room takes its handles at start.
+//!
+//! Labels come from closed sets: never a path, a query or a header value.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+use tokio::time::Instant;
+
+/// Every metric of the process.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGaugeVec,
+    denied: IntCounterVec,
+    unauthorized: IntCounterVec,
+    refreshes: IntCounterVec,
+    token_expiry: GaugeVec,
+    certificate_expiry: GaugeVec,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// When two have one name, which is a defect of this program.
+    pub fn new() -> prometheus::Result<Self> {
+        let metrics = Self {
+            registry: Registry::new(),
+            requests: counter("requests_total", "Requests answered", &["proxy", "method", "status_class"])?,
+            duration: HistogramVec::new(
+                HistogramOpts::new(
+                    name("request_duration_seconds"),
+                    "From a request's head to the end of its answer",
+                )
+                .buckets(BUCKETS_SECONDS.to_vec()),
+                &["proxy"],
+            )?,
+            in_flight: IntGaugeVec::new(
+                opts("requests_in_flight", "Requests not yet answered to the end"),
+                &["proxy"],
+            )?,
+            denied: counter("denied_total", "Requests that the proxy refused", &["proxy", "reason"])?,
+            unauthorized: counter(
+                "upstream_unauthorized_total",
+                "Times that AEM refused the token",
+                &["proxy", "outcome"],
+            )?,
+            refreshes: counter("token_refreshes_total", "Exchanges at IMS", &["credential", "outcome"])?,
+            token_expiry: GaugeVec::new(
+                opts(
+                    "token_expiry_timestamp_seconds",
+                    "When the current token ends, Unix time; 0 without one",
+                ),
+                &["credential"],
+            )?,
+            certificate_expiry: GaugeVec::new(
+                opts(
+                    "certificate_expiry_timestamp_seconds",
+                    "When the credentials' certificate ends, Unix time",
+                ),
+                &["credential"],
+            )?,
+        };
+        let all: [Box<dyn Collector>; 8] = [
+            Box::new(metrics.requests.clone()),
+            Box::new(metrics.duration.clone()),
+            Box::new(metrics.in_flight.clone()),
+            Box::new(metrics.denied.clone()),
+            Box::new(metrics.unauthorized.clone()),
+            Box::new(metrics.refreshes.clone()),
+            Box::new(metrics.token_expiry.clone()),
+            Box::new(metrics.certificate_expiry.clone()),
+        ];
+        for collector in all {
+            metrics.registry.register(collector)?;
+        }
+        let info = IntGaugeVec::new(opts("build_info", "Always 1"), &["version", "commit", "tls"])?;
+        info.with_label_values(&[crate::VERSION, crate::COMMIT, crate::tls::PROVIDER]).set(1);
+        metrics.registry.register(Box::new(info))?;
+        Ok(metrics)
+    }
+
+    /// The handles of the proxy called `name`.
+    pub fn proxy(&self, name: &str) -> ProxyMetrics {
+        ProxyMetrics(Arc::new(Handles {
+            requests: self.requests.clone(),
+            cells: Default::default(),
+            duration: self.duration.with_label_values(&[name]),
+            in_flight: self.in_flight.with_label_values(&[name]),
+            denied: self.denied.clone(),
+            unauthorized: self.unauthorized.with_label_values(&[name, "passed"]),
+            name: name.to_owned(),
+        }))
+    }
+
+    /// The handles of the credential called `name`.
+    pub fn credential(&self, name: &str) -> CredentialMetrics {
+        CredentialMetrics {
+            refreshes: self.refreshes.clone(),
+            token_expiry: self.token_expiry.with_label_values(&[name]),
+            certificate_expiry: self.certificate_expiry.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// All of them in Prometheus' text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// The handles of one proxy. Cheap to clone.
+#[derive(Clone)]
+pub struct ProxyMetrics(Arc<Handles>);
+
+struct Handles {
+    name: String,
+    requests: IntCounterVec,
+    /// Counters by method and class of status, each made when it is first needed.
+    cells: [[OnceLock<IntCounter>; CLASSES.len()]; METHODS.len() + 1],
+    duration: Histogram,
+    in_flight: IntGauge,
+    denied: IntCounterVec,
+    unauthorized: IntCounter,
+}
+
+impl ProxyMetrics {
+    /// A request has come; what is returned counts it when it is dropped.
+    pub fn start(&self, method: &Method) -> InFlight {
+        self.0.in_flight.inc();
+        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
+        InFlight { handles: Arc::clone(&self.0), method, class: GONE, started: Instant::now() }
+    }
+
+    /// A request was refused by ourselves.
+    pub fn denied(&self, reason: &'static str) {
+        self.0.denied.with_label_values(&[self.0.name.as_str(), reason]).inc();
+    }
+
+    /// AEM refused a token.
+    pub fn upstream_unauthorized(&self) {
+        self.0.unauthorized.inc();
+    }
+}
+
+/// A request that is not yet answered to the end.
+pub struct InFlight {
+    handles: Arc<Handles>,
+    method: usize,
+    class: usize,
+    started: Instant,
+}
+
+impl InFlight {
+    /// The head of the answer is there.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.class = usize::from(status.as_u16() / 100 - 1).min(GONE);
+    }
+
+    /// Since the request's head.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let handles = &self.handles;
+        handles.in_flight.dec();
+        handles.duration.observe(self.started.elapsed().as_secs_f64());
+        let labels = || {
+            let method = METHODS.get(self.method).map_or("other", |method| method.as_str());
+            handles.requests.with_label_values(&[handles.name.as_str(), method, CLASSES[self.class]])
+        };
+        handles.cells[self.method][self.class].get_or_init(labels).inc();
+    }
+}
+
+/// The handles of one credential.
+#[derive(Clone)]
+pub struct CredentialMetrics {
+    name: String,
+    refreshes: IntCounterVec,
+    token_expiry: Gauge,
+    certificate_expiry: GaugeVec,
+}
+
+impl CredentialMetrics {
+    /// When the current token ends; seconds of Unix time, 0 without one.
+    pub fn token_expires_at(&self, unix_seconds: u64) {
+        self.token_expiry.set(unix_seconds as f64);
+    }
+
+    /// When the certificate ends; seconds of Unix time. Without a certificate there is no such series.
+    pub fn certificate_expires_at(&self, unix_seconds: u64) {
+        self.certificate_expiry.with_label_values(&[self.name.as_str()]).set(unix_seconds as f64);
+    }
+}
+
+impl crate::token::Observer for CredentialMetrics {
+    fn attempted(&self, outcome: &'static str) {
+        self.refreshes.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+}
+
+fn name(rest: &str) -> String {
+    format!("aem_proxy_{rest}")
+}
+
+fn opts(rest: &str, help: &str) -> Opts {
+    Opts::new(name(rest), help)
+}
+
+fn counter(rest: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(opts(rest, help), labels)
+}
+
+/// Methods that AEM serves; all others are `other`.
+const METHODS: [Method; 8] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+];
+
+/// `gone`: the client left before there was an answer.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
+const GONE: usize = CLASSES.len() - 1;
+
+/// From a cache hit nearby to a slow query across an ocean, and an upload.
+const BUCKETS_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_once_with_its_method_and_class() {
+        let metrics = Metrics::new().unwrap();
+        let proxy = metrics.proxy("default");
+        proxy.start(&Method::GET).answered(StatusCode::OK);
+        proxy.start(&Method::from_bytes(b"MOVE").unwrap()).answered(StatusCode::CREATED);
+        drop(proxy.start(&Method::POST));
+        let text = metrics.render();
+        for line in [
+            "aem_proxy_requests_total{method=\"GET\",proxy=\"default\",status_class=\"2xx\"} 1",
+            "aem_proxy_requests_total{method=\"other\",proxy=\"default\",status_class=\"2xx\"} 1",
+            "aem_proxy_requests_total{method=\"POST\",proxy=\"default\",status_class=\"gone\"} 1",
+            "aem_proxy_requests_in_flight{proxy=\"default\"} 0",
+            "aem_proxy_request_duration_seconds_count{proxy=\"default\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

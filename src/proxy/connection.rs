@@ -1,0 +1,268 @@
+//! One client connection, from its first byte to its last.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{
+    Proxy, Tunnel,
+    activity::{Activity, Overdue},
+    error::not_a_request,
+};
+use crate::listener::Stream;
+
+impl Proxy {
+    /// Serves one connection until it ends, or until `stop` and the request in flight then is answered.
+    pub async fn serve(self, stream: Stream, stop: CancellationToken) {
+        let activity = Arc::new(Activity::new());
+        let result = self.converse(stream, &activity, &stop).await;
+        if let Err(error) = &result {
+            debug!(%error, "Client connection ended early");
+        }
+        if let Some(tunnel) = activity.take_tunnel() {
+            return relay(tunnel).await;
+        }
+        if let Some(stream) = activity.take_stream() {
+            part(stream, &activity, result.is_ok()).await;
+        }
+    }
+
+    /// HTTP/1.1 until the end. The socket is left with `activity`, so that how to part is decided here and not in
+    /// hyper.
+    async fn converse(
+        &self,
+        stream: Stream,
+        activity: &Arc<Activity>,
+        stop: &CancellationToken,
+    ) -> hyper::Result<()> {
+        let local = stream.local_ip();
+        let limits = &self.inner.limits;
+        let socket = Watched {
+            stream: Some(stream),
+            activity: Arc::clone(activity),
+            head_max: limits.head as u64,
+            blocked: false,
+        };
+        let service = service_fn(|request| {
+            activity.request();
+            let answer = self.clone().answer(request, Arc::clone(activity), local);
+            async { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .pipeline_flush(true)
+            // Ours is the limit that is told to the client; hyper's only has to be larger.
+            .max_buf_size((limits.head * 2).max(BUFFER_MIN))
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let mut stopped = pin!(stop.cancelled());
+        let mut stopping = false;
+        let mut timer = pin!(tokio::time::sleep(limits.timeouts.keep_alive));
+        let mut head_timed = false;
+        std::future::poll_fn(|cx| {
+            if !stopping && stopped.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            loop {
+                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                // The limit of a head is shorter than the others: a head that is left unfinished is timed at once.
+                let in_head = activity.in_head();
+                if in_head != head_timed {
+                    head_timed = in_head;
+                    if let (true, Ok(due)) = (in_head, activity.look(&limits.timeouts)) {
+                        timer.as_mut().reset(due);
+                    }
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match activity.look(&limits.timeouts) {
+                    Ok(due) => timer.as_mut().reset(due),
+                    Err(overdue) => {
+                        let again = tokio::time::Instant::now() + OVERDUE_PAUSE;
+                        timer.as_mut().reset(again);
+                        match overdue {
+                            Overdue::Idle => connection.as_mut().graceful_shutdown(),
+                            Overdue::Response => activity.give_up(),
+                            Overdue::Head => {
+                                activity.refuse(408);
+                                return Poll::Ready(Ok(()));
+                            }
+                            Overdue::Body => {
+                                activity.cut();
+                                return Poll::Ready(Ok(()));
+                            }
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Between finding something overdue and looking whether that helped.
+const OVERDUE_PAUSE: Duration = Duration::from_secs(1);
+
+/// hyper's least.
+const BUFFER_MIN: usize = 8192;
+
+/// A tunnel is bytes both ways until one side ends.
+async fn relay(tunnel: Tunnel) {
+    let Ok((client, upstream)) = tokio::try_join!(tunnel.client, tunnel.upstream) else {
+        debug!("An upgrade was not completed");
+        return;
+    };
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    match copy_bidirectional(&mut client, &mut upstream).await {
+        Ok((sent_bytes, received_bytes)) => debug!(sent_bytes, received_bytes, "Tunnel ended"),
+        Err(error) => debug!(%error, "Tunnel broke off"),
+    }
+}
+
+/// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
+/// request, and time to read our last answer for a client that is still sending.
+async fn part(mut stream: Stream, activity: &Activity, orderly: bool) {
+    if activity.is_cut() {
+        return stream.abort();
+    }
+    if let Some(status) = activity.refused() {
+        if timeout(LINGER, stream.write_all(&not_a_request(status))).await.is_err() {
+            return;
+        }
+    } else if !orderly {
+        return;
+    }
+    let said = stream.shutdown().await;
+    if said.is_ok() && (activity.refused().is_some() || activity.is_abandoned()) {
+        linger(stream).await;
+    }
+}
+
+/// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
+async fn linger(mut stream: Stream) {
+    let mut unread = vec![0; 16 * 1024];
+    let drained = async { while let Ok(Ok(1..)) = timeout(LINGER, stream.read(&mut unread)).await {} };
+    let _ = timeout(LINGER_MAX, drained).await;
+}
+
+/// How long a client that was answered may be silent before the connection is closed.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long it may go on sending what nobody reads.
+const LINGER_MAX: Duration = Duration::from_secs(10);
+
+/// The client's socket: tells the activity what moves, and comes home when hyper drops it.
+struct Watched {
+    stream: Option<Stream>,
+    activity: Arc<Activity>,
+    head_max: u64,
+    /// Whether earlier bytes may still be waiting to be written.
+    blocked: bool,
+}
+
+impl Watched {
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// hyper answers what is no request by itself, with a bare status. What it writes while a head is unfinished and
+    /// nothing older is waiting can be nothing else: it is swallowed, and [`part`] gives our answer.
+    fn swallow(&self, bytes: &[u8]) -> bool {
+        if !self.activity.in_head() || self.blocked {
+            return false;
+        }
+        let status = bytes.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
+        let Some(status) = status.and_then(|digits| digits.parse().ok()) else { return false };
+        self.activity.refuse(status);
+        true
+    }
+
+    fn wrote(&mut self, result: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
+        self.blocked = !matches!(result, Poll::Ready(Ok(written)) if written == all);
+        self.activity.wrote();
+        result
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.activity.head_bytes() > this.head_max {
+            this.activity.refuse(431);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let before = buf.filled().len();
+        let result = this.stream()?.poll_read(cx, buf);
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            this.activity.read(bytes);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.swallow(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = this.stream()?.poll_write(cx, buf);
+        this.wrote(result, buf.len())
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        if bufs.first().is_some_and(|first| this.swallow(first)) {
+            return Poll::Ready(Ok(all));
+        }
+        let result = this.stream()?.poll_write_vectored(cx, bufs);
+        this.wrote(result, all)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when all is written; the socket itself holds nothing back.
+        self.get_mut().blocked = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Parting is not hyper's business: see `part`.
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.activity.hold_stream(stream);
+        }
+    }
+}

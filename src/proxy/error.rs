@@ -1,0 +1,335 @@
+//! Our own answers: one place that chooses status codes, from a closed set of texts.
+//!
+//! They are problem documents (RFC 9457) with a `Proxy-Status` field (RFC 9209), so that nobody takes them for
+//! AEM's. Nothing that IMS or AEM said gets in; causes are for the log.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use tracing::{debug, warn};
+
+use super::guard::GuardError;
+use crate::{network::Cause, token::NoToken};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a request has no answer of AEM's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyError {
+    #[error(transparent)]
+    NoToken(#[from] NoToken),
+    #[error("the proxy is stopping")]
+    Draining,
+    #[error("refused: {0}")]
+    Denied(#[from] GuardError),
+    #[error("CONNECT is not for a reverse proxy")]
+    Connect,
+    #[error("the request's target cannot be forwarded")]
+    Target,
+    #[error("AEM cannot be reached")]
+    Unreachable(Cause, #[source] Source),
+    #[error("AEM sent no response head in time")]
+    ResponseTimeout,
+    #[error("the client's request body does not move")]
+    RequestStalled,
+    #[error("the client's request body broke off")]
+    RequestBroken(#[source] Source),
+    #[error("AEM broke off before its response head")]
+    BrokenOff(#[source] Source),
+    #[error("AEM's response is not HTTP")]
+    BadResponse(#[source] Source),
+    #[error("AEM's response head is too large")]
+    ResponseHeadTooLarge,
+    #[error("AEM switched protocols unasked")]
+    UnaskedUpgrade,
+}
+
+/// One of our own answers.
+pub(super) struct Problem {
+    status: StatusCode,
+    /// RFC 9209 error type, and `details` where the contract has them.
+    error: &'static str,
+    details: Option<&'static str>,
+    /// The last part of the problem's `type`.
+    name: &'static str,
+    /// What to do.
+    detail: &'static str,
+}
+
+impl ProxyError {
+    /// Status, RFC 9209 error and text, side by side so that no answer has one without the others.
+    fn problem(&self) -> Problem {
+        let problem = |status, error, name, detail| Problem { status, error, details: None, name, detail };
+        match self {
+            Self::NoToken(_) => Problem {
+                details: Some("token"),
+                ..problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "destination_unavailable",
+                    "no-token",
+                    "The proxy has no valid access token now. It keeps trying; its log and /status say why. Try again after Retry-After.",
+                )
+            },
+            Self::Draining => Problem {
+                details: Some("draining"),
+                ..problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "destination_unavailable",
+                    "draining",
+                    "The proxy is stopping. Send the request again over a new connection.",
+                )
+            },
+            Self::Denied(error) => denied(*error),
+            Self::Connect => problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "http_request_denied",
+                "connect",
+                "This is a reverse proxy: address requests to it as to AEM itself, without CONNECT.",
+            ),
+            Self::Target => problem(
+                StatusCode::BAD_REQUEST,
+                "http_request_error",
+                "target",
+                "The request's target cannot be forwarded.",
+            ),
+            Self::Unreachable(cause, _) => unreachable(*cause),
+            Self::ResponseTimeout => problem(
+                StatusCode::GATEWAY_TIMEOUT,
+                "http_response_timeout",
+                "response-timeout",
+                "AEM did not begin to answer in time (timeouts.response_head). The request may still have taken effect.",
+            ),
+            Self::RequestStalled => problem(
+                StatusCode::REQUEST_TIMEOUT,
+                "http_request_error",
+                "request-stalled",
+                "The request's body did not move for too long (timeouts.idle).",
+            ),
+            Self::RequestBroken(_) => problem(
+                StatusCode::BAD_REQUEST,
+                "http_request_error",
+                "request-broken",
+                "The request's body broke off or is badly framed.",
+            ),
+            Self::BrokenOff(_) => problem(
+                StatusCode::BAD_GATEWAY,
+                "connection_terminated",
+                "connection-terminated",
+                "AEM closed the connection before it answered. The request may still have taken effect.",
+            ),
+            Self::BadResponse(_) => problem(
+                StatusCode::BAD_GATEWAY,
+                "http_protocol_error",
+                "bad-response",
+                "What came from the upstream is not an HTTP response. Is `upstream` right?",
+            ),
+            Self::ResponseHeadTooLarge => problem(
+                StatusCode::BAD_GATEWAY,
+                "http_response_header_section_size",
+                "response-head-too-large",
+                "AEM's response head is larger than the proxy takes (limits.head).",
+            ),
+            Self::UnaskedUpgrade => problem(
+                StatusCode::BAD_GATEWAY,
+                "http_upgrade_failed",
+                "upgrade",
+                "AEM switched protocols, and nobody had asked for that.",
+            ),
+        }
+    }
+
+    /// The answer for the client.
+    pub(super) fn response(&self) -> Response<Bytes> {
+        let mut response = self.problem().response();
+        if let Self::NoToken(NoToken { retry_after }) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds(*retry_after));
+        }
+        if matches!(self, Self::Draining) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The label of a refusal, if this is one.
+    pub(super) fn denied(&self) -> Option<&'static str> {
+        match self {
+            Self::Denied(GuardError::NoHost | GuardError::Host) => Some("host"),
+            Self::Denied(GuardError::Origin) => Some("origin"),
+            Self::Denied(GuardError::CrossSite) => Some("cross_site"),
+            Self::Connect => Some("method"),
+            _ => None,
+        }
+    }
+
+    /// One line for people, where the failure is handled. Missing tokens are the refresher's to report.
+    pub(super) fn log(&self) {
+        let causes = causes(self);
+        match self {
+            Self::NoToken(_) | Self::Draining | Self::RequestBroken(_) => {
+                debug!(error = %self, causes, "Request not forwarded")
+            }
+            _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),
+        }
+    }
+}
+
+impl Problem {
+    fn response(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.body());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(value) = HeaderValue::try_from(self.proxy_status()) {
+            headers.insert("proxy-status", value);
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
+        }
+        response
+    }
+
+    fn body(&self) -> Bytes {
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let document = serde_json::json!({
+            "type": format!("urn:aem-auth-proxy:problem:{}", self.name),
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        format!("{document}\n").into()
+    }
+
+    fn proxy_status(&self) -> String {
+        match self.details {
+            Some(details) => format!("aem-auth-proxy; error={}; details=\"{details}\"", self.error),
+            None => format!("aem-auth-proxy; error={}", self.error),
+        }
+    }
+}
+
+fn denied(error: GuardError) -> Problem {
+    let (status, error, name, detail) = match error {
+        GuardError::NoHost => (
+            StatusCode::BAD_REQUEST,
+            "http_request_error",
+            "no-host",
+            "The request has no Host field, several, or one that is no host.",
+        ),
+        GuardError::Host => (
+            StatusCode::FORBIDDEN,
+            "http_request_denied",
+            "host",
+            "Host is not one of this proxy's names. If the app may call it so, add the name to guard.allowed_hosts.",
+        ),
+        GuardError::Origin => (
+            StatusCode::FORBIDDEN,
+            "http_request_denied",
+            "origin",
+            "This web origin may not use the proxy. If it is your app's, add it to guard.allowed_origins.",
+        ),
+        GuardError::CrossSite => (
+            StatusCode::FORBIDDEN,
+            "http_request_denied",
+            "cross-site",
+            "Another web site caused this request, and the proxy lends its token to none.",
+        ),
+    };
+    Problem { status, error, details: None, name, detail }
+}
+
+fn unreachable(cause: Cause) -> Problem {
+    let (status, error, name, detail) = match cause {
+        Cause::Dns => {
+            (StatusCode::BAD_GATEWAY, "dns_error", "dns", "AEM's name has no address. Is `upstream` right?")
+        }
+        Cause::Refused => (
+            StatusCode::BAD_GATEWAY,
+            "connection_refused",
+            "connection-refused",
+            "Nobody answers at AEM's address.",
+        ),
+        Cause::Certificate => (
+            StatusCode::BAD_GATEWAY,
+            "tls_certificate_error",
+            "tls-certificate",
+            "AEM's certificate is not trusted. Behind a TLS-inspecting proxy give its CA with ca_file.",
+        ),
+        Cause::TlsAlert => (
+            StatusCode::BAD_GATEWAY,
+            "tls_alert_received",
+            "tls-alert",
+            "AEM refused the TLS handshake. Is `upstream` right?",
+        ),
+        Cause::Tls => (
+            StatusCode::BAD_GATEWAY,
+            "tls_protocol_error",
+            "tls",
+            "The TLS handshake with AEM failed. Is `upstream` right, https and http not confused?",
+        ),
+        Cause::TimedOut => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "connection_timeout",
+            "connection-timeout",
+            "No connection to AEM in time (timeouts.connect). Is there a way to it from here?",
+        ),
+        Cause::Other => (
+            StatusCode::BAD_GATEWAY,
+            "connection_terminated",
+            "connection-terminated",
+            "The connection to AEM broke off while it was made.",
+        ),
+    };
+    Problem { status, error, details: None, name, detail }
+}
+
+/// What came was no request: the whole answer as bytes, since there is no HTTP exchange to put it into.
+pub(super) fn not_a_request(status: u16) -> Vec<u8> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let (name, detail) = match status {
+        StatusCode::REQUEST_TIMEOUT => (
+            "request-head-timeout",
+            "The request's head did not come to its end in time (timeouts.request_head).",
+        ),
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            ("request-head-too-large", "The request's head is larger than the proxy takes (limits.head).")
+        }
+        StatusCode::URI_TOO_LONG => ("uri-too-long", "The request's target is longer than 65534 bytes."),
+        _ => ("bad-request", "What came is not an HTTP/1.1 request."),
+    };
+    let problem = Problem { status, error: "http_request_error", details: None, name, detail };
+    let body = problem.body();
+    let mut bytes = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\nproxy-status: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        problem.proxy_status(),
+        body.len(),
+    )
+    .into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Whole seconds, rounded up: earlier would be too early.
+fn seconds(after: Duration) -> HeaderValue {
+    HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0))
+}
+
+/// The chain of causes in one line, each said once.
+fn causes(error: &ProxyError) -> Option<String> {
+    let mut next = std::error::Error::source(error);
+    let mut told: Vec<String> = Vec::new();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if told.last() != Some(&text) {
+            told.push(text);
+        }
+        next = cause.source();
+    }
+    (!told.is_empty()).then(|| told.join(": "))
+}

@@ -1,0 +1,202 @@
+//! Who may ask. A proxy that lends credentials to a local port is a target for every web page that the same
+//! machine shows: by DNS rebinding (a foreign `Host`) and by cross-site requests (a foreign `Origin`).
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Request, header};
+
+/// Where a connection arrived: the address that the client dialled, none for a Unix socket.
+pub type Local = Option<IpAddr>;
+
+/// The rules of one listener.
+#[derive(Debug)]
+pub struct Guard {
+    any_host: bool,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GuardError {
+    /// No `Host`, several, or one that cannot be one (RFC 9112, section 3.2).
+    #[error("Host is missing or malformed")]
+    NoHost,
+    /// `Host` names somebody else.
+    #[error("Host is not one of this listener's names")]
+    Host,
+    /// `Origin` is a web origin that may not call.
+    #[error("Origin may not call")]
+    Origin,
+    /// A browser says that another site caused the request.
+    #[error("the request comes from another site")]
+    CrossSite,
+}
+
+impl Guard {
+    /// `allowed_hosts` stand beside the listener's own names: loopback names, and the address dialled. `*` allows
+    /// all. A name without a port is allowed with any: what makes rebinding is the name.
+    pub fn new(allowed_hosts: &[String], allowed_origins: &[String]) -> Self {
+        let lower = |texts: &[String]| {
+            texts.iter().map(|text| text.trim_end_matches('/').to_ascii_lowercase()).collect()
+        };
+        Self {
+            any_host: allowed_hosts.iter().any(|host| host == "*"),
+            hosts: lower(allowed_hosts),
+            origins: lower(allowed_origins),
+        }
+    }
+
+    /// Whether every `Host` is let in.
+    pub fn admits_any_host(&self) -> bool {
+        self.any_host
+    }
+
+    /// Lets a request in, or says why not.
+    ///
+    /// # Errors
+    /// When it names another host, or comes from another site.
+    pub fn admit<B>(&self, request: &Request<B>, local: Local) -> Result<(), GuardError> {
+        let host = host(request)?;
+        if !self.any_host && !self.is_ours(host, local) {
+            return Err(GuardError::Host);
+        }
+        self.admit_site(request.headers(), host)
+    }
+
+    fn is_ours(&self, host: &str, local: Local) -> bool {
+        let name = without_port(host);
+        LOOPBACK.iter().any(|own| own.eq_ignore_ascii_case(name))
+            || self
+                .hosts
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
+            || local.is_some_and(|ip| name.trim_matches(['[', ']']).parse() == Ok(ip))
+    }
+
+    fn admit_site(&self, headers: &HeaderMap, host: &str) -> Result<(), GuardError> {
+        if let Some(origin) = headers.get(header::ORIGIN) {
+            let allowed = origin.to_str().is_ok_and(|origin| self.allows_origin(origin, host));
+            return if allowed { Ok(()) } else { Err(GuardError::Origin) };
+        }
+        match headers.get("sec-fetch-site") {
+            Some(site) if site == "cross-site" => Err(GuardError::CrossSite),
+            _ => Ok(()),
+        }
+    }
+
+    /// A page that came through this proxy has the proxy's own origin; all others have to be configured.
+    fn allows_origin(&self, origin: &str, host: &str) -> bool {
+        let own =
+            origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host));
+        own || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+}
+
+/// The host that a request is for: its target's, where that is an absolute URI, and else its one `Host` field.
+fn host<B>(request: &Request<B>) -> Result<&str, GuardError> {
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (Some(field), None) => field.to_str().map_err(|_| GuardError::NoHost)?,
+        _ => return Err(GuardError::NoHost),
+    };
+    let host = request.uri().authority().map_or(field, |authority| authority.as_str());
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    if host.is_empty() || !host.chars().all(plain) { Err(GuardError::NoHost) } else { Ok(host) }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // The last colon of `[::1]` is no port's.
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    }
+}
+
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(&str, &str)], expected: Result<(), GuardError>) {
+        let guard = Guard::new(
+            &["proxy".to_owned(), "only.example:8080".to_owned()],
+            &["http://localhost:3000".to_owned()],
+        );
+        let mut request = Request::builder().uri("/content.json");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let local = Some([10, 0, 0, 7].into());
+        assert_eq!(guard.admit(&request.body(()).unwrap(), local), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn the_listeners_own_names_and_configured_ones_are_let_in() {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "LOCALHOST:9",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:8080",
+            "10.0.0.7:8080",
+            "proxy",
+            "proxy:1234",
+            "only.example:8080",
+        ] {
+            check(&[("host", host)], Ok(()));
+        }
+    }
+
+    #[test]
+    fn foreign_and_lookalike_hosts_are_refused() {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "notlocalhost",
+            "127.0.0.2",
+            "only.example",
+            "only.example:81",
+            "10.0.0.8",
+            "localhost.",
+            "::1",
+        ] {
+            check(&[("host", host)], Err(GuardError::Host));
+        }
+        for host in ["", "localhost@evil.example", "local host", "localhost/x"] {
+            check(&[("host", host)], Err(GuardError::NoHost));
+        }
+        check(&[], Err(GuardError::NoHost));
+        check(&[("host", "localhost"), ("host", "evil.example")], Err(GuardError::NoHost));
+    }
+
+    #[test]
+    fn the_host_of_an_absolute_target_counts() {
+        let guard = Guard::new(&[], &[]);
+        let request = Request::builder().uri("http://evil.example/x").header("host", "localhost");
+        assert_eq!(guard.admit(&request.body(()).unwrap(), None), Err(GuardError::Host));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let host = ("host", "localhost:8080");
+        for (field, expected) in [
+            (("origin", "http://localhost:8080"), Ok(())),
+            (("origin", "http://localhost:3000"), Ok(())),
+            (("origin", "http://localhost:3001"), Err(GuardError::Origin)),
+            (("origin", "https://localhost:8080"), Err(GuardError::Origin)),
+            (("origin", "http://localhost:3000.evil.example"), Err(GuardError::Origin)),
+            (("origin", "null"), Err(GuardError::Origin)),
+            (("origin", "https://evil.example"), Err(GuardError::Origin)),
+            (("sec-fetch-site", "cross-site"), Err(GuardError::CrossSite)),
+            (("sec-fetch-site", "same-origin"), Ok(())),
+            (("sec-fetch-site", "none"), Ok(())),
+        ] {
+            check(&[host, field], expected);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The token's life: a handle for readers, a refresher that keeps it full.
+//!
+//! Readers look at an atomic pointer: a request never waits for IMS, takes no lock, and causes no exchange.
+//! The refresher asks ahead of the end. When it fails, the token that it has serves on until it ends by the
+//! wall clock.
+
+mod schedule;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    clock::{Clock, rfc3339},
+    ims::{Exchange, Grant, ImsError, Retry},
+};
+
+/// What the rest of the program sees of a token. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenHandle {
+    shared: Arc<Shared>,
+    clock: Clock,
+}
+
+/// Keeps a token fresh: give [`Refresher::run`] a task.
+pub struct Refresher<E> {
+    exchange: E,
+    shared: Arc<Shared>,
+    clock: Clock,
+    refresh_at: f64,
+    observer: Box<dyn Observer>,
+}
+
+/// Is told of each attempt; the metrics listen.
+pub trait Observer: Send + Sync {
+    /// `outcome` is `success` or an error's class.
+    fn attempted(&self, outcome: &'static str);
+}
+
+/// There is no token that could be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no valid token")]
+pub struct NoToken {
+    /// When there may be one: until the next attempt.
+    pub retry_after: Duration,
+}
+
+struct Shared {
+    held: ArcSwapOption<Held>,
+    progress: ArcSwap<Progress>,
+    generation: AtomicU64,
+}
+
+/// A grant, and when it is no longer sent.
+struct Held {
+    grant: Grant,
+    generation: u64,
+    usable_until: SystemTime,
+}
+
+/// How the refresher fares.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// When it will ask next.
+    pub next_attempt: Option<SystemTime>,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// The last failure, until a success.
+    pub last_error: Option<LastError>,
+}
+
+/// A failure, in words that are fit to be shown.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// When.
+    pub at: SystemTime,
+    /// Its class, from a closed set.
+    pub class: &'static str,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What is known of the token now, for `/status`.
+#[derive(Debug, Clone)]
+pub struct TokenStatus {
+    /// How many tokens there were.
+    pub generation: u64,
+    /// The grant, without its token.
+    pub grant: Option<Grant>,
+    /// Whether it may be sent.
+    pub valid: bool,
+    /// How the refresher fares.
+    pub progress: Progress,
+}
+
+/// A handle and the refresher that fills it. Nothing starts before [`Refresher::run`].
+///
+/// `refresh_at` is the share of a lifetime after which a token is replaced.
+pub fn channel<E: Exchange>(
+    exchange: E,
+    clock: Clock,
+    refresh_at: f64,
+    observer: impl Observer + 'static,
+) -> (TokenHandle, Refresher<E>) {
+    let shared = Arc::new(Shared {
+        held: ArcSwapOption::empty(),
+        progress: ArcSwap::default(),
+        generation: AtomicU64::new(0),
+    });
+    let handle = TokenHandle { shared: Arc::clone(&shared), clock: clock.clone() };
+    (handle, Refresher { exchange, shared, clock, refresh_at, observer: Box::new(observer) })
+}
+
+impl TokenHandle {
+    /// The `Authorization` field value of a token that is valid now.
+    ///
+    /// # Errors
+    /// When there is none: never a token that has ended.
+    pub fn authorization(&self) -> Result<HeaderValue, NoToken> {
+        let held = self.shared.held.load();
+        match &*held {
+            Some(held) if self.clock.now() < held.usable_until => Ok(held.grant.authorization.header()),
+            _ => Err(self.none()),
+        }
+    }
+
+    /// Whether a request sent now would carry a token.
+    pub fn is_valid(&self) -> bool {
+        self.shared.held.load().as_ref().is_some_and(|held| self.clock.now() < held.usable_until)
+    }
+
+    /// Whether there ever was a token.
+    pub fn has_started(&self) -> bool {
+        self.shared.generation.load(Ordering::Relaxed) > 0
+    }
+
+    /// What is known now.
+    pub fn status(&self) -> TokenStatus {
+        let held = self.shared.held.load();
+        TokenStatus {
+            generation: held.as_ref().map_or(0, |held| held.generation),
+            grant: held.as_ref().map(|held| held.grant.clone()),
+            valid: held.as_ref().is_some_and(|held| self.clock.now() < held.usable_until),
+            progress: Progress::clone(&self.shared.progress.load()),
+        }
+    }
+
+    fn none(&self) -> NoToken {
+        let next = self.shared.progress.load().next_attempt;
+        let wait = next.and_then(|next| next.duration_since(self.clock.now()).ok()).unwrap_or_default();
+        NoToken { retry_after: wait.clamp(Duration::from_secs(1), Duration::from_secs(300)) }
+    }
+}
+
+impl<E: Exchange> Refresher<E> {
+    /// Starts with a grant that was had before, from the cache file.
+    pub fn start_with(&mut self, grant: Grant) {
+        self.publish(grant);
+    }
+
+    /// Keeps the token fresh until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while stop.run_until_cancelled(self.turn()).await.is_some() {}
+        debug!("Refresher stopped");
+    }
+
+    /// Waits until it is time, and asks.
+    async fn turn(&mut self) {
+        let due = self.shared.progress.load().next_attempt;
+        if let Some(due) = due {
+            self.sleep_until(due).await;
+        }
+        match self.exchange.exchange().await {
+            Ok(grant) => {
+                self.observer.attempted("success");
+                self.publish(grant);
+            }
+            Err(error) => {
+                self.observer.attempted(error.class());
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Naps: timers stand still while a laptop sleeps, the wall clock does not.
+    async fn sleep_until(&self, due: SystemTime) {
+        while let Ok(left) = due.duration_since(self.clock.now()) {
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left.min(schedule::NAP_MAX)).await;
+        }
+    }
+
+    fn publish(&mut self, grant: Grant) {
+        let due = schedule::refresh_due(&grant, self.refresh_at, fastrand::f64());
+        let generation = self.shared.generation.load(Ordering::Relaxed) + 1;
+        let recovered = self.shared.progress.load().failures;
+        info!(
+            token.generation = generation,
+            token.expires_at = rfc3339(grant.expires_at),
+            token.refresh_at = rfc3339(due),
+            after_failures = recovered,
+            "Token refreshed"
+        );
+        let usable_until = schedule::usable_until(&grant);
+        self.shared.held.store(Some(Arc::new(Held { grant, generation, usable_until })));
+        self.shared.generation.store(generation, Ordering::Relaxed);
+        self.shared.progress.store(Arc::new(Progress { next_attempt: Some(due), ..Progress::default() }));
+    }
+
+    fn fail(&mut self, failure: &ImsError) {
+        let failures = self.shared.progress.load().failures.saturating_add(1);
+        let wait = schedule::wait_after(failure.retry(), failures, fastrand::f64());
+        let next_attempt = Some(self.clock.now() + wait);
+        let last_error = LastError {
+            at: self.clock.now(),
+            class: failure.class(),
+            message: failure.to_string(),
+            hint: failure.hint().map(|hint| hint.to_string()),
+        };
+        self.log(failure, &last_error, failures, wait);
+        self.shared.progress.store(Arc::new(Progress {
+            next_attempt,
+            failures,
+            last_error: Some(last_error),
+        }));
+    }
+
+    fn log(&self, failure: &ImsError, told: &LastError, failures: u32, wait: Duration) {
+        let held = self.shared.held.load();
+        let serves_until = held
+            .as_ref()
+            .filter(|held| self.clock.now() < held.usable_until)
+            .map_or_else(|| "no token in hand".to_owned(), |held| rfc3339(held.usable_until));
+        let answer = failure.answer();
+        let debug_id = answer.and_then(|answer| answer.debug_id.as_deref());
+        let skew = answer.and_then(crate::ims::Answer::clock_skew_seconds);
+        let source = std::error::Error::source(failure).map(ToString::to_string);
+        let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        // Permanent errors are loud: nothing mends itself.
+        if failure.retry() == Retry::Slowly {
+            error!(
+                error = told.message,
+                class = told.class,
+                hint = told.hint,
+                debug_id,
+                clock_skew_s = skew,
+                source,
+                failures,
+                retry_in_ms,
+                serves_until,
+                "No new token, and trying again will not help"
+            );
+        } else {
+            warn!(
+                error = told.message,
+                class = told.class,
+                hint = told.hint,
+                debug_id,
+                clock_skew_s = skew,
+                source,
+                failures,
+                retry_in_ms,
+                serves_until,
+                "No new token, trying again"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

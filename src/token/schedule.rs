@@ -1,0 +1,74 @@
+//! When to ask, and how long a token may be sent: pure functions. `roll` is a random number in 0..1.
+
+use std::time::{Duration, SystemTime};
+
+use crate::ims::{Grant, Retry};
+
+/// At `share` of the lifetime, less up to 10 % of that, so that a fleet started together does not ask together.
+/// A share, not a fixed margin: a 3 s token works as a 24 h one does.
+pub(super) fn refresh_due(grant: &Grant, share: f64, roll: f64) -> SystemTime {
+    grant.issued_at + grant.lifetime().mul_f64(share * (1.0 - 0.1 * roll))
+}
+
+/// A token on its way when it ends arrives dead: it is held back for its last second, or less if its whole life is short.
+pub(super) fn usable_until(grant: &Grant) -> SystemTime {
+    grant.expires_at - grant.lifetime().mul_f64(0.05).min(Duration::from_secs(1))
+}
+
+/// How long to wait after the `failures`th failure in a row.
+pub(super) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
+    match retry {
+        // What IMS says is the least; a little on top keeps a fleet from coming back as one.
+        Retry::After(after) => after + after.mul_f64(0.1 * roll) + FLOOR,
+        Retry::Soon => backoff(failures, roll),
+        Retry::Slowly => PERMANENT.mul_f64(1.0 - 0.2 * roll),
+    }
+}
+
+/// Exponential with full jitter: anything between the floor and a ceiling that doubles up to a minute.
+fn backoff(failures: u32, roll: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let ceiling = (FIRST * 2_u32.pow(doublings)).min(CEILING);
+    FLOOR + (ceiling - FLOOR).mul_f64(roll)
+}
+
+/// The longest sleep at a time: a laptop that wakes up has a new token within a minute.
+pub(super) const NAP_MAX: Duration = Duration::from_secs(60);
+const FLOOR: Duration = Duration::from_millis(100);
+const FIRST: Duration = Duration::from_secs(1);
+const CEILING: Duration = Duration::from_secs(60);
+/// A person has to do something first; and each attempt counts against the client at IMS.
+const PERMANENT: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_a_minute_and_never_is_zero() {
+        for (failures, roll, expected_ms) in [
+            (1, 0.0, 100),
+            (1, 1.0, 1000),
+            (2, 1.0, 2000),
+            (5, 1.0, 16_000),
+            (7, 1.0, 60_000),
+            (99, 1.0, 60_000),
+            (99, 0.0, 100),
+        ] {
+            assert_eq!(wait_after(Retry::Soon, failures, roll), Duration::from_millis(expected_ms));
+        }
+    }
+
+    #[test]
+    fn what_ims_says_wins_over_backoff() {
+        let wait = wait_after(Retry::After(Duration::from_secs(90)), 1, 0.0);
+        assert!(wait >= Duration::from_secs(90) && wait < Duration::from_secs(92));
+        assert!(wait_after(Retry::After(Duration::from_secs(90)), 1, 1.0) <= Duration::from_secs(100));
+    }
+
+    #[test]
+    fn permanent_errors_are_retried_about_every_five_minutes() {
+        assert_eq!(wait_after(Retry::Slowly, 1, 0.0), Duration::from_secs(300));
+        assert_eq!(wait_after(Retry::Slowly, 50, 1.0), Duration::from_secs(240));
+    }
+}

@@ -1,0 +1,232 @@
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, atomic::AtomicUsize},
+    time::UNIX_EPOCH,
+};
+
+use secrecy::SecretString;
+use tokio::time::sleep;
+
+use super::*;
+use crate::{ims::Answer, secret::Authorization};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Answers as scripted, then goes on with the last answer.
+struct Script {
+    answers: Mutex<VecDeque<Step>>,
+    asked: Arc<AtomicUsize>,
+    clock: Clock,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Grant(&'static str, Duration),
+    Fail(Retry),
+    Hang,
+}
+
+use Step::{Fail, Grant as Gives, Hang};
+
+impl Exchange for Script {
+    async fn exchange(&self) -> Result<Grant, ImsError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let step = {
+            let mut answers = self.answers.lock().unwrap();
+            if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0] }
+        };
+        match step {
+            Gives(token, lifetime) => Ok(grant(token, self.clock.now(), lifetime)),
+            Fail(retry) => Err(failure(retry, self.clock.now())),
+            Hang => std::future::pending().await,
+        }
+    }
+}
+
+fn grant(token: &str, issued_at: SystemTime, lifetime: Duration) -> Grant {
+    let token = SecretString::from(token);
+    Grant {
+        authorization: Authorization::bearer(&token).unwrap(),
+        token,
+        issued_at,
+        expires_at: issued_at + lifetime,
+        client_id: "cm-p1-e2".to_owned(),
+        user_id: None,
+        scopes: Vec::new(),
+    }
+}
+
+fn failure(retry: Retry, now: SystemTime) -> ImsError {
+    let answer = Answer { status: 400, debug_id: None, date: None, received_at: now };
+    match retry {
+        Retry::Soon => ImsError::Malformed { answer, what: "nothing" },
+        Retry::After(after) => ImsError::Throttled { answer, retry_after: Some(after) },
+        Retry::Slowly => ImsError::Unsigned,
+    }
+}
+
+struct Unobserved;
+impl Observer for Unobserved {
+    fn attempted(&self, _: &'static str) {}
+}
+
+/// A running refresher: what it hands out, how often it asked, and its clock.
+struct Running {
+    handle: TokenHandle,
+    asked: Arc<AtomicUsize>,
+    clock: Clock,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+async fn start(steps: &[Step]) -> Running {
+    let clock = Clock::paused_at(UNIX_EPOCH + HOUR);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let script = Script {
+        answers: Mutex::new(steps.iter().copied().collect()),
+        asked: Arc::clone(&asked),
+        clock: clock.clone(),
+    };
+    let (handle, refresher) = channel(script, clock.clone(), 0.75, Unobserved);
+    let stop = CancellationToken::new();
+    tokio::spawn(refresher.run(stop.clone()));
+    sleep(MOMENT).await;
+    Running { handle, asked, clock, _stop: stop.drop_guard() }
+}
+
+impl Running {
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    #[track_caller]
+    fn check(&self, expected: Option<&str>) {
+        let found = self.handle.authorization().ok();
+        let found = found.as_ref().map(|value| value.to_str().unwrap().trim_start_matches("Bearer "));
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_replaced_at_three_quarters_of_its_life_less_jitter() {
+    let token = start(&[Gives("one", HOUR), Gives("two", HOUR)]).await;
+    token.check(Some("one"));
+    sleep(HOUR.mul_f64(0.67)).await;
+    token.check(Some("one"));
+    sleep(HOUR.mul_f64(0.09)).await;
+    token.check(Some("two"));
+    assert_eq!(token.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_three_seconds_works_as_one_of_a_day_does() {
+    let token = start(&[Gives("short", Duration::from_secs(3))]).await;
+    for _ in 0..600 {
+        token.check(Some("short"));
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!((26..=31).contains(&token.asked()), "{} exchanges in a minute", token.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_at_refresh_time_keeps_the_old_token_until_it_expires() {
+    let token = start(&[Gives("one", HOUR), Fail(Retry::Soon)]).await;
+    sleep(HOUR - Duration::from_secs(2)).await;
+    token.check(Some("one"));
+    sleep(Duration::from_secs(2)).await;
+    token.check(None);
+    let retry_after = token.handle.authorization().unwrap_err().retry_after;
+    assert!((Duration::from_secs(1)..=MINUTE).contains(&retry_after), "{retry_after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_at_start_ends_by_itself() {
+    let token = start(&[Fail(Retry::Soon), Fail(Retry::Soon), Fail(Retry::Soon), Gives("one", HOUR)]).await;
+    token.check(None);
+    assert!(!token.handle.has_started());
+    sleep(Duration::from_secs(8)).await;
+    token.check(Some("one"));
+    assert!(token.handle.has_started());
+    assert_eq!(token.handle.status().progress.failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_is_asked_about_once_a_minute_at_most_on_average_twice() {
+    let token = start(&[Fail(Retry::Soon)]).await;
+    sleep(HOUR).await;
+    assert!((60..=240).contains(&token.asked()), "{} attempts in an hour", token.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_kept_to() {
+    let token = start(&[Fail(Retry::After(MINUTE * 10)), Gives("one", HOUR)]).await;
+    sleep(MINUTE * 10 - MOMENT * 2).await;
+    assert_eq!(token.asked(), 1);
+    sleep(MINUTE + Duration::from_secs(1)).await;
+    token.check(Some("one"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_error_is_retried_slowly_and_heals() {
+    let mut steps = vec![Fail(Retry::Slowly); 12];
+    steps.push(Gives("healed", HOUR));
+    let token = start(&steps).await;
+    sleep(MINUTE * 3).await;
+    assert_eq!(token.asked(), 1);
+    sleep(MINUTE * 60).await;
+    token.check(Some("healed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_error_leaves_the_old_token_in_place() {
+    let token = start(&[Gives("one", HOUR), Fail(Retry::Slowly)]).await;
+    sleep(HOUR.mul_f64(0.9)).await;
+    token.check(Some("one"));
+    let status = token.handle.status();
+    assert!(status.valid);
+    assert_eq!(status.progress.last_error.unwrap().class, "unsigned");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_laptop_that_slept_past_the_end_sends_no_dead_token_and_recovers_within_a_minute() {
+    let token = start(&[Gives("one", HOUR * 24), Gives("two", HOUR * 24)]).await;
+    sleep(MINUTE * 10).await;
+    token.clock.skip(HOUR * 48);
+    token.check(None);
+    sleep(MINUTE + MOMENT).await;
+    token.check(Some("two"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_that_hangs_holds_up_no_reader() {
+    let token = start(&[Gives("one", HOUR), Hang]).await;
+    sleep(HOUR.mul_f64(0.9)).await;
+    token.check(Some("one"));
+    sleep(HOUR).await;
+    token.check(None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cached_grant_serves_before_the_first_exchange() {
+    let clock = Clock::paused_at(UNIX_EPOCH + HOUR);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let answers = Mutex::new(VecDeque::from([Gives("new", HOUR)]));
+    let script = Script { answers, asked: Arc::clone(&asked), clock: clock.clone() };
+    let (handle, mut refresher) = channel(script, clock.clone(), 0.75, Unobserved);
+    refresher.start_with(grant("cached", clock.now(), HOUR));
+    assert!(handle.is_valid() && handle.has_started());
+    let stop = CancellationToken::new();
+    tokio::spawn(refresher.run(stop.clone()));
+    sleep(MINUTE).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    sleep(HOUR).await;
+    assert_eq!(handle.authorization().unwrap(), "Bearer new");
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_shown_holds_the_token() {
+    let token = start(&[Gives("very-secret", HOUR)]).await;
+    assert!(!format!("{:?}", token.handle.status()).contains("very-secret"));
+}
