@@ -117,6 +117,11 @@ impl JwtExchange {
         &self.credentials
     }
 
+    /// Where they are exchanged.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     async fn ask(&self) -> Result<Grant, ImsError> {
         let asked_at = self.clock.now();
         let assertion = assertion::sign(&self.credentials, &self.endpoint, &self.clock)?;

@@ -1,5 +1,8 @@
 //! aem-auth-proxy: a local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
@@ -10,6 +13,8 @@ pub mod metrics;
 pub mod network;
 pub mod proxy;
 pub mod secret;
+pub mod shutdown;
+pub mod telemetry;
 pub mod tls;
 pub mod token;
 
@@ -17,7 +22,4 @@ pub mod token;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit it was built from, or `unknown`.
-pub const COMMIT: &str = match option_env!("AEM_PROXY_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+pub const COMMIT: &str = env!("AEM_PROXY_BUILT_FROM");

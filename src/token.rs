@@ -4,6 +4,7 @@
 //! The refresher asks ahead of the end. When it fails, the token that it has serves on until it ends by the
 //! wall clock.
 
+mod cache;
 mod schedule;
 
 use std::{
@@ -19,6 +20,7 @@ use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+pub use self::cache::{Cache, Cached};
 use crate::{
     clock::{Clock, rfc3339},
     ims::{Exchange, Grant, ImsError, Retry},

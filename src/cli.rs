@@ -1,0 +1,293 @@
+//! The command line: flags, subcommands, exit codes.
+
+mod check;
+mod demo;
+mod probe;
+mod run;
+mod token;
+
+use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+use crate::config::{Config, ConfigError, Log, LogFormat, Sources, describe};
+
+/// A local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service.
+///
+/// It holds the service credentials, keeps an access token fresh in the background, and forwards requests to AEM
+/// with `Authorization: Bearer` set. Point the app at it instead of at AEM.
+#[derive(Parser)]
+#[command(name = "aem-auth-proxy", version = version(), after_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy (the default)
+    Run,
+    /// Run the proxy against built-in stand-ins for IMS and AEM: no account, file or network needed
+    Demo(demo::Demo),
+    /// Try everything once, and say in words what is right, what is wrong and what to do
+    Check(check::Check),
+    /// Buy a token and print what is known of it
+    Token(token::Token),
+    /// Ask the running proxy whether it is well; for container health checks
+    Health(probe::Health),
+    /// Wait until the running proxy is ready; for the app's entrypoint
+    Wait(probe::Wait),
+    /// Print the effective configuration, each value with where it came from
+    Config,
+    /// Print shell completions
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Every flag has an environment variable, AEM_PROXY_ and its name, and a key in the TOML file.
+#[derive(Args)]
+#[command(next_help_heading = "Configuration")]
+struct Settings {
+    /// TOML file to read [AEM_PROXY_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// AEM's origin, https://author-pX-eY.adobeaemcloud.com [AEM_PROXY_UPSTREAM]
+    #[arg(long, value_name = "URL", global = true)]
+    upstream: Option<String>,
+    /// Where the app finds the proxy: IP:PORT, localhost:PORT or unix:PATH [AEM_PROXY_LISTEN; default 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    listen: Option<String>,
+    /// The AEM Developer Console's JSON document [AEM_PROXY_CREDENTIALS_FILE]
+    #[arg(long, value_name = "FILE", global = true)]
+    credentials_file: Option<String>,
+    /// bearer; none or basic for a local AEM SDK [AEM_PROXY_AUTH; default bearer]
+    #[arg(long, value_name = "KIND", global = true)]
+    auth: Option<String>,
+    /// PEM certificates to trust beside the system's roots, for IMS and AEM [AEM_PROXY_CA_FILE]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca_file: Option<String>,
+    /// Replaces the credentials' own imsEndpoint [AEM_PROXY_IMS_ENDPOINT]
+    #[arg(long, value_name = "HOST", global = true)]
+    ims_endpoint: Option<String>,
+    /// The admin listener, or off [AEM_PROXY_ADMIN__LISTEN; default 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    admin_listen: Option<String>,
+    /// error, warn, info, debug, trace, or a filter per module [AEM_PROXY_LOG__LEVEL; default info]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+    /// auto, text or json [AEM_PROXY_LOG__FORMAT; default auto: text on a terminal]
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<String>,
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
+impl Settings {
+    fn sources(&self) -> Sources {
+        let flags = [
+            ("upstream", &self.upstream),
+            ("listen", &self.listen),
+            ("credentials_file", &self.credentials_file),
+            ("auth", &self.auth),
+            ("ca_file", &self.ca_file),
+            ("ims_endpoint", &self.ims_endpoint),
+            ("admin.listen", &self.admin_listen),
+            ("log.level", &self.log_level),
+            ("log.format", &self.log_format),
+        ];
+        let given = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+        Sources::of_process(self.config.clone(), given.collect())
+    }
+}
+
+/// Reads the process's arguments, does what they say, and returns the exit code.
+pub fn main() -> ExitCode {
+    dispatch(std::env::args_os()).into()
+}
+
+fn dispatch(args: impl Iterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help and version to the standard output, errors to the standard error.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { Exit::Ok } else { Exit::Usage };
+        }
+    };
+    let sources = cli.settings.sources();
+    let result = match cli.command {
+        None | Some(Command::Run) => run::run(&sources),
+        Some(Command::Demo(demo)) => demo.run(&cli.settings),
+        Some(Command::Check(check)) => check.run(&sources),
+        Some(Command::Token(token)) => token.run(&sources),
+        Some(Command::Health(health)) => health.run(&sources),
+        Some(Command::Wait(wait)) => wait.run(&sources),
+        Some(Command::Config) => describe(&sources).map(|text| print(&text)).map_err(Failure::from),
+        Some(Command::Completions { shell }) => {
+            completions(shell);
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                complain(&failure.text);
+            }
+            failure.exit
+        }
+    }
+}
+
+/// The exit codes of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Ok = 0,
+    Wrong = 1,
+    /// `EX_USAGE` of sysexits.h.
+    Usage = 64,
+    /// `EX_CONFIG` of sysexits.h.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not do what it should: words, and the exit code.
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    exit: Exit,
+}
+
+impl Failure {
+    fn wrong(text: impl fmt::Display) -> Self {
+        Self { text: text.to_string(), exit: Exit::Wrong }
+    }
+
+    fn config(text: impl fmt::Display) -> Self {
+        Self { text: text.to_string(), exit: Exit::Config }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::config(error)
+    }
+}
+
+impl From<crate::app::StartError> for Failure {
+    fn from(error: crate::app::StartError) -> Self {
+        if error.is_configuration() { Self::config(error) } else { Self::wrong(error) }
+    }
+}
+
+fn init_telemetry(log: &Log) -> Result<(), Failure> {
+    crate::telemetry::init(log)
+        .map_err(|_| Failure::config("`log.level` is neither a level nor a filter: give info, or info,hyper=debug"))
+}
+
+/// For commands that answer on the standard output and want only what is important beside it.
+fn init_quiet_telemetry(sources: &Sources) -> Result<(), Failure> {
+    let mut log: Log = Config::section(sources, "log")?;
+    if log.level == "info" {
+        "warn".clone_into(&mut log.level);
+    }
+    if log.format == LogFormat::Auto {
+        log.format = LogFormat::Text;
+    }
+    init_telemetry(&log)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::wrong(format!("the runtime does not start: {error}")))
+}
+
+/// Prints text that ends in a line end; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn complain(text: &str) {
+    let mut stderr = std::io::stderr();
+    for line in text.lines() {
+        let _ = writeln!(stderr, "aem-auth-proxy: {line}");
+    }
+}
+
+fn completions(shell: clap_complete::Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "aem-auth-proxy", &mut script);
+    let _ = std::io::stdout().write_all(&script);
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a number with its unit, as in 30s or 500ms".to_owned())
+}
+
+fn version() -> String {
+    format!("{} (commit {}, TLS {})", crate::VERSION, crate::COMMIT, crate::tls::PROVIDER)
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  aem-auth-proxy --upstream https://author-p1-e2.adobeaemcloud.com --credentials-file service_token.json
+  aem-auth-proxy demo
+  aem-auth-proxy check --config proxy.toml
+
+Exit codes: 0 done, 1 something is wrong, 64 wrong usage, 78 unusable configuration or credentials.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_the_configuration_is_a_key_with_its_variable_in_the_help() {
+        let command = Cli::command();
+        let flags = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Configuration"));
+        let mut found = 0;
+        for flag in flags.filter(|flag| flag.get_id() != "config") {
+            let id = flag.get_id().as_str();
+            let key = keys::KEYS.iter().find(|key| key.name.replace('.', "_") == id);
+            let key = key.unwrap_or_else(|| panic!("--{id} is no key"));
+            let help = flag.get_help().unwrap().to_string();
+            assert!(help.contains(&key.variable()), "{id}: {help}");
+            if let Some(default) = key.default {
+                assert!(help.contains(&format!("default {default}")), "{id}: {help}");
+            }
+            found += 1;
+        }
+        assert_eq!(found, 9);
+    }
+
+    #[test]
+    fn wrong_usage_has_its_own_exit_code() {
+        let dispatch = |args: &[&str]| dispatch(args.iter().map(OsString::from));
+        assert_eq!(dispatch(&["aem-auth-proxy", "--no-such-flag"]), Exit::Usage);
+        assert_eq!(dispatch(&["aem-auth-proxy", "--version"]), Exit::Ok);
+    }
+}

@@ -1,0 +1,189 @@
+//! A token that outlives the process, in a file that only its owner can read.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
+
+use crate::{
+    ims::{Exchange, Grant, ImsError, JwtExchange},
+    secret::Authorization,
+};
+
+/// The file, and whose token it may hold.
+#[derive(Debug)]
+pub struct Cache {
+    path: PathBuf,
+    client_id: String,
+    ims: String,
+}
+
+/// What the file holds. Times are milliseconds of Unix time.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    client_id: String,
+    ims: String,
+    issued_at_ms: u64,
+    expires_at_ms: u64,
+    user_id: Option<String>,
+    scopes: Vec<String>,
+    access_token: String,
+}
+
+impl Cache {
+    /// The cache of `exchange`'s tokens at `path`.
+    pub fn new(path: PathBuf, exchange: &JwtExchange) -> Self {
+        let client_id = exchange.credentials().client_id.clone();
+        Self { path, client_id, ims: exchange.endpoint().authority().to_owned() }
+    }
+
+    /// The token, if there is one that lives and belongs to these credentials. A file that others can write or read is
+    /// not believed.
+    pub fn load(&self, now: SystemTime) -> Option<Grant> {
+        let metadata = fs::metadata(&self.path).ok()?;
+        if metadata.mode() & 0o077 != 0 {
+            warn!(token.cache_file = %self.path.display(), "The token cache is open to others and is not used: chmod 600");
+            return None;
+        }
+        // A file that cannot be read or understood is as good as none: the next refresh writes it anew.
+        let stored: Stored = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        if stored.client_id != self.client_id || stored.ims != self.ims {
+            debug!("The token cache belongs to other credentials");
+            return None;
+        }
+        let grant = stored.grant()?;
+        let lives = grant.issued_at <= now && now < grant.expires_at;
+        lives.then(|| {
+            info!(token.cache_file = %self.path.display(), "Token taken from the cache");
+            grant
+        })
+    }
+
+    /// Writes beside and renames: nobody ever reads half a token.
+    fn save(&self, grant: &Grant) -> io::Result<()> {
+        let stored = Stored {
+            client_id: self.client_id.clone(),
+            ims: self.ims.clone(),
+            issued_at_ms: millis(grant.issued_at),
+            expires_at_ms: millis(grant.expires_at),
+            user_id: grant.user_id.clone(),
+            scopes: grant.scopes.clone(),
+            access_token: grant.token.expose_secret().to_owned(),
+        };
+        let mut beside = self.path.clone().into_os_string();
+        beside.push(format!(".{}", std::process::id()));
+        let _ = fs::remove_file(&beside);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(&serde_json::to_vec(&stored)?)?;
+        fs::rename(&beside, &self.path)
+    }
+}
+
+impl Stored {
+    fn grant(self) -> Option<Grant> {
+        let token = SecretString::from(self.access_token);
+        Some(Grant {
+            authorization: Authorization::bearer(&token).ok()?,
+            token,
+            issued_at: UNIX_EPOCH + Duration::from_millis(self.issued_at_ms),
+            expires_at: UNIX_EPOCH + Duration::from_millis(self.expires_at_ms),
+            client_id: self.client_id,
+            user_id: self.user_id,
+            scopes: self.scopes,
+        })
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
+/// An exchange whose grants are kept in a file, where there is one.
+pub struct Cached<E> {
+    inner: E,
+    cache: Option<Cache>,
+}
+
+impl<E> Cached<E> {
+    /// Keeps what `inner` brings in `cache`.
+    pub fn new(inner: E, cache: Option<Cache>) -> Self {
+        Self { inner, cache }
+    }
+}
+
+impl<E: Exchange> Exchange for Cached<E> {
+    async fn exchange(&self) -> Result<Grant, ImsError> {
+        let grant = self.inner.exchange().await?;
+        if let Some(cache) = &self.cache {
+            if let Err(error) = cache.save(&grant) {
+                warn!(token.cache_file = %cache.path.display(), %error, "The token cannot be kept; it is used all the same");
+            }
+        }
+        Ok(grant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn cache(dir: &tempfile::TempDir, client_id: &str) -> Cache {
+        Cache {
+            path: dir.path().join("token"),
+            client_id: client_id.to_owned(),
+            ims: "ims.example".to_owned(),
+        }
+    }
+
+    fn grant(now: SystemTime) -> Grant {
+        let token = SecretString::from("kept-token");
+        Grant {
+            authorization: Authorization::bearer(&token).unwrap(),
+            token,
+            issued_at: now,
+            expires_at: now + Duration::from_secs(60),
+            client_id: "client".to_owned(),
+            user_id: None,
+            scopes: vec!["a".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_token_is_kept_for_its_owner_and_its_credentials_until_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let kept = cache(&dir, "client");
+        assert!(kept.load(now).is_none());
+        kept.save(&grant(now)).unwrap();
+        kept.save(&grant(now)).unwrap();
+        assert_eq!(fs::metadata(&kept.path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        let loaded = kept.load(now + Duration::from_secs(59)).unwrap();
+        assert_eq!(loaded.authorization.header(), "Bearer kept-token");
+        assert!(kept.load(now + Duration::from_secs(60)).is_none());
+        assert!(cache(&dir, "another").load(now).is_none());
+
+        fs::set_permissions(&kept.path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(kept.load(now).is_none());
+    }
+
+    #[test]
+    fn a_broken_file_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = cache(&dir, "client");
+        fs::write(&kept.path, "{\"client_id\": \"cli").unwrap();
+        fs::set_permissions(&kept.path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(kept.load(SystemTime::UNIX_EPOCH).is_none());
+    }
+}
