@@ -3,3 +3,4 @@
 pub mod clock;
 pub mod jwt;
 pub mod secret;
+pub mod standin;
