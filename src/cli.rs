@@ -6,7 +6,7 @@ mod probe;
 mod run;
 mod token;
 
-use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode, sync::LazyLock, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError, Log, LogFormat, Sources, describe};
 /// It holds the service credentials, keeps an access token fresh in the background, and forwards requests to AEM
 /// with `Authorization: Bearer` set. Point the app at it instead of at AEM.
 #[derive(Parser)]
-#[command(name = "aem-auth-proxy", version = version(), after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "aem-auth-proxy", version = VERSION_LINE.as_str(), after_help = EXAMPLES, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -198,8 +198,9 @@ impl From<crate::app::StartError> for Failure {
 }
 
 fn init_telemetry(log: &Log) -> Result<(), Failure> {
-    crate::telemetry::init(log)
-        .map_err(|_| Failure::config("`log.level` is neither a level nor a filter: give info, or info,hyper=debug"))
+    crate::telemetry::init(log).map_err(|_| {
+        Failure::config("`log.level` is neither a level nor a filter: give info, or info,hyper=debug")
+    })
 }
 
 /// For commands that answer on the standard output and want only what is important beside it.
@@ -243,9 +244,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "write a number with its unit, as in 30s or 500ms".to_owned())
 }
 
-fn version() -> String {
-    format!("{} (commit {}, TLS {})", crate::VERSION, crate::COMMIT, crate::tls::PROVIDER)
-}
+/// What `--version` says after the name.
+static VERSION_LINE: LazyLock<String> =
+    LazyLock::new(|| format!("{} (commit {}, TLS {})", crate::VERSION, crate::COMMIT, crate::tls::PROVIDER));
 
 const EXAMPLES: &str = "\
 Examples:

@@ -14,6 +14,7 @@ pub mod network;
 pub mod proxy;
 pub mod secret;
 pub mod shutdown;
+pub mod standin;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

@@ -52,7 +52,10 @@ impl Check {
                 report.add("configuration", Ok("complete".to_owned()));
                 runtime()?.block_on(self.examine(&config, &mut report));
             }
-            Err(error) => error.problems().iter().for_each(|problem| report.add("configuration", Err(problem.to_string()))),
+            Err(error) => error
+                .problems()
+                .iter()
+                .for_each(|problem| report.add("configuration", Err(problem.to_string()))),
         }
         print(&match self.output {
             Output::Text => report.text(),
@@ -119,7 +122,9 @@ impl Report {
                 name: "certificate",
                 ok: false,
                 message: format!("expired at {}", rfc3339(end)),
-                hint: Some("add a new one in the AEM Developer Console and download the document again".to_owned()),
+                hint: Some(
+                    "add a new one in the AEM Developer Console and download the document again".to_owned(),
+                ),
             }),
         }
     }
@@ -129,7 +134,11 @@ impl Report {
         match exchange.exchange().await {
             Ok(grant) => {
                 let life = humantime::format_duration(Duration::from_secs(grant.lifetime().as_secs()));
-                let scopes = if grant.scopes.is_empty() { String::new() } else { format!(", scopes {}", grant.scopes.join(" ")) };
+                let scopes = if grant.scopes.is_empty() {
+                    String::new()
+                } else {
+                    format!(", scopes {}", grant.scopes.join(" "))
+                };
                 self.add("ims", Ok(format!("{ims} gave a token for {life}{scopes}")));
                 Some(grant)
             }
@@ -149,7 +158,9 @@ impl Report {
         let (ok, message, hint) = match answer {
             Ok(status) => told_by(status),
             Err(AemError::Tls(error)) => (false, error, None),
-            Err(AemError::Unreachable(cause)) => (false, format!("cannot be reached: {}", unreachable(cause)), Some(NETWORK)),
+            Err(AemError::Unreachable(cause)) => {
+                (false, format!("cannot be reached: {}", unreachable(cause)), Some(NETWORK))
+            }
         };
         self.push(Finding { name: "aem", ok, message, hint: hint.map(str::to_owned) });
     }
@@ -178,12 +189,34 @@ fn told_by(status: u16) -> (bool, String, Option<&'static str>) {
     let said = format!("answered {status} to GET {PROBE_PATH}");
     match status {
         200..=299 => (true, said, None),
-        401 => (false, said, Some("AEM does not take this token: does it belong to this environment (pX-eY), and to AEM rather than to another Adobe API?")),
-        403 => (false, said, Some("AEM knows the token but refuses: give the technical account a product profile or a group in AEM, and check the IP allow-list")),
+        401 => (
+            false,
+            said,
+            Some(
+                "AEM does not take this token: does it belong to this environment (pX-eY), and to AEM rather than to another Adobe API?",
+            ),
+        ),
+        403 => (
+            false,
+            said,
+            Some(
+                "AEM knows the token but refuses: give the technical account a product profile or a group in AEM, and check the IP allow-list",
+            ),
+        ),
         404 => (true, format!("{said}: reached; this tier may not serve that path"), None),
-        300..=399 => (false, said, Some("AEM redirects, most likely to a login page: it does not take the token")),
-        421 => (false, said, Some("the CDN does not know this host: is `upstream` an *.adobeaemcloud.com name?")),
-        429 | 503 => (false, said, Some("AEM is busy, throttles, or hibernates: try again, or wake the sandbox in the Developer Console")),
+        300..=399 => {
+            (false, said, Some("AEM redirects, most likely to a login page: it does not take the token"))
+        }
+        421 => {
+            (false, said, Some("the CDN does not know this host: is `upstream` an *.adobeaemcloud.com name?"))
+        }
+        429 | 503 => (
+            false,
+            said,
+            Some(
+                "AEM is busy, throttles, or hibernates: try again, or wake the sandbox in the Developer Console",
+            ),
+        ),
         _ => (false, said, Some("AEM has trouble of its own: look at its status in Cloud Manager")),
     }
 }
@@ -195,7 +228,8 @@ enum AemError {
 
 /// One small request with the token.
 async fn ask_aem(config: &Config, authorization: Option<Authorization>) -> Result<u16, AemError> {
-    let tls = tls::client_config(config.ca_file.as_deref()).map_err(|error| AemError::Tls(error.to_string()))?;
+    let tls =
+        tls::client_config(config.ca_file.as_deref()).map_err(|error| AemError::Tls(error.to_string()))?;
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
@@ -222,7 +256,9 @@ fn unreachable(cause: Cause) -> &'static str {
     match cause {
         Cause::Dns => "its name has no address",
         Cause::Refused => "nobody answers there",
-        Cause::Certificate => "its certificate is not trusted; behind a TLS-inspecting proxy give its CA with ca_file",
+        Cause::Certificate => {
+            "its certificate is not trusted; behind a TLS-inspecting proxy give its CA with ca_file"
+        }
         Cause::TlsAlert | Cause::Tls => "the TLS handshake fails",
         Cause::TimedOut => "no answer in time",
         Cause::Other => "the connection broke off",

@@ -60,7 +60,9 @@ impl Health {
                 Ok(())
             }
             Ok((_, text)) => Err(Failure::wrong(text.trim_end())),
-            Err(error) => Err(Failure::wrong(format!("no answer from the admin listener at {listen}: {error}"))),
+            Err(error) => {
+                Err(Failure::wrong(format!("no answer from the admin listener at {listen}: {error}")))
+            }
         }
     }
 }
@@ -102,12 +104,18 @@ async fn ask(listen: &Listen, path: &str) -> io::Result<(StatusCode, String)> {
     let asking = async {
         match listen {
             Listen::Unix(socket) => get(UnixStream::connect(socket).await?, path).await,
-            Listen::Localhost(port) => get(TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await?, path).await,
+            Listen::Localhost(port) => {
+                get(TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await?, path).await
+            }
             Listen::Tcp(addr) => {
                 let mut addr = *addr;
                 // "All addresses" is none that one can dial.
                 if addr.ip().is_unspecified() {
-                    addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+                    addr.set_ip(if addr.is_ipv4() {
+                        Ipv4Addr::LOCALHOST.into()
+                    } else {
+                        Ipv6Addr::LOCALHOST.into()
+                    });
                 }
                 get(TcpStream::connect(addr).await?, path).await
             }
@@ -123,9 +131,11 @@ async fn get(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path).header(header::HOST, "localhost").body(Empty::<Bytes>::new());
     let exchange = async {
-        let response = sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
+        let response =
+            sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(io::Error::other)?;
+        let body =
+            Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(io::Error::other)?;
         Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     };
     let mut exchange = std::pin::pin!(exchange);

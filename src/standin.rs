@@ -1,0 +1,187 @@
+//! The IMS and the AEM of `demo` and of the tests: real sockets, real keys, real checks, no Adobe.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use rsa::rand_core::{OsRng, RngCore};
+use serde_json::Value;
+use tokio::{net::TcpListener, task::spawn_blocking};
+
+use self::{
+    keys::{KeysError, ServiceCredentials, Tls},
+    ledger::Ledger,
+    server::Server,
+};
+use crate::clock::Clock;
+
+pub mod aem;
+pub mod ims;
+pub mod keys;
+pub mod ledger;
+pub mod pattern;
+pub mod server;
+
+/// Both stand-ins, serving until they are dropped, and all that is needed to talk to them.
+pub struct StandIns {
+    /// For `ims_endpoint`: `host:port`, or an `http://` URL where there is no TLS; the document has the same.
+    pub ims_endpoint: String,
+    /// For `upstream`: scheme, host and port.
+    pub aem_origin: String,
+    /// The service credentials as Adobe's document, secrets included.
+    pub credentials_document: Value,
+    /// The authority to trust; none without TLS.
+    pub ca_pem: Option<String>,
+    /// Faults and counters of IMS.
+    pub ims: ims::Switches,
+    /// Counters of AEM.
+    pub aem: aem::Switches,
+    /// The tokens that live.
+    pub ledger: Ledger,
+    /// To stop and restart IMS.
+    pub ims_server: Server,
+    /// To stop and restart AEM.
+    pub aem_server: Server,
+}
+
+/// How to start the stand-ins. The default: any ports on loopback, no TLS, tokens as IMS gives them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where IMS listens.
+    pub ims: SocketAddr,
+    /// Where AEM listens.
+    pub aem: SocketAddr,
+    /// DNS names and addresses for which both have a certificate; the first one stands in the URLs. None: no
+    /// TLS.
+    pub tls_names: Vec<String>,
+    /// How long tokens live.
+    pub token_lifetime: Duration,
+    /// Credentials to use, pointed at this IMS; none makes new ones, with a new key.
+    pub credentials: Option<ServiceCredentials>,
+    /// What both go by.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ims: ([127, 0, 0, 1], 0).into(),
+            aem: ([127, 0, 0, 1], 0).into(),
+            tls_names: Vec::new(),
+            token_lifetime: TOKEN_LIFETIME,
+            credentials: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Why the stand-ins did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error("cannot listen on {addr}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No keys or certificates.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+impl StandIns {
+    /// Starts both; they are ready when it returns.
+    ///
+    /// # Errors
+    /// When an address cannot be bound, or a name cannot stand in a certificate.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let (ims_listener, ims_addr) = bind(options.ims).await?;
+        let (aem_listener, aem_addr) = bind(options.aem).await?;
+        let names: Vec<&str> = options.tls_names.iter().map(String::as_str).collect();
+        let tls = if names.is_empty() { None } else { Some(Tls::generate(&names)?) };
+        let ims_endpoint = match names.first() {
+            Some(name) => authority(name, ims_addr.port()),
+            None => format!("http://{ims_addr}"),
+        };
+        let aem_origin = match names.first() {
+            Some(name) => format!("https://{}", authority(name, aem_addr.port())),
+            None => format!("http://{aem_addr}"),
+        };
+        let credentials = credentials(options.credentials, &ims_endpoint).await?;
+
+        let ledger = Ledger::new(options.clock.clone(), credentials.client_id(), credentials.id());
+        let ims = ims::Switches::new(options.token_lifetime);
+        let aem = aem::Switches::default();
+        let credentials_document = credentials.document();
+        let ims_router = ims::router(credentials, ledger.clone(), ims.clone(), options.clock);
+        let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone());
+        let config = || tls.as_ref().map(Tls::server_config);
+        Ok(Self {
+            ims_server: Server::serve(ims_router, ims_listener, ims_addr, config()),
+            aem_server: Server::serve(aem_router, aem_listener, aem_addr, config()),
+            ca_pem: tls.as_ref().map(|tls| tls.ca_pem().to_owned()),
+            ims_endpoint,
+            aem_origin,
+            credentials_document,
+            ims,
+            aem,
+            ledger,
+        })
+    }
+}
+
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        Ok((listener, addr))
+    };
+    bound.await.map_err(|source| StartError::Listen { addr, source })
+}
+
+async fn credentials(
+    given: Option<ServiceCredentials>,
+    ims_endpoint: &str,
+) -> Result<ServiceCredentials, StartError> {
+    let Some(given) = given else {
+        let endpoint = ims_endpoint.to_owned();
+        return match spawn_blocking(move || ServiceCredentials::generate(&endpoint)).await {
+            Ok(generated) => Ok(generated?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+    };
+    Ok(given.at(ims_endpoint))
+}
+
+/// What AEM answers to: all its names, or without TLS its address.
+fn hosts(names: &[&str], addr: SocketAddr) -> Vec<String> {
+    if names.is_empty() {
+        return vec![addr.to_string()];
+    }
+    names.iter().map(|name| authority(name, addr.port())).collect()
+}
+
+/// RFC 3986, section 3.2: an IPv6 address is in brackets, HTTPS's own port is left out.
+fn authority(name: &str, port: u16) -> String {
+    let host = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+    if port == HTTPS_PORT { host } else { format!("{host}:{port}") }
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    OsRng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// This many random bytes, at most 32, in lower-case hexadecimal.
+fn random_hex(length: usize) -> String {
+    random_bytes::<32>().iter().take(length).map(|byte| format!("{byte:02x}")).collect()
+}
+
+const HTTPS_PORT: u16 = 443;
+/// A day less a millisecond, as IMS gives it.
+const TOKEN_LIFETIME: Duration = Duration::from_millis(86_399_999);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+//! A stand-in for Adobe's Identity Management System: one endpoint that exchanges a signed assertion for an
+//! access token, with the real checks and, where asked, with the real troubles.
+//!
+//! Sources: Adobe's guide on JWT authentication (request, claims and table of errors) and the client
+//! libraries of Adobe that call this endpoint (both forms, both paths).
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json, Router,
+    body::to_bytes,
+    extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE},
+};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, errors::ErrorKind};
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
+use x509_cert::der::DateTime;
+
+use super::{
+    keys::ServiceCredentials,
+    ledger::{Ledger, Verdict},
+    random_hex,
+    server::Connection,
+};
+use crate::clock::{Clock, unix_seconds};
+
+mod switches;
+
+pub use switches::{ExpiresIn, Fault, FormKind, Switches};
+
+/// The stand-in, to be served. It knows one client, the one of `credentials`, and writes what it issues into
+/// `ledger`.
+pub fn router(credentials: ServiceCredentials, ledger: Ledger, switches: Switches, clock: Clock) -> Router {
+    crate::jwt::install();
+    let ims = Ims { credentials: Arc::new(credentials), ledger, switches, clock };
+    Router::new()
+        .route("/ims/exchange/jwt", post(exchange))
+        .route("/ims/exchange/jwt/", post(exchange))
+        .route("/ims/validate_token/v1", post(validate_token))
+        .layer(from_fn_with_state(ims.clone(), sign))
+        .layer(DefaultBodyLimit::max(FORM_MAX))
+        .with_state(ims)
+}
+
+#[derive(Clone)]
+struct Ims {
+    credentials: Arc<ServiceCredentials>,
+    ledger: Ledger,
+    switches: Switches,
+    clock: Clock,
+}
+
+/// What every answer carries: `x-debug-id`, which Adobe's support asks for, and a `Date`, which the HTTP
+/// server adds where it is not to be wrong.
+async fn sign(State(ims): State<Ims>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::try_from(random_hex(16)) {
+        response.headers_mut().insert("x-debug-id", id);
+    }
+    if let Some(date) = skewed_date(ims.clock.now(), ims.switches.date_offset_seconds()) {
+        response.headers_mut().insert(DATE, date);
+    }
+    response
+}
+
+async fn exchange(State(ims): State<Ims>, request: Request) -> Response {
+    let connection = request.extensions().get::<Connection>().cloned();
+    let form = Form::read(request).await;
+    let assertion = form.as_ref().ok().and_then(|form| form.field("jwt_token"));
+    let claims = assertion.and_then(|jwt| dangerous::insecure_decode_claims(jwt).ok());
+    ims.switches.attempted(claims, form.as_ref().ok().map(|form| form.kind));
+    if let Some(fault) = ims.switches.next_fault()
+        && let Some(response) = fault.act(connection).await
+    {
+        return response;
+    }
+    match form.and_then(|form| ims.verify(&form)) {
+        Ok(()) => ims.grant(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Ims {
+    fn grant(&self) -> Response {
+        let lifetime = self.switches.token_lifetime();
+        let token = self.ledger.issue(lifetime);
+        let mut answer = json!({"token_type": "bearer", "access_token": token});
+        if let Some(expires_in) = self.switches.expires_in().value(lifetime) {
+            answer["expires_in"] = expires_in;
+        }
+        self.switches.exchanged();
+        ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+    }
+
+    /// The client first, then the signature, then the claims: nothing of an assertion counts before its
+    /// signature.
+    fn verify(&self, form: &Form) -> Result<(), Refusal> {
+        self.verify_client(form)?;
+        let claims = self.verify_signature(form.field("jwt_token").ok_or(NO_ASSERTION)?)?;
+        self.verify_times(&claims)?;
+        self.verify_parties(&claims)?;
+        self.verify_metascopes(&claims)
+    }
+
+    fn verify_client(&self, form: &Form) -> Result<(), Refusal> {
+        if form.field("client_id") != Some(self.credentials.client_id()) {
+            return Err(UNKNOWN_CLIENT);
+        }
+        if form.field("client_secret") != Some(self.credentials.client_secret().expose_secret()) {
+            return Err(WRONG_SECRET);
+        }
+        Ok(())
+    }
+
+    fn verify_signature(&self, assertion: &str) -> Result<Map<String, Value>, Refusal> {
+        let header = jsonwebtoken::decode_header(assertion).map_err(|_| UNDECODABLE)?;
+        if header.alg != Algorithm::RS256 {
+            return Err(WRONG_ALGORITHM);
+        }
+        let key = DecodingKey::from_rsa_der(self.credentials.public_key());
+        match jsonwebtoken::decode(assertion, &key, &signature_only()) {
+            Ok(decoded) => Ok(decoded.claims),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => Err(WRONG_SIGNATURE),
+            Err(_) => Err(UNDECODABLE),
+        }
+    }
+
+    fn verify_times(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        let exp = claims.get("exp").ok_or(NO_EXP)?.as_u64().ok_or(NOT_AN_INTEGER)?;
+        if claims.get("jti").is_some_and(|jti| !jti.is_i64() && !jti.is_u64()) {
+            return Err(NOT_AN_INTEGER);
+        }
+        if exp.saturating_add(TOLERANCE_SECONDS) <= unix_seconds(self.clock.now()) {
+            return Err(EXPIRED);
+        }
+        Ok(())
+    }
+
+    fn verify_parties(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        let claim = |name: &str| claims.get(name).and_then(Value::as_str);
+        if claim("iss") != Some(self.credentials.org()) {
+            return Err(WRONG_ISSUER);
+        }
+        if claim("sub") != Some(self.credentials.id()) {
+            return Err(WRONG_SUBJECT);
+        }
+        let audience = format!("https://{}/c/{}", self.host(), self.credentials.client_id());
+        if claim("aud") == Some(audience.as_str()) { Ok(()) } else { Err(WRONG_AUDIENCE) }
+    }
+
+    /// One claim for each metascope, `"https://<imsEndpoint>/s/<metascope>": true`; at least one, and none
+    /// that the client is not bound to.
+    fn verify_metascopes(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        let prefix = format!("https://{}/s/", self.host());
+        let mut asked = claims.iter().filter(|(name, _)| name.contains("/s/")).peekable();
+        let known = |name: &str| {
+            name.strip_prefix(&prefix).is_some_and(|scope| self.credentials.metascopes().contains(&scope))
+        };
+        let any = asked.peek().is_some();
+        if any && asked.all(|(name, value)| known(name) && *value == Value::Bool(true)) {
+            Ok(())
+        } else {
+            Err(WRONG_METASCOPE)
+        }
+    }
+
+    /// Claims name IMS by its host, whatever the scheme of a stand-in.
+    fn host(&self) -> &str {
+        let endpoint = self.credentials.ims_endpoint();
+        endpoint.split_once("://").map_or(endpoint, |(_, host)| host).trim_end_matches('/')
+    }
+}
+
+/// Times and parties are checked by hand: IMS words its refusals one by one.
+fn signature_only() -> Validation {
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation
+}
+
+/// `POST /ims/validate_token/v1`, with the token as `token` field or as `Bearer`.
+async fn validate_token(State(ims): State<Ims>, headers: HeaderMap, request: Request) -> Response {
+    let form = match Form::read(request).await {
+        Ok(form) => form,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let verdict = ims.ledger.verdict(form.field("token").or(bearer).unwrap_or_default());
+    match verdict {
+        Verdict::Live => Json(json!({"valid": true})).into_response(),
+        Verdict::Expired => Json(json!({"valid": false, "reason": "token_expired"})).into_response(),
+        Verdict::Unknown => Json(json!({"valid": false, "reason": "bad_signature"})).into_response(),
+    }
+}
+
+struct Form {
+    kind: FormKind,
+    fields: HashMap<String, String>,
+}
+
+impl Form {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// Both forms are in use: Adobe documents the first and half of its libraries send the second.
+    async fn read(request: Request) -> Result<Self, Refusal> {
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
+        if content_type.starts_with("multipart/form-data") {
+            Ok(Self { kind: FormKind::Multipart, fields: multipart(request).await.ok_or(NO_FORM)? })
+        } else if content_type.starts_with("application/x-www-form-urlencoded") {
+            let body = to_bytes(request.into_body(), FORM_MAX).await.map_err(|_| NO_FORM)?;
+            let fields = url::form_urlencoded::parse(&body).into_owned().collect();
+            Ok(Self { kind: FormKind::UrlEncoded, fields })
+        } else {
+            Err(NO_FORM)
+        }
+    }
+}
+
+async fn multipart(request: Request) -> Option<HashMap<String, String>> {
+    let mut multipart = Multipart::from_request(request, &()).await.ok()?;
+    let mut fields = HashMap::new();
+    while let Some(field) = multipart.next_field().await.ok()? {
+        let name = field.name()?.to_owned();
+        fields.insert(name, field.text().await.ok()?);
+    }
+    Some(fields)
+}
+
+/// A row of Adobe's table of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    error_description: &'static str,
+}
+
+impl Refusal {
+    const fn new(status: StatusCode, error: &'static str, error_description: &'static str) -> Self {
+        Self { status, error, error_description }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = json!({"error": self.error, "error_description": self.error_description});
+        (self.status, Json(body)).into_response()
+    }
+}
+
+/// RFC 9110, section 5.6.7 (`IMF-fixdate`), or nothing where the clock is right.
+fn skewed_date(now: SystemTime, offset_seconds: i64) -> Option<HeaderValue> {
+    let offset = Duration::from_secs(offset_seconds.unsigned_abs());
+    match offset_seconds {
+        0 => None,
+        1.. => HeaderValue::try_from(imf_fixdate(now + offset)?).ok(),
+        _ => HeaderValue::try_from(imf_fixdate(now - offset)?).ok(),
+    }
+}
+
+fn imf_fixdate(time: SystemTime) -> Option<String> {
+    let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let at = DateTime::from_unix_duration(Duration::from_secs(seconds)).ok()?;
+    let weekday = WEEKDAYS[usize::try_from(seconds / 86_400 % 7).ok()?];
+    let month = MONTHS[usize::from(at.month()) - 1];
+    Some(format!(
+        "{weekday}, {:02} {month} {} {:02}:{:02}:{:02} GMT",
+        at.day(),
+        at.year(),
+        at.hour(),
+        at.minutes(),
+        at.seconds()
+    ))
+}
+
+/// 1970 began on a Thursday.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// An assertion with its form takes some 2 KiB.
+const FORM_MAX: usize = 64 * 1024;
+/// What IMS tolerates between its own clock and the expiry of an assertion (Adobe's client library for AEM).
+const TOLERANCE_SECONDS: u64 = 30;
+
+const BAD: StatusCode = StatusCode::BAD_REQUEST;
+const NO_FORM: Refusal = Refusal::new(BAD, "bad_request", "The request body is not a form");
+const UNKNOWN_CLIENT: Refusal = Refusal::new(BAD, "invalid_client", "Invalid client_id parameter");
+const WRONG_SECRET: Refusal =
+    Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", "Invalid client_secret parameter");
+const NO_ASSERTION: Refusal = Refusal::new(BAD, "invalid_token", "The jwt_token parameter is missing");
+const UNDECODABLE: Refusal = Refusal::new(BAD, "invalid_token", "Could not decode the JWT");
+const WRONG_ALGORITHM: Refusal = Refusal::new(BAD, "invalid_signature", "The JWT is not signed with RS256");
+/// The table says `invalid_signature`; this is what IMS really answers, word for word.
+const WRONG_SIGNATURE: Refusal =
+    Refusal::new(BAD, "invalid_token", "Could not match JWT signature to any of the bindings");
+const NO_EXP: Refusal = Refusal::new(BAD, "bad_request", "The exp field of the JWT is missing");
+const NOT_AN_INTEGER: Refusal =
+    Refusal::new(BAD, "invalid_token", "exp or jti field of the JWT is not an integer");
+const EXPIRED: Refusal = Refusal::new(BAD, "invalid_token", "The JWT has expired");
+const WRONG_ISSUER: Refusal = Refusal::new(BAD, "bad_request", "The iss field of the JWT is malformed");
+const WRONG_SUBJECT: Refusal = Refusal::new(BAD, "bad_request", "The sub field of the JWT is malformed");
+const WRONG_AUDIENCE: Refusal =
+    Refusal::new(BAD, "invalid_client", "The aud field of the JWT does not match the client_id");
+const WRONG_METASCOPE: Refusal =
+    Refusal::new(BAD, "invalid_scope", "A metascope is missing, unknown or not bound to the client");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! The tokens that live: IMS writes them down, AEM looks them up.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use super::{random_bytes, random_hex};
+use crate::clock::Clock;
+
+/// What was issued and until when it lives. Clones share one book.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    client_id: String,
+    user_id: String,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    ends: HashMap<String, SystemTime>,
+    last: Option<String>,
+    issued: usize,
+}
+
+/// What the ledger knows of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Issued, and not yet at its end.
+    Live,
+    /// Issued, and past its end.
+    Expired,
+    /// Never issued, revoked, or ended long ago.
+    Unknown,
+}
+
+impl Ledger {
+    /// An empty book; the tokens in it will name this client and this technical account.
+    pub fn new(clock: Clock, client_id: &str, user_id: &str) -> Self {
+        let (client_id, user_id) = (client_id.to_owned(), user_id.to_owned());
+        Self(Arc::new(Inner { clock, client_id, user_id, book: Mutex::default() }))
+    }
+
+    /// A new access token in IMS's format. Older ones stay valid: overlapping is officially fine.
+    pub fn issue(&self, lifetime: Duration) -> String {
+        let now = self.0.clock.now();
+        let token = self.token(now, lifetime);
+        let mut book = self.book();
+        book.ends.retain(|_, end| *end + REMEMBERED > now);
+        book.ends.insert(token.clone(), now + lifetime);
+        book.last = Some(token.clone());
+        book.issued += 1;
+        token
+    }
+
+    /// Whether this token lives.
+    pub fn verdict(&self, token: &str) -> Verdict {
+        match self.book().ends.get(token) {
+            Some(end) if self.0.clock.now() < *end => Verdict::Live,
+            Some(_) => Verdict::Expired,
+            None => Verdict::Unknown,
+        }
+    }
+
+    /// Forgets all tokens, as if someone had revoked the certificate: they are unknown from now on.
+    pub fn revoke_all(&self) {
+        self.book().ends.clear();
+    }
+
+    /// The newest token.
+    pub fn last_issued(&self) -> Option<String> {
+        self.book().last.clone()
+    }
+
+    /// How many tokens there have been.
+    pub fn issued(&self) -> usize {
+        self.book().issued
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn token(&self, now: SystemTime, lifetime: Duration) -> String {
+        let header = json!({"alg": "RS256", "x5u": "ims_na1-key-1.cer", "kid": "ims_na1-key-1", "itt": "at"});
+        let payload = self.claims(now, lifetime);
+        let signature = URL_SAFE_NO_PAD.encode(random_bytes::<SIGNATURE_BYTES>());
+        format!("{}.{}.{signature}", part(&header), part(&payload))
+    }
+
+    /// The claims of a decoded IMS token: times are decimal strings in milliseconds, and there is no
+    /// standard `exp` or `iat`.
+    fn claims(&self, now: SystemTime, lifetime: Duration) -> Value {
+        let created_at = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        json!({
+            "id": format!("{}_{}", created_at.as_millis(), random_hex(16)),
+            "type": "access_token",
+            "client_id": self.0.client_id,
+            "user_id": self.0.user_id,
+            "as": "ims-na1",
+            "aa_id": self.0.user_id,
+            "ctp": 0,
+            "fg": random_hex(15).to_uppercase(),
+            "sid": random_hex(16),
+            "moi": random_hex(4),
+            "pba": "MedSecNoEV,LowSec",
+            "oc": random_hex(24),
+            "scope": SCOPE,
+            "created_at": created_at.as_millis().to_string(),
+            "expires_in": lifetime.as_millis().to_string(),
+        })
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("issued", &self.issued()).finish_non_exhaustive()
+    }
+}
+
+fn part(value: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(value.to_string())
+}
+
+/// As in tokens for AEM.
+const SCOPE: &str = "read_pc.dma_aem_ams,openid,AdobeID,read_organizations,\
+     additional_info.projectedProductContext,additional_info.roles,ent_aem_cloud_api";
+/// Of RSA 2048.
+const SIGNATURE_BYTES: usize = 256;
+/// Long enough to tell "expired" from "unknown" while someone looks, short enough for a demo that runs for
+/// days with tokens of seconds.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn ledger(clock: &Clock) -> Ledger {
+        Ledger::new(clock.clone(), "cm-p1-e2-integration-0", "ABC@techacct.adobe.com")
+    }
+
+    #[test]
+    fn a_token_looks_like_one_of_ims() {
+        let token = ledger(&Clock::system()).issue(Duration::from_millis(86_399_999));
+        assert!((1100..=1600).contains(&token.len()), "{}", token.len());
+        let parts: Vec<Vec<u8>> =
+            token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+        assert_eq!(parts.len(), 3);
+        let header: Value = serde_json::from_slice(&parts[0]).unwrap();
+        assert_eq!((&header["alg"], &header["itt"]), (&json!("RS256"), &json!("at")));
+        let claims: Value = serde_json::from_slice(&parts[1]).unwrap();
+        assert_eq!(claims["expires_in"], "86399999");
+        assert!(claims["created_at"].as_str().unwrap().parse::<u64>().is_ok());
+        assert!(claims["exp"].is_null());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_lives_until_its_end_and_is_forgotten_later() {
+        let clock = Clock::paused_at(UNIX_EPOCH);
+        let ledger = ledger(&clock);
+        let token = ledger.issue(HOUR);
+        assert_eq!(ledger.verdict(&token), Verdict::Live);
+        assert_eq!(ledger.last_issued().as_ref(), Some(&token));
+        clock.skip(HOUR);
+        assert_eq!(ledger.verdict(&token), Verdict::Expired);
+        clock.skip(REMEMBERED);
+        let next = ledger.issue(HOUR);
+        assert_eq!(ledger.verdict(&token), Verdict::Unknown);
+
+        ledger.revoke_all();
+        assert_eq!(ledger.verdict(&next), Verdict::Unknown);
+        assert_eq!(ledger.issued(), 2);
+        assert!(!format!("{ledger:?}").contains(&next));
+    }
+}

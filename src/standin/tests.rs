@@ -1,0 +1,133 @@
+use http::{StatusCode, header::USER_AGENT};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Client;
+use rustls::pki_types::{PrivatePkcs1KeyDer, pem::PemObject};
+use serde_json::json;
+
+use super::{ims::Fault, keys::tests::credentials, *};
+
+/// A client that follows no redirects and trusts nobody but `ca_pem`.
+pub(super) fn client(ca_pem: Option<&str>) -> Client {
+    // An error says only that it was installed before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let roots = ca_pem.map(|pem| reqwest::Certificate::from_pem(pem.as_bytes()).unwrap());
+    Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_only(roots)
+        .build()
+        .unwrap()
+}
+
+/// What Adobe's client library claims.
+pub(super) fn claims(document: &Value, host: &str) -> Value {
+    let integration = &document["integration"];
+    let client_id = integration["technicalAccount"]["clientId"].as_str().unwrap();
+    json!({
+        "iss": integration["org"],
+        "sub": integration["id"],
+        "aud": format!("https://{host}/c/{client_id}"),
+        "exp": Clock::system().unix_seconds() + 300,
+        format!("https://{host}/s/ent_aem_cloud_api"): true,
+    })
+}
+
+pub(super) fn sign(document: &Value, claims: &Value) -> String {
+    crate::jwt::install();
+    let pem = document["integration"]["privateKey"].as_str().unwrap();
+    let key = PrivatePkcs1KeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let key = EncodingKey::from_rsa_der(key.secret_pkcs1_der());
+    jsonwebtoken::encode(&Header::new(Algorithm::RS256), claims, &key).unwrap()
+}
+
+pub(super) fn form(document: &Value, assertion: &str) -> Vec<(&'static str, String)> {
+    let account = &document["integration"]["technicalAccount"];
+    vec![
+        ("client_id", account["clientId"].as_str().unwrap().to_owned()),
+        ("client_secret", account["clientSecret"].as_str().unwrap().to_owned()),
+        ("jwt_token", assertion.to_owned()),
+    ]
+}
+
+fn options(tls_names: &[&str]) -> Options {
+    let tls_names = tls_names.iter().map(|name| (*name).to_owned()).collect();
+    Options { credentials: Some(credentials("elsewhere")), tls_names, ..Options::default() }
+}
+
+/// Exchanges as a client would that knows nothing but the document.
+async fn exchange(client: &Client, document: &Value) -> reqwest::Result<Value> {
+    let endpoint = document["integration"]["imsEndpoint"].as_str().unwrap();
+    let (url, host) = match endpoint.strip_prefix("http://") {
+        Some(host) => (endpoint.to_owned(), host),
+        None => (format!("https://{endpoint}"), endpoint),
+    };
+    let assertion = sign(document, &claims(document, host));
+    let asked = client.post(format!("{url}/ims/exchange/jwt")).form(&form(document, &assertion));
+    let answer = asked.send().await?.error_for_status()?.text().await?;
+    Ok(serde_json::from_str(&answer).unwrap())
+}
+
+#[track_caller]
+fn token(answer: &Value) -> &str {
+    answer["access_token"].as_str().unwrap()
+}
+
+async fn assets(client: &Client, origin: &str, token: &str) -> StatusCode {
+    let asked = client.get(format!("{origin}/api/assets.json")).bearer_auth(token);
+    asked.header(USER_AGENT, "test").send().await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_token_of_this_ims_opens_this_aem_with_and_without_tls() {
+    for names in [&[][..], &["127.0.0.1", "localhost"]] {
+        let standins = StandIns::start(options(names)).await.unwrap();
+        assert_eq!(standins.ims_endpoint, standins.credentials_document["integration"]["imsEndpoint"]);
+        let client = client(standins.ca_pem.as_deref());
+        let answer = exchange(&client, &standins.credentials_document).await.unwrap();
+        assert_eq!(answer["expires_in"], 86_399_999);
+        assert_eq!(assets(&client, &standins.aem_origin, token(&answer)).await, StatusCode::OK);
+        assert_eq!(assets(&client, &standins.aem_origin, "made-up").await, StatusCode::UNAUTHORIZED);
+
+        standins.ledger.revoke_all();
+        assert_eq!(assets(&client, &standins.aem_origin, token(&answer)).await, StatusCode::UNAUTHORIZED);
+        assert_eq!((standins.aem.requests(), standins.aem.refused()), (3, 2));
+        assert_eq!(standins.aem.expired_seen(), 0);
+    }
+}
+
+#[tokio::test]
+async fn ims_can_go_down_and_come_back_with_what_it_knew() {
+    let mut standins = StandIns::start(options(&[])).await.unwrap();
+    let client = client(None);
+    let before = exchange(&client, &standins.credentials_document).await.unwrap();
+    standins.ims_server.stop().await;
+    assert!(exchange(&client, &standins.credentials_document).await.unwrap_err().is_connect());
+    standins.ims_server.restart().await.unwrap();
+    standins.ims.push(Fault::internal_error());
+    let error = exchange(&client, &standins.credentials_document).await.unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+    exchange(&client, &standins.credentials_document).await.unwrap();
+    assert_eq!(standins.ledger.verdict(token(&before)), ledger::Verdict::Live);
+    assert_eq!((standins.ims.attempts(), standins.ims.exchanges(), standins.ledger.issued()), (3, 2, 2));
+}
+
+#[tokio::test]
+async fn new_credentials_are_made_when_none_are_given() {
+    let standins = StandIns::start(Options::default()).await.unwrap();
+    exchange(&client(None), &standins.credentials_document).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let standins = StandIns::start(options(&[])).await.unwrap();
+    let again = Options { aem: standins.aem_server.addr(), ..options(&[]) };
+    let error = StandIns::start(again).await.err().unwrap();
+    assert_eq!(error.to_string(), format!("cannot listen on {}", standins.aem_server.addr()));
+}
+
+#[test]
+fn an_authority_leaves_out_https_s_port_and_puts_ipv6_in_brackets() {
+    assert_eq!(authority("localhost", 8443), "localhost:8443");
+    assert_eq!(authority("ims.example", 443), "ims.example");
+    assert_eq!(authority("::1", 8443), "[::1]:8443");
+}
