@@ -29,9 +29,17 @@ impl Cause {
             if let Some(cause) = known(error) {
                 return cause;
             }
-            next = error.source();
+            next = inner(error);
         }
         Self::Other
+    }
+}
+
+/// What an error wraps. `io::Error::source` skips the error that it was made of, and TLS errors hide just there.
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
     }
 }
 
@@ -40,9 +48,6 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
         return Some(tls_cause(tls));
     }
     if let Some(io) = error.downcast_ref::<io::Error>() {
-        if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Some(tls_cause(tls));
-        }
         return match io.kind() {
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::HostUnreachable
@@ -61,5 +66,23 @@ fn tls_cause(error: &rustls::Error) -> Cause {
         rustls::Error::InvalidCertificate(_) => Cause::Certificate,
         rustls::Error::AlertReceived(_) => Cause::TlsAlert,
         _ => Cause::Tls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tls_error_is_found_however_deep_it_is_wrapped() {
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, expired));
+        assert_eq!(Cause::of(&wrapped), Cause::Certificate);
+    }
+
+    #[test]
+    fn what_is_not_known_is_other() {
+        assert_eq!(Cause::of(&io::Error::from(io::ErrorKind::BrokenPipe)), Cause::Other);
+        assert_eq!(Cause::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), Cause::Refused);
     }
 }

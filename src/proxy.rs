@@ -119,6 +119,9 @@ impl Proxy {
         if inner.draining.load(Ordering::Relaxed) {
             return Err(ProxyError::Draining);
         }
+        if activity.head_bytes() > inner.limits.head as u64 && headers::size(&request) > inner.limits.head {
+            return Err(ProxyError::RequestHeadTooLarge);
+        }
         inner.guard.admit(&request, local)?;
         let upgrade = headers::websocket(&request).then(|| hyper::upgrade::on(&mut request));
         let version = request.version();

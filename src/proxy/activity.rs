@@ -44,6 +44,8 @@ enum Phase {
     Waiting,
     /// The response's body.
     Streaming,
+    /// The rest of a request's body that was answered before its end.
+    Unread,
 }
 
 /// A wait that took too long.
@@ -81,7 +83,8 @@ impl Activity {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Waiting,
-            _ => Phase::Streaming,
+            3 => Phase::Streaming,
+            _ => Phase::Unread,
         }
     }
 
@@ -106,7 +109,7 @@ impl Activity {
             Phase::Head => {
                 self.head_bytes.fetch_add(bytes as u64, Relaxed);
             }
-            Phase::Waiting | Phase::Streaming => self.moved(),
+            Phase::Waiting | Phase::Streaming | Phase::Unread => self.moved(),
         }
     }
 
@@ -122,9 +125,9 @@ impl Activity {
         self.phase() == Phase::Head
     }
 
-    /// Bytes of an unfinished head, or 0.
+    /// Bytes that were read since the last head began, up to the read in which it ended.
     pub(super) fn head_bytes(&self) -> u64 {
-        if self.in_head() { self.head_bytes.load(Relaxed) } else { 0 }
+        self.head_bytes.load(Relaxed)
     }
 
     /// A request's head is complete.
@@ -153,9 +156,13 @@ impl Activity {
         self.uploaded();
     }
 
-    /// Whether the client may still be sending what nobody reads.
-    pub(super) fn is_abandoned(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         self.abandoned.load(Relaxed)
+    }
+
+    /// Whether the client may still be sending what nobody reads.
+    pub(super) fn is_unread(&self) -> bool {
+        self.phase() == Phase::Unread
     }
 
     /// The response's head is there.
@@ -164,10 +171,11 @@ impl Activity {
         self.enter(Phase::Streaming);
     }
 
-    /// The response is complete, or given up.
+    /// The response is complete, or given up. What comes next is a head, unless the request's body was left unread.
     pub(super) fn idle(&self) {
         self.moved();
-        self.enter(Phase::Idle);
+        let read = self.is_uploaded() && !self.is_abandoned();
+        self.enter(if read { Phase::Idle } else { Phase::Unread });
     }
 
     /// AEM broke off in a body: the client must notice.
@@ -204,6 +212,7 @@ impl Activity {
     pub(super) fn look(&self, timeouts: &Timeouts) -> Result<Instant, Overdue> {
         let (limit, overdue) = match self.phase() {
             Phase::Idle => (timeouts.keep_alive, Overdue::Idle),
+            Phase::Unread => (timeouts.idle, Overdue::Idle),
             Phase::Head => (timeouts.request_head, Overdue::Head),
             Phase::Waiting if self.is_uploaded() => (timeouts.response_head, Overdue::Response),
             Phase::Waiting => (timeouts.idle, Overdue::Response),
@@ -211,9 +220,7 @@ impl Activity {
         };
         let now = Instant::now();
         let due = self.started + Duration::from_millis(self.moved_ms.load(Relaxed)) + limit;
-        // Looking as often as the shortest limit asks, no wait that begins after a look can be missed.
-        let shortest = timeouts.keep_alive.min(timeouts.response_head).min(timeouts.idle);
-        if due > now { Ok(due.min(now + shortest)) } else { Err(overdue) }
+        if due > now { Ok(due.min(now + look_every(timeouts))) } else { Err(overdue) }
     }
 
     /// Keeps both ends of an upgraded connection until hyper lets go of it.
@@ -233,4 +240,9 @@ impl Activity {
     pub(super) fn take_stream(&self) -> Option<Stream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// Looking as often as the shortest limit asks, no wait that begins after a look can be missed.
+pub(super) fn look_every(timeouts: &Timeouts) -> Duration {
+    timeouts.keep_alive.min(timeouts.response_head).min(timeouts.idle)
 }

@@ -20,7 +20,7 @@ use tracing::debug;
 
 use super::{
     Proxy, Tunnel,
-    activity::{Activity, Overdue},
+    activity::{Activity, Overdue, look_every},
     error::not_a_request,
 };
 use crate::listener::Stream;
@@ -63,7 +63,7 @@ impl Proxy {
             async { Ok::<_, Infallible>(answer.await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
-            .pipeline_flush(true)
+            // Not `pipeline_flush`: with it hyper buffers bodies without a bound.
             // Ours is the limit that is told to the client; hyper's only has to be larger.
             .max_buf_size((limits.head * 2).max(BUFFER_MIN))
             .serve_connection(TokioIo::new(socket), service)
@@ -71,7 +71,7 @@ impl Proxy {
         let mut connection = pin!(connection);
         let mut stopped = pin!(stop.cancelled());
         let mut stopping = false;
-        let mut timer = pin!(tokio::time::sleep(limits.timeouts.keep_alive));
+        let mut timer = pin!(tokio::time::sleep(look_every(&limits.timeouts)));
         let mut head_timed = false;
         std::future::poll_fn(|cx| {
             if !stopping && stopped.as_mut().poll(cx).is_ready() {
@@ -151,7 +151,7 @@ async fn part(mut stream: Stream, activity: &Activity, orderly: bool) {
         return;
     }
     let said = stream.shutdown().await;
-    if said.is_ok() && (activity.refused().is_some() || activity.is_abandoned()) {
+    if said.is_ok() && (activity.refused().is_some() || activity.is_unread()) {
         linger(stream).await;
     }
 }
@@ -205,7 +205,7 @@ impl Watched {
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.activity.head_bytes() > this.head_max {
+        if this.activity.in_head() && this.activity.head_bytes() > this.head_max {
             this.activity.refuse(431);
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }

@@ -27,6 +27,8 @@ pub(super) enum ProxyError {
     Connect,
     #[error("the request's target cannot be forwarded")]
     Target,
+    #[error("the request's head is too large")]
+    RequestHeadTooLarge,
     #[error("AEM cannot be reached")]
     Unreachable(Cause, #[source] Source),
     #[error("AEM sent no response head in time")]
@@ -93,6 +95,12 @@ impl ProxyError {
                 "target",
                 "The request's target cannot be forwarded.",
             ),
+            Self::RequestHeadTooLarge => problem(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "http_request_error",
+                "request-head-too-large",
+                REQUEST_HEAD_TOO_LARGE,
+            ),
             Self::Unreachable(cause, _) => unreachable(*cause),
             Self::ResponseTimeout => problem(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -145,7 +153,7 @@ impl ProxyError {
         if let Self::NoToken(NoToken { retry_after }) = self {
             response.headers_mut().insert(header::RETRY_AFTER, seconds(*retry_after));
         }
-        if matches!(self, Self::Draining) {
+        if matches!(self, Self::Draining | Self::RequestHeadTooLarge) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -295,9 +303,7 @@ pub(super) fn not_a_request(status: u16) -> Vec<u8> {
             "request-head-timeout",
             "The request's head did not come to its end in time (timeouts.request_head).",
         ),
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-            ("request-head-too-large", "The request's head is larger than the proxy takes (limits.head).")
-        }
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ("request-head-too-large", REQUEST_HEAD_TOO_LARGE),
         StatusCode::URI_TOO_LONG => ("uri-too-long", "The request's target is longer than 65534 bytes."),
         _ => ("bad-request", "What came is not an HTTP/1.1 request."),
     };
@@ -313,6 +319,7 @@ pub(super) fn not_a_request(status: u16) -> Vec<u8> {
     bytes
 }
 
+const REQUEST_HEAD_TOO_LARGE: &str = "The request's head is larger than the proxy takes (limits.head).";
 const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Whole seconds, rounded up: earlier would be too early.

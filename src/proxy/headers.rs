@@ -16,6 +16,13 @@ pub(super) fn websocket<B>(request: &Request<B>) -> bool {
         && lists(request.headers(), header::CONNECTION, "upgrade")
 }
 
+/// The bytes of a request's head, near enough: names, values, separators and the first line.
+pub(super) fn size<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(1, |path| path.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    request.method().as_str().len() + target + " HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
+}
+
 /// Removes what is between the client and us, and what AEM's CDN must not see; adds `Via`.
 pub(super) fn strip_request(headers: &mut HeaderMap, received: Version, upgrade: bool) {
     let trailers = lists(headers, header::TE, "trailers");

@@ -1,0 +1,102 @@
+//! The whole suite's log, at trace level, searched for secrets while it is written.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Looks at every line of the log.
+pub struct Watch;
+
+static LEAK: Mutex<Option<String>> = Mutex::new(None);
+static LINES: AtomicUsize = AtomicUsize::new(0);
+static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What no log may hold: the beginning of every JWT (access tokens and assertions), of the stand-in's client
+/// secrets and basic credentials, and the first line of the fixture's private key, of which any cut of 24 characters
+/// counts.
+pub fn secret_in(text: &str) -> Option<&'static str> {
+    let key = include_str!("../fixtures/private_key.pem").lines().nth(1).expect("a key has lines");
+    let parts = (0..key.len() - 24).step_by(8).map(|start| &key[start..start + 24]);
+    let found = ["eyJ", "p8e-", "PRIVATE KEY", "YWRtaW46"].into_iter().find(|secret| text.contains(secret));
+    found.or_else(|| parts.into_iter().find(|part| text.contains(part)))
+}
+
+/// Sends every event of every library to the watch.
+pub fn start() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(Watch)
+            .with_ansi(false)
+            .init();
+    });
+}
+
+/// Fails when a secret was logged so far, by whichever test.
+#[track_caller]
+pub fn assert_no_secret() {
+    let leak = LEAK.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(leak.is_none(), "a secret was logged: {leak:?}");
+}
+
+/// How many of our own warnings and errors hold `part`.
+pub fn count(part: &str) -> usize {
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.iter().filter(|line| line.contains(part)).count()
+}
+
+impl Write for Watch {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        LINES.fetch_add(1, Relaxed);
+        if secret_in(&text).is_some() {
+            LEAK.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.to_string());
+        }
+        if text.contains(" WARN ") || text.contains("ERROR ") {
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(text.into_owned());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Watch {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+#[test]
+fn a_secret_would_be_found() {
+    let key = include_str!("../fixtures/private_key.pem").lines().nth(1).unwrap();
+    for line in [
+        "token=eyJhbGciOi",
+        "secret p8e-123",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "Basic YWRtaW46YWRtaW4=",
+        key,
+    ] {
+        assert!(secret_in(line).is_some(), "{line}");
+    }
+    assert!(secret_in("Token refreshed token.generation=1").is_none());
+}
+
+#[tokio::test]
+async fn the_watch_sees_the_libraries_at_trace_level() {
+    let proxy = crate::harness::Proxy::start().await;
+    assert_eq!(proxy.get("/api/assets.json").await.status(), 200);
+    assert!(LINES.load(Relaxed) > 50, "only {} lines", LINES.load(Relaxed));
+    proxy.stop().await;
+}

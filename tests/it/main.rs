@@ -1,0 +1,18 @@
+//! The rooms put together, over real sockets: a real client, the proxy, the stand-in IMS and AEM or a raw socket.
+//!
+//! Everything logs at trace level into a [`log::Watch`] that looks for secrets; every harness fails its test if
+//! one was seen.
+
+#![expect(unreachable_pub, reason = "nobody reaches into a test")]
+
+mod admin;
+mod bodies;
+mod commands;
+mod forward;
+mod guard;
+mod harness;
+mod log;
+mod outage;
+mod refresh;
+mod stopping;
+mod websocket;

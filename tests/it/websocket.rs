@@ -1,0 +1,54 @@
+//! Upgrades: WebSocket passes, nothing else does.
+
+use crate::harness::{Setup, with_upstream};
+
+const ASK: &str = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n";
+
+#[tokio::test]
+async fn a_websocket_becomes_a_tunnel_with_our_token() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = proxy.connect().await;
+    app.send(ASK).await;
+    let mut aem = upstream.accept().await;
+    let head = aem.until("\r\n\r\n").await;
+    assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
+    assert!(head.contains("authorization: Bearer "));
+    aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst")
+        .await;
+    let answer = app.until("first").await;
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket\r\n"), "{answer}");
+    app.send("ping").await;
+    aem.until("ping").await;
+    aem.send("pong").await;
+    app.until("pong").await;
+    drop(app);
+    assert!(aem.is_ended().await);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_aem_declines_is_an_ordinary_answer() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = proxy.connect().await;
+    app.send(ASK).await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+    assert!(app.until("\r\n\r\nno").await.starts_with("HTTP/1.1 403"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn h2c_and_unasked_upgrades_do_not_pass() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n\r\n").await;
+    let mut aem = upstream.accept().await;
+    let head = aem.until("\r\n\r\n").await;
+    assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+    aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
+    let answer = app.until("\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("http_upgrade_failed"), "{answer}");
+    proxy.stop().await;
+}
