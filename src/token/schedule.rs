@@ -10,9 +10,9 @@ pub(super) fn refresh_due(grant: &Grant, share: f64, roll: f64) -> SystemTime {
     grant.issued_at + grant.lifetime().mul_f64(share * (1.0 - 0.1 * roll))
 }
 
-/// A token on its way when it ends arrives dead: it is held back for its last second, or less if its whole life is short.
+/// A token on its way when it ends arrives dead: it is held back for its last second, or for a tenth of a short life.
 pub(super) fn usable_until(grant: &Grant) -> SystemTime {
-    grant.expires_at - grant.lifetime().mul_f64(0.05).min(Duration::from_secs(1))
+    grant.expires_at - grant.lifetime().mul_f64(0.1).min(Duration::from_secs(1))
 }
 
 /// How long to wait after the `failures`th failure in a row.

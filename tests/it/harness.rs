@@ -289,6 +289,21 @@ impl Raw {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// One response: its head, and a body of `Content-Length`.
+    pub async fn response(&mut self) -> String {
+        let mut answer = self.until("\r\n\r\n").await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.expect("a length").parse().expect("a number");
+        let mut rest = vec![0; length - body.len()];
+        timeout(PATIENCE, self.0.read_exact(&mut rest))
+            .await
+            .expect("the body goes on")
+            .expect("a whole body");
+        answer.push_str(&String::from_utf8_lossy(&rest));
+        answer
+    }
+
     /// Whether the other side has ended the connection, which it is given time for.
     pub async fn is_ended(&mut self) -> bool {
         let mut byte = [0];
