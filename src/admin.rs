@@ -13,8 +13,9 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
+    middleware::{self, Next},
     response::{Html, IntoResponse, Json},
     routing::get,
 };
@@ -30,6 +31,7 @@ use crate::{
     clock::{Clock, unix_seconds},
     listener::Stream,
     metrics::Metrics,
+    proxy::{Guard, Local},
 };
 
 /// What the admin listener shows. Cheap to clone.
@@ -37,6 +39,7 @@ use crate::{
 pub struct Admin(Arc<Inner>);
 
 struct Inner {
+    guard: Guard,
     metrics: Metrics,
     clock: Clock,
     started_at: SystemTime,
@@ -48,6 +51,7 @@ struct Inner {
 impl Admin {
     /// Shows these proxies and credentials.
     pub fn new(
+        guard: Guard,
         metrics: Metrics,
         clock: Clock,
         proxies: Vec<ProxyView>,
@@ -55,7 +59,7 @@ impl Admin {
     ) -> Self {
         let started_at = clock.now();
         let draining = AtomicBool::new(false);
-        Self(Arc::new(Inner { metrics, clock, started_at, proxies, credentials, draining }))
+        Self(Arc::new(Inner { guard, metrics, clock, started_at, proxies, credentials, draining }))
     }
 
     /// From now on `/ready` says no.
@@ -65,16 +69,28 @@ impl Admin {
 
     /// Serves one connection of the admin listener.
     pub async fn serve(self, stream: Stream) {
+        let local = stream.local_ip();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router()));
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router(local)));
         if let Err(error) = connection.await {
             debug!(%error, "Admin connection ended early");
         }
     }
 
-    fn router(self) -> Router {
+    fn router(self, local: Local) -> Router {
+        let guarded = self.clone();
+        let guard = middleware::from_fn(move |request: Request, next: Next| {
+            let admitted =
+                guarded.0.guard.admit(&request, local).map_err(|_| (StatusCode::FORBIDDEN, FOREIGN));
+            async move {
+                match admitted {
+                    Ok(()) => next.run(request).await,
+                    Err(refused) => refused.into_response(),
+                }
+            }
+        });
         Router::new()
             .route("/live", get(live))
             .route("/startup", get(startup))
@@ -82,6 +98,7 @@ impl Admin {
             .route("/status", get(status))
             .route("/metrics", get(metrics))
             .route("/", get(page))
+            .layer(guard)
             .with_state(self)
     }
 
@@ -132,6 +149,9 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.0.metrics.render())
 }
+
+/// A page of another site must not read the status by DNS rebinding.
+const FOREIGN: &str = "Host is not one of this listener's names, see guard.allowed_hosts\n";
 
 /// A prober sends its head at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

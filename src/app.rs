@@ -45,7 +45,7 @@ pub enum StartError {
     #[error("{place} {error}")]
     Endpoint {
         /// The setting or the field.
-        place: &'static str,
+        place: String,
         /// What is wrong with it.
         error: EndpointError,
     },
@@ -96,8 +96,8 @@ pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, S
     let Auth::Bearer(source) = &config.auth else { return Ok(None) };
     let credentials = read_credentials(source)?;
     let (place, text) = match &config.ims_endpoint {
-        Some(text) => ("`ims_endpoint`", text),
-        None => ("the credentials' imsEndpoint", &credentials.ims_endpoint),
+        Some(given) => (format!("`ims_endpoint` ({})", given.source), &given.text),
+        None => ("the credentials' imsEndpoint".to_owned(), &credentials.ims_endpoint),
     };
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
     let tls = tls::client_config(config.ca_file.as_deref())?;
@@ -119,7 +119,7 @@ pub fn read_credentials(source: &CredentialsSource) -> Result<Credentials, Start
             (place.clone(), Credentials::parse_json_or_base64(document.expose_secret()))
         }
     };
-    if let CredentialsSource::File(path) = source {
+    if let (CredentialsSource::File(path), Ok(_)) = (source, &result) {
         warn_of_readers(path);
     }
     result.map_err(|error| StartError::Credentials { place, error })
@@ -162,7 +162,9 @@ impl App {
             upstream: config.upstream.origin().ascii_serialization(),
             auth: wired.auth,
         };
-        let admin = Admin::new(metrics.clone(), clock, vec![view], wired.view.into_iter().collect());
+        let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
+        let credentials = wired.view.into_iter().collect();
+        let admin = Admin::new(admin_guard, metrics.clone(), clock, vec![view], credentials);
         let proxy = Proxy::new(guard, wired.credential, upstream, limits, metrics.proxy(NAME));
         let shutdown = config.shutdown;
         Ok(Self { proxy, listeners, admin, admin_listeners, refresher: wired.refresher, shutdown })

@@ -34,7 +34,7 @@ pub struct Config {
     /// PEM certificates to trust beside the system's roots, for IMS and AEM.
     pub ca_file: Option<PathBuf>,
     /// Replaces the credentials' own `imsEndpoint`.
-    pub ims_endpoint: Option<String>,
+    pub ims_endpoint: Option<ImsEndpoint>,
     /// The admin listener.
     pub admin: Admin,
     /// Who may ask.
@@ -49,6 +49,15 @@ pub struct Config {
     pub limits: Limits,
     /// The way down.
     pub shutdown: Shutdown,
+}
+
+/// An IMS address that was given beside the credentials.
+#[derive(Debug)]
+pub struct ImsEndpoint {
+    /// A host, host:port or URL.
+    pub text: String,
+    /// Where it stands.
+    pub source: String,
 }
 
 /// What is put into `Authorization`.
@@ -131,28 +140,28 @@ pub struct Token {
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// Connecting to AEM, TCP and TLS together.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub connect: Duration,
     /// A client's request head, from its first byte.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub request_head: Duration,
     /// AEM's response head, from the last byte of the request.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub response_head: Duration,
     /// A body that does not move in either direction.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub idle: Duration,
     /// A client's connection between two requests.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub keep_alive: Duration,
     /// A connection to AEM between two requests.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub upstream_idle: Duration,
     /// Connecting to IMS.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub ims_connect: Duration,
     /// One exchange at IMS, all in all.
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "values::limit")]
     pub ims: Duration,
 }
 
@@ -298,7 +307,9 @@ impl Checker<'_> {
             listen: raw.listen,
             auth,
             ca_file: raw.ca_file,
-            ims_endpoint: raw.ims_endpoint,
+            ims_endpoint: raw
+                .ims_endpoint
+                .map(|text| ImsEndpoint { text, source: self.source_of("ims_endpoint") }),
             admin: raw.admin,
             guard: raw.guard,
             log: raw.log,

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::FileTypeExt,
     path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
@@ -105,8 +106,11 @@ impl Drop for Listener {
     }
 }
 
-/// A socket file that nobody listens on is left from a process that was killed.
+/// A socket file that nobody listens on is left from a process that was killed. Only a socket is ever removed.
 fn remove_stale(path: &PathBuf) {
+    if !std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        return;
+    }
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     if std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
         let _ = std::fs::remove_file(path);

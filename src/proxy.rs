@@ -19,7 +19,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -30,7 +29,7 @@ pub use self::{
     forward::{Limits, Upstream},
     guard::{Guard, GuardError, Local},
 };
-use crate::metrics::ProxyMetrics;
+use crate::metrics::{InFlight, ProxyMetrics};
 
 /// One proxy: a guard, a credential and an upstream. Cheap to clone.
 #[derive(Clone)]
@@ -51,12 +50,14 @@ struct Inner {
 struct Tunnel {
     client: OnUpgrade,
     upstream: OnUpgrade,
+    /// Counts the request when the tunnel ends.
+    in_flight: InFlight,
 }
 
-/// What AEM answered, ready for the client.
+/// What AEM answered, ready for the client, and both ends of what is to be a tunnel.
 struct Passed {
     response: Response<Incoming>,
-    tunnel: Option<Tunnel>,
+    upgrade: Option<(OnUpgrade, OnUpgrade)>,
 }
 
 impl Proxy {
@@ -86,14 +87,14 @@ impl Proxy {
     ) -> Response<ResponseBody> {
         let mut in_flight = self.inner.metrics.start(request.method());
         match self.pass(request, &activity, local).await {
-            Ok(Passed { response, tunnel: None }) => {
+            Ok(Passed { response, upgrade: None }) => {
                 in_flight.answered(response.status());
                 response.map(|body| ResponseBody::upstream(body, activity, in_flight))
             }
-            Ok(Passed { response, tunnel: Some(tunnel) }) => {
+            Ok(Passed { response, upgrade: Some((client, upstream)) }) => {
                 in_flight.answered(response.status());
-                activity.hold_tunnel(tunnel);
-                response.map(|_| ResponseBody::own(Bytes::new(), activity, in_flight))
+                activity.hold_tunnel(Tunnel { client, upstream, in_flight });
+                response.map(|_| ResponseBody::empty(activity))
             }
             Err(error) => {
                 error.log();
@@ -123,6 +124,9 @@ impl Proxy {
             return Err(ProxyError::RequestHeadTooLarge);
         }
         inner.guard.admit(&request, local)?;
+        if headers::is_coded_otherwise(request.headers()) {
+            return Err(ProxyError::RequestCoding);
+        }
         let upgrade = headers::websocket(&request).then(|| hyper::upgrade::on(&mut request));
         let version = request.version();
         headers::strip_request(request.headers_mut(), version, upgrade.is_some());
@@ -131,20 +135,28 @@ impl Proxy {
         if response.status() == StatusCode::UNAUTHORIZED {
             inner.metrics.upstream_unauthorized();
         }
-        let tunnel = tunnel(&mut response, upgrade)?;
+        let upgrade = upgraded(&mut response, upgrade)?;
+        if headers::is_coded_otherwise(response.headers()) {
+            return Err(ProxyError::ResponseCoding);
+        }
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-        headers::strip_response(response.headers_mut(), version, tunnel.is_some());
-        Ok(Passed { response, tunnel })
+        headers::strip_response(response.headers_mut(), version, upgrade.is_some());
+        Ok(Passed { response, upgrade })
     }
 }
 
-/// Both ends of a connection that AEM has upgraded, if it has and was asked to.
-fn tunnel(response: &mut Response<Incoming>, asked: Option<OnUpgrade>) -> Result<Option<Tunnel>, ProxyError> {
-    match (response.status(), asked) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
-            Ok(Some(Tunnel { client, upstream: hyper::upgrade::on(response) }))
+/// Both ends of a connection that AEM has made a WebSocket, if it has and was asked to.
+fn upgraded(
+    response: &mut Response<Incoming>,
+    asked: Option<OnUpgrade>,
+) -> Result<Option<(OnUpgrade, OnUpgrade)>, ProxyError> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(None);
+    }
+    match asked {
+        Some(client) if headers::names_websocket(response.headers()) => {
+            Ok(Some((client, hyper::upgrade::on(response))))
         }
-        (StatusCode::SWITCHING_PROTOCOLS, None) => Err(ProxyError::UnaskedUpgrade),
-        _ => Ok(None),
+        _ => Err(ProxyError::UnaskedUpgrade),
     }
 }

@@ -116,15 +116,18 @@ impl Report {
         match end.duration_since(clock.now()) {
             Ok(left) => {
                 let days = left.as_secs() / 86_400;
-                self.add("certificate", Ok(format!("{days} days left, until {}", rfc3339(end))));
+                self.push(Finding {
+                    name: "certificate",
+                    ok: true,
+                    message: format!("{days} days left, until {}", rfc3339(end)),
+                    hint: (days < RENEW_DAYS).then(|| RENEW.to_owned()),
+                });
             }
             Err(_) => self.push(Finding {
                 name: "certificate",
                 ok: false,
                 message: format!("expired at {}", rfc3339(end)),
-                hint: Some(
-                    "add a new one in the AEM Developer Console and download the document again".to_owned(),
-                ),
+                hint: Some(RENEW.to_owned()),
             }),
         }
     }
@@ -159,7 +162,8 @@ impl Report {
             Ok(status) => told_by(status),
             Err(AemError::Tls(error)) => (false, error, None),
             Err(AemError::Unreachable(cause)) => {
-                (false, format!("cannot be reached: {}", unreachable(cause)), Some(NETWORK))
+                let hint = (cause != Cause::Certificate).then_some(NETWORK);
+                (false, format!("cannot be reached: {}", unreachable(cause)), hint)
             }
         };
         self.push(Finding { name: "aem", ok, message, hint: hint.map(str::to_owned) });
@@ -267,5 +271,10 @@ fn unreachable(cause: Cause) -> &'static str {
 
 /// A listing that a technical account without any group may read on author; small, and never cached.
 const PROBE_PATH: &str = "/api/assets.json";
+
+/// From here on it is time to renew a certificate.
+const RENEW_DAYS: u64 = 30;
+
+const RENEW: &str = "add a new certificate in the AEM Developer Console and download the document again";
 
 const NETWORK: &str = "check `upstream`, DNS and the firewall";

@@ -151,6 +151,8 @@ fn wrong_values_are_named_with_their_place_and_the_mend() {
             "`timeouts.connect` (FILE:2) is not a duration: write a number with its unit",
         ),
         ("[limits]\nhead = 'big'", None, "`limits.head` (FILE:2) is not a size"),
+        ("[limits]\nhead = '0'", None, "`limits.head` (FILE:2) is too small"),
+        ("[timeouts]\nresponse_head = '0s'", None, "`timeouts.response_head` (FILE:2) is zero"),
         (
             "[log]\nformat = 'xml'",
             None,

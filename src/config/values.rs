@@ -94,11 +94,29 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     })
 }
 
+/// A duration that is a limit: none at all would fail everything.
+pub(super) fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let limit = duration(from)?;
+    if limit.is_zero() {
+        return Err(D::Error::custom(
+            "is zero, and nothing would ever be in time; give a limit, as in \"30s\"",
+        ));
+    }
+    Ok(limit)
+}
+
 /// `"16 KiB"`, `"1 MiB"`, `"65536"`; in bytes.
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-    parse_size(&String::deserialize(from)?)
-        .ok_or_else(|| D::Error::custom("is not a size; write it as \"64 KiB\" or \"1 MiB\""))
+    let bytes = parse_size(&String::deserialize(from)?)
+        .ok_or_else(|| D::Error::custom("is not a size; write it as \"64 KiB\" or \"1 MiB\""))?;
+    if bytes < SIZE_MIN {
+        return Err(D::Error::custom("is too small for any request; give 4 KiB or more"));
+    }
+    Ok(bytes)
 }
+
+/// A request with an access token and a few cookies.
+const SIZE_MIN: usize = 4096;
 
 fn parse_size(text: &str) -> Option<usize> {
     let text = text.trim();

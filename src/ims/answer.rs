@@ -106,11 +106,18 @@ impl Answered<'_> {
     }
 
     /// How old the token was when it came, by IMS's own clock (`Date`) where it told it, so that this
-    /// machine's clock does not matter: IMS may hand out a token again that it made before. An age beyond the
-    /// lifetime says that a clock is wrong, not that IMS hands out dead tokens.
+    /// machine's clock does not matter: IMS may hand out a token again that it made before. Without `Date`, an age
+    /// beyond the lifetime says that this machine's clock is wrong, not that IMS hands out dead tokens.
     fn age(&self, created_at: SystemTime, lifetime: Duration) -> Duration {
-        let now = self.answer.date.unwrap_or(self.asked_at);
-        now.duration_since(created_at).ok().filter(|age| *age < lifetime).unwrap_or_default()
+        match self.answer.date {
+            Some(date) => date.duration_since(created_at).unwrap_or_default(),
+            None => self
+                .asked_at
+                .duration_since(created_at)
+                .ok()
+                .filter(|age| *age < lifetime)
+                .unwrap_or_default(),
+        }
     }
 
     fn refusal(self, body: &Body) -> ImsError {

@@ -286,7 +286,7 @@ impl fmt::Display for Hint {
                 "if this goes on, the project was moved to OAuth Server-to-Server, whose credentials IMS no longer takes as JWT"
             }
             Self::Tls => {
-                "the certificate of IMS is not trusted here: behind a TLS-inspecting proxy give its CA with ca_file"
+                "behind a TLS-inspecting proxy give its CA with ca_file; otherwise check imsEndpoint"
             }
             Self::Network => "check DNS, the firewall and, behind a corporate proxy, HTTPS_PROXY and NO_PROXY",
             Self::NotIms => "somebody else may have answered in IMS's place: check imsEndpoint and any proxy in between",

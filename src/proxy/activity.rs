@@ -46,6 +46,8 @@ enum Phase {
     Streaming,
     /// The rest of a request's body that was answered before its end.
     Unread,
+    /// Nothing: the connection is no longer HTTP. This phase is never left.
+    Tunnel,
 }
 
 /// A wait that took too long.
@@ -84,12 +86,15 @@ impl Activity {
             1 => Phase::Head,
             2 => Phase::Waiting,
             3 => Phase::Streaming,
-            _ => Phase::Unread,
+            4 => Phase::Unread,
+            _ => Phase::Tunnel,
         }
     }
 
     fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Relaxed);
+        if self.phase() != Phase::Tunnel {
+            self.phase.store(phase as u8, Relaxed);
+        }
     }
 
     fn moved(&self) {
@@ -109,7 +114,7 @@ impl Activity {
             Phase::Head => {
                 self.head_bytes.fetch_add(bytes as u64, Relaxed);
             }
-            Phase::Waiting | Phase::Streaming | Phase::Unread => self.moved(),
+            Phase::Waiting | Phase::Streaming | Phase::Unread | Phase::Tunnel => self.moved(),
         }
     }
 
@@ -217,6 +222,7 @@ impl Activity {
             Phase::Waiting if self.is_uploaded() => (timeouts.response_head, Overdue::Response),
             Phase::Waiting => (timeouts.idle, Overdue::Response),
             Phase::Streaming => (timeouts.idle, Overdue::Body),
+            Phase::Tunnel => return Ok(Instant::now() + look_every(timeouts)),
         };
         let now = Instant::now();
         let due = self.started + Duration::from_millis(self.moved_ms.load(Relaxed)) + limit;
@@ -225,6 +231,7 @@ impl Activity {
 
     /// Keeps both ends of an upgraded connection until hyper lets go of it.
     pub(super) fn hold_tunnel(&self, tunnel: Tunnel) {
+        self.enter(Phase::Tunnel);
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
     }
 

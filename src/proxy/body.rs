@@ -123,8 +123,8 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct ResponseBody {
     source: Source,
     activity: Arc<Activity>,
-    /// Counts the request when it is dropped.
-    _in_flight: InFlight,
+    /// Counts the request when it is dropped; a tunnel counts its own.
+    _in_flight: Option<InFlight>,
 }
 
 enum Source {
@@ -134,14 +134,18 @@ enum Source {
 
 impl ResponseBody {
     pub(super) fn upstream(incoming: Incoming, activity: Arc<Activity>, in_flight: InFlight) -> Self {
-        Self::new(Source::Upstream(incoming), activity, in_flight)
+        Self::new(Source::Upstream(incoming), activity, Some(in_flight))
     }
 
     pub(super) fn own(text: Bytes, activity: Arc<Activity>, in_flight: InFlight) -> Self {
-        Self::new(Source::Own(Some(text).filter(|text| !text.is_empty())), activity, in_flight)
+        Self::new(Source::Own(Some(text)), activity, Some(in_flight))
     }
 
-    fn new(source: Source, activity: Arc<Activity>, in_flight: InFlight) -> Self {
+    pub(super) fn empty(activity: Arc<Activity>) -> Self {
+        Self::new(Source::Own(None), activity, None)
+    }
+
+    fn new(source: Source, activity: Arc<Activity>, in_flight: Option<InFlight>) -> Self {
         activity.response();
         Self { source, activity, _in_flight: in_flight }
     }

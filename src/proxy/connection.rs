@@ -78,6 +78,10 @@ impl Proxy {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
+            if stopping && activity.in_head() {
+                // A request that is not there yet holds nobody up.
+                return Poll::Ready(Ok(()));
+            }
             loop {
                 if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                     return Poll::Ready(result);
@@ -126,7 +130,8 @@ const BUFFER_MIN: usize = 8192;
 
 /// A tunnel is bytes both ways until one side ends.
 async fn relay(tunnel: Tunnel) {
-    let Ok((client, upstream)) = tokio::try_join!(tunnel.client, tunnel.upstream) else {
+    let Tunnel { client, upstream, in_flight: _in_flight } = tunnel;
+    let Ok((client, upstream)) = tokio::try_join!(client, upstream) else {
         debug!("An upgrade was not completed");
         return;
     };

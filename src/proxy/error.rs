@@ -27,6 +27,10 @@ pub(super) enum ProxyError {
     Connect,
     #[error("the request's target cannot be forwarded")]
     Target,
+    #[error("the request's transfer coding is not chunked alone")]
+    RequestCoding,
+    #[error("the response's transfer coding is not chunked alone")]
+    ResponseCoding,
     #[error("the request's head is too large")]
     RequestHeadTooLarge,
     #[error("AEM cannot be reached")]
@@ -95,6 +99,18 @@ impl ProxyError {
                 "target",
                 "The request's target cannot be forwarded.",
             ),
+            Self::RequestCoding => problem(
+                StatusCode::NOT_IMPLEMENTED,
+                "http_request_error",
+                "transfer-coding",
+                "The proxy takes no transfer coding but chunked.",
+            ),
+            Self::ResponseCoding => problem(
+                StatusCode::BAD_GATEWAY,
+                "http_response_transfer_coding",
+                "response-transfer-coding",
+                "AEM's response has a transfer coding that the proxy does not take.",
+            ),
             Self::RequestHeadTooLarge => problem(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "http_request_error",
@@ -149,11 +165,14 @@ impl ProxyError {
 
     /// The answer for the client.
     pub(super) fn response(&self) -> Response<Bytes> {
-        let mut response = self.problem().response();
+        let problem = self.problem();
+        // After what was no proper request nobody knows where the next one begins.
+        let close = problem.error == "http_request_error" || matches!(self, Self::Draining);
+        let mut response = problem.response();
         if let Self::NoToken(NoToken { retry_after }) = self {
             response.headers_mut().insert(header::RETRY_AFTER, seconds(*retry_after));
         }
-        if matches!(self, Self::Draining | Self::RequestHeadTooLarge) {
+        if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -112,7 +112,12 @@ impl Upstream {
 
     /// The client's path and query, byte for byte, at AEM's origin.
     fn target(&self, uri: Uri) -> Result<Uri, ProxyError> {
-        let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let parts = uri.into_parts();
+        if parts.authority.is_some() && parts.scheme.is_none() {
+            // The authority form is CONNECT's alone (RFC 9112, section 3.2.3).
+            return Err(ProxyError::Target);
+        }
+        let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let target =
             Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(path);
         target.build().map_err(|_| ProxyError::Target)

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 
 /// Where a connection arrived: the address that the client dialled, none for a Unix socket.
 pub type Local = Option<IpAddr>;
@@ -75,14 +75,15 @@ impl Guard {
     }
 
     fn admit_site(&self, headers: &HeaderMap, host: &str) -> Result<(), GuardError> {
-        if let Some(origin) = headers.get(header::ORIGIN) {
-            let allowed = origin.to_str().is_ok_and(|origin| self.allows_origin(origin, host));
-            return if allowed { Ok(()) } else { Err(GuardError::Origin) };
+        let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
+        if origins.peek().is_some() {
+            let allowed =
+                |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| self.allows_origin(origin, host));
+            return if origins.all(allowed) { Ok(()) } else { Err(GuardError::Origin) };
         }
-        match headers.get("sec-fetch-site") {
-            Some(site) if site == "cross-site" => Err(GuardError::CrossSite),
-            _ => Ok(()),
-        }
+        let cross = |site: &HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
+        let sites = headers.get_all("sec-fetch-site");
+        if sites.iter().any(cross) { Err(GuardError::CrossSite) } else { Ok(()) }
     }
 
     /// A page that came through this proxy has the proxy's own origin; all others have to be configured.

@@ -11,9 +11,22 @@ use http::{
 /// Whether a request asks to become a WebSocket. No other upgrade is passed on: `h2c` would open a way past us on
 /// which no token is added (golang/go#80416).
 pub(super) fn websocket<B>(request: &Request<B>) -> bool {
-    let upgrade = request.headers().get(header::UPGRADE);
-    upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && lists(request.headers(), header::CONNECTION, "upgrade")
+    names_websocket(request.headers()) && lists(request.headers(), header::CONNECTION, "upgrade")
+}
+
+/// Whether `Upgrade` names a WebSocket and nothing else.
+pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Whether a body has a transfer coding beside `chunked`. It would be passed on undecoded and unannounced, since the
+/// field stays here.
+pub(super) fn is_coded_otherwise(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        || headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1
 }
 
 /// The bytes of a request's head, near enough: names, values, separators and the first line.
@@ -42,6 +55,10 @@ pub(super) fn strip_request(headers: &mut HeaderMap, received: Version, upgrade:
 
 /// Removes what is between AEM and us; adds `Via`.
 pub(super) fn strip_response(headers: &mut HeaderMap, received: Version, upgrade: bool) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // The coding decides where the body ends (RFC 9112, section 6.3); a length beside it would cut it short.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     strip_hop_by_hop(headers);
     headers.append(header::VIA, via(received));
     if upgrade {

@@ -7,7 +7,7 @@ use crate::ims::{Grant, Retry};
 /// At `share` of the lifetime, less up to 10 % of that, so that a fleet started together does not ask together.
 /// A share, not a fixed margin: a 3 s token works as a 24 h one does.
 pub(super) fn refresh_due(grant: &Grant, share: f64, roll: f64) -> SystemTime {
-    grant.issued_at + grant.lifetime().mul_f64(share * (1.0 - 0.1 * roll))
+    grant.issued_at + grant.lifetime().mul_f64(share * (1.0 - 0.1 * roll)).max(REFRESH_MIN)
 }
 
 /// A token on its way when it ends arrives dead: it is held back for its last second, or for a tenth of a short life.
@@ -18,8 +18,9 @@ pub(super) fn usable_until(grant: &Grant) -> SystemTime {
 /// How long to wait after the `failures`th failure in a row.
 pub(super) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
     match retry {
-        // What IMS says is the least; a little on top keeps a fleet from coming back as one.
-        Retry::After(after) => after + after.mul_f64(0.1 * roll) + FLOOR,
+        // What IMS says is the least; a little on top keeps a fleet from coming back as one. A zero is no leave to
+        // ask without end: then the back-off holds.
+        Retry::After(after) => (after + after.mul_f64(0.1 * roll)).max(backoff(failures, roll)),
         Retry::Soon => backoff(failures, roll),
         Retry::Slowly => PERMANENT.mul_f64(1.0 - 0.2 * roll),
     }
@@ -34,6 +35,8 @@ fn backoff(failures: u32, roll: f64) -> Duration {
 
 /// The longest sleep at a time: a laptop that wakes up has a new token within a minute.
 pub(super) const NAP_MAX: Duration = Duration::from_secs(60);
+/// However short a token lives, IMS is not asked more often.
+const REFRESH_MIN: Duration = Duration::from_millis(500);
 const FLOOR: Duration = Duration::from_millis(100);
 const FIRST: Duration = Duration::from_secs(1);
 const CEILING: Duration = Duration::from_secs(60);
@@ -64,6 +67,11 @@ mod tests {
         let wait = wait_after(Retry::After(Duration::from_secs(90)), 1, 0.0);
         assert!(wait >= Duration::from_secs(90) && wait < Duration::from_secs(92));
         assert!(wait_after(Retry::After(Duration::from_secs(90)), 1, 1.0) <= Duration::from_secs(100));
+    }
+
+    #[test]
+    fn a_retry_after_of_nothing_is_no_leave_to_ask_without_end() {
+        assert_eq!(wait_after(Retry::After(Duration::ZERO), 7, 1.0), Duration::from_secs(60));
     }
 
     #[test]

@@ -71,6 +71,17 @@ async fn metrics_have_the_names_of_the_contract() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_cannot_read_the_status() {
+    let proxy = Proxy::start().await;
+    let url = format!("http://{}/status", proxy.admin);
+    for (field, value) in [("host", "evil.example"), ("origin", "https://evil.example")] {
+        let response = client().get(&url).header(field, value).send().await.unwrap();
+        assert_eq!(response.status(), 403);
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn only_get_is_answered() {
     let proxy = Proxy::start().await;
     let response = client().post(format!("http://{}/ready", proxy.admin)).send().await.unwrap();

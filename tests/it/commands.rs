@@ -62,6 +62,8 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a path is text")
 }
 
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/service_token.json");
+
 #[tokio::test]
 async fn wrong_usage_and_unusable_configuration_have_exit_codes_of_their_own() {
     let credentials = file("{\"ok\": true}");
@@ -79,6 +81,12 @@ async fn wrong_usage_and_unusable_configuration_have_exit_codes_of_their_own() {
         (&["health", "--admin-listen", "127.0.0.1:1"], 1, "no answer from the admin listener at 127.0.0.1:1"),
         (&["wait", "--max", "10ms", "--admin-listen", "127.0.0.1:1"], 1, "not ready after 10ms"),
         (&["config", "--config", "/nowhere.toml"], 78, "cannot be read"),
+        (&["--log-level", "lout", "--auth", "none", "--upstream", "http://localhost:1"], 78, "`log.level`"),
+        (
+            &["--ims-endpoint", "http://ims.example", "--upstream", aem, "--credentials-file", FIXTURE],
+            78,
+            "`ims_endpoint` (--ims-endpoint) is plain http",
+        ),
         (&["--log-level", "a=b=c", "--auth", "none", "--upstream", "http://localhost:1"], 78, "`log.level`"),
     ] {
         let (found, out, err) = text(&run(args, &[]).await);
@@ -262,6 +270,17 @@ async fn an_address_that_is_taken_is_said_so() {
     let taken = around.proxy.addr.to_string();
     let (code, _, err) = text(&run(&around.args(&["--listen", &taken, "--admin-listen", "off"]), &[]).await);
     assert!(code == 1 && err.contains(&format!("cannot listen at {taken}")), "{err}");
+    around.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_never_removed() {
+    let around = Surroundings::new().await;
+    let precious = file("precious");
+    let listen = format!("unix:{}", precious.path().display());
+    let (code, _, err) = text(&run(&around.args(&["--listen", &listen, "--admin-listen", "off"]), &[]).await);
+    assert!(code == 1 && err.contains("cannot listen at unix:"), "{err}");
+    assert_eq!(std::fs::read_to_string(precious.path()).unwrap(), "precious");
     around.proxy.stop().await;
 }
 

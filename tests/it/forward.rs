@@ -208,6 +208,10 @@ async fn an_upstream_that_talks_nonsense_or_says_nothing_is_told_apart() {
         ("", "connection_terminated"),
         ("nonsense\r\n\r\n", "http_protocol_error"),
         ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "http_protocol_error"),
+        (
+            &format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(200_000)),
+            "http_response_header_section_size",
+        ),
     ] {
         let (proxy, upstream) = with_upstream(Setup::default()).await;
         let answering = async {

@@ -14,10 +14,13 @@ async fn requests_in_flight_finish_and_new_ones_are_refused() {
     let mut aem = upstream.accept().await;
     aem.until("\r\n\r\n").await;
     let mut idle = proxy.connect().await;
+    let mut unfinished = proxy.connect().await;
+    unfinished.send("GET /unfinished HT").await;
 
     proxy.ask_to_stop().await;
     proxy.until("/ready", 503).await;
     assert!(idle.is_ended().await, "an idle connection holds nobody up");
+    assert!(unfinished.is_ended().await, "nor does one whose request is not there yet");
     assert!(TcpStream::connect(proxy.addr).await.is_err(), "the listener is still open");
     assert_eq!(proxy.ask("/live").await.0, 200);
 

@@ -22,6 +22,15 @@ async fn a_websocket_becomes_a_tunnel_with_our_token() {
     aem.until("ping").await;
     aem.send("pong").await;
     app.until("pong").await;
+    // More than any head may have, and what looks like an answer of hyper's own: all of it passes.
+    let long = "0123456789".repeat(20_000);
+    app.send(&long).await;
+    app.send("end").await;
+    assert_eq!(aem.until("end").await, format!("{long}end"));
+    aem.send("HTTP/1.1 400 Bad Request").await;
+    assert_eq!(app.until("Request").await, "HTTP/1.1 400 Bad Request");
+    let in_flight = "aem_proxy_requests_in_flight{proxy=\"default\"}";
+    assert_eq!(proxy.metric(in_flight).await, 1.0);
     drop(app);
     assert!(aem.is_ended().await);
     proxy.stop().await;
@@ -50,5 +59,13 @@ async fn h2c_and_unasked_upgrades_do_not_pass() {
     aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
     let answer = app.until("\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("http_upgrade_failed"), "{answer}");
+
+    // Nor does an upgrade to something else than was asked for.
+    let mut app = proxy.connect().await;
+    app.send(ASK).await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
+    assert!(app.until("\r\n\r\n").await.starts_with("HTTP/1.1 502"));
     proxy.stop().await;
 }
