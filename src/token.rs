@@ -251,33 +251,26 @@ impl<E: Exchange> Refresher<E> {
         let skew = answer.and_then(crate::ims::Answer::clock_skew_seconds);
         let source = std::error::Error::source(failure).map(ToString::to_string);
         let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        macro_rules! tell {
+            ($level:ident, $message:literal) => {
+                $level!(
+                    error = told.message,
+                    class = told.class,
+                    hint = told.hint,
+                    debug_id,
+                    clock_skew_s = skew,
+                    source,
+                    failures,
+                    retry_in_ms,
+                    serves_until,
+                    $message
+                )
+            };
+        }
         // Permanent errors are loud: nothing mends itself.
-        if failure.retry() == Retry::Slowly {
-            error!(
-                error = told.message,
-                class = told.class,
-                hint = told.hint,
-                debug_id,
-                clock_skew_s = skew,
-                source,
-                failures,
-                retry_in_ms,
-                serves_until,
-                "No new token, and trying again will not help"
-            );
-        } else {
-            warn!(
-                error = told.message,
-                class = told.class,
-                hint = told.hint,
-                debug_id,
-                clock_skew_s = skew,
-                source,
-                failures,
-                retry_in_ms,
-                serves_until,
-                "No new token, trying again"
-            );
+        match failure.retry() {
+            Retry::Slowly => tell!(error, "No new token, and trying again will not help"),
+            Retry::Soon | Retry::After(_) => tell!(warn, "No new token, trying again"),
         }
     }
 }

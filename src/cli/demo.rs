@@ -107,7 +107,7 @@ impl Demo {
         let greet = async {
             standins.ims.attempts_reach(1).await;
             print(&welcome);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             result = run::serve(config) => result,

@@ -97,11 +97,11 @@ impl Gate {
         let (tell, told) = oneshot::channel();
         let tell = Mutex::new(Some(tell));
         hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                if let Some(tell) = tell.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                    // Nobody listens any more once the patience was over.
-                    let _ = tell.send(());
-                }
+            if response.status() == StatusCode::CONTINUE
+                && let Some(tell) = tell.lock().unwrap_or_else(PoisonError::into_inner).take()
+            {
+                // Nobody listens any more once the patience was over.
+                let _ = tell.send(());
             }
         });
         Self { told, patience: Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)) }

@@ -194,7 +194,7 @@ impl ProxyError {
         let causes = causes(self);
         match self {
             Self::NoToken(_) | Self::Draining | Self::RequestBroken(_) => {
-                debug!(error = %self, causes, "Request not forwarded")
+                debug!(error = %self, causes, "Request not forwarded");
             }
             _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),
         }

@@ -122,10 +122,10 @@ impl<E> Cached<E> {
 impl<E: Exchange> Exchange for Cached<E> {
     async fn exchange(&self) -> Result<Grant, ImsError> {
         let grant = self.inner.exchange().await?;
-        if let Some(cache) = &self.cache {
-            if let Err(error) = cache.save(&grant) {
-                warn!(token.cache_file = %cache.path.display(), %error, "The token cannot be kept; it is used all the same");
-            }
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.save(&grant)
+        {
+            warn!(token.cache_file = %cache.path.display(), %error, "The token cannot be kept; it is used all the same");
         }
         Ok(grant)
     }

@@ -3,6 +3,7 @@
 //! Everything logs at trace level into a [`log::Watch`] that looks for secrets; every harness fails its test if
 //! one was seen.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 #![expect(unreachable_pub, reason = "nobody reaches into a test")]
 
 mod admin;
