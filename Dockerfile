@@ -1,0 +1,41 @@
+# Two stages: build with the Rust toolchain, run in an image without shell or package manager.
+#
+#   docker build --build-arg AEM_PROXY_COMMIT="$(git rev-parse --short=12 HEAD)" -t aem-auth-proxy .
+
+FROM rust:1-bookworm AS build
+WORKDIR /build
+
+# The dependencies alone, under an empty program: this layer is built anew only when Cargo.toml or Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' | tee build.rs > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked
+
+# The program. cargo goes by the time of a file, and those from the context may be older than the empty ones.
+COPY build.rs ./
+COPY src src
+ARG AEM_PROXY_COMMIT
+RUN touch build.rs src/lib.rs src/main.rs \
+    && cargo build --release --locked \
+    && mkdir -p /image/usr/local/bin /image/run/standins \
+    && cp target/release/aem-auth-proxy /image/usr/local/bin/
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+ARG AEM_PROXY_COMMIT
+LABEL org.opencontainers.image.title="aem-auth-proxy" \
+      org.opencontainers.image.description="A local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${AEM_PROXY_COMMIT}"
+COPY --from=build /image/usr/local/bin/aem-auth-proxy /usr/local/bin/aem-auth-proxy
+# Where `demo --standins-only` writes: a named volume mounted here takes over the owner.
+COPY --from=build --chown=65532:65532 /image/run/standins /run/standins
+
+# `nonroot`, by number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+# The proxy and the admin listener. Both are on loopback unless configured otherwise: a sidecar shares it with its app.
+EXPOSE 8080 8081
+STOPSIGNAL SIGTERM
+# Live, not ready: an orchestrator that restarts on this shall not do so because IMS is away.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=5s --retries=3 CMD ["/usr/local/bin/aem-auth-proxy", "health"]
+ENTRYPOINT ["/usr/local/bin/aem-auth-proxy"]
