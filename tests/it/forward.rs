@@ -181,24 +181,21 @@ async fn a_kept_connection_that_aem_has_closed_is_not_used_again() {
 #[tokio::test]
 async fn what_keeps_a_request_from_aem_has_its_own_problem_document() {
     let nobody = Upstream::bind().await;
-    let addr = nobody.addr();
+    let origin = nobody.origin();
     drop(nobody);
-    let refused = Setup::default().upstream(addr).start().await;
+    let refused = Setup::default().upstream(origin).start().await;
     check_problem(&refused, 502, "connection_refused", "connection-refused").await;
 
-    let mut setup = Setup::default();
-    setup.upstream = Some("https://no-such-host.invalid".to_owned());
+    let setup = Setup::default().upstream("https://no-such-host.invalid");
     check_problem(&setup.start().await, 502, "dns_error", "dns").await;
 
     // Another CA than the one that AEM's certificate is from.
     let other = Setup::default().tls().start_standins().await;
-    let mut setup = Setup::default();
-    setup.upstream = Some(other.aem_origin.clone());
+    let setup = Setup::default().upstream(&other.aem_origin);
     check_problem(&setup.start().await, 502, "tls_certificate_error", "tls-certificate").await;
 
     let plain = Setup::default().start_standins().await;
-    let mut setup = Setup::default();
-    setup.upstream = Some(plain.aem_origin.replace("http://127.0.0.1", "https://localhost"));
+    let setup = Setup::default().upstream(plain.aem_origin.replace("http://127.0.0.1", "https://localhost"));
     check_problem(&setup.start().await, 502, "tls_protocol_error", "tls").await;
 }
 

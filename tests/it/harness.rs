@@ -62,9 +62,9 @@ impl Setup {
         self
     }
 
-    /// Forwards to `addr` instead of the stand-in AEM.
-    pub fn upstream(mut self, addr: SocketAddr) -> Self {
-        self.upstream = Some(format!("http://{addr}"));
+    /// Forwards to `origin` instead of the stand-in AEM.
+    pub fn upstream(mut self, origin: impl Into<String>) -> Self {
+        self.upstream = Some(origin.into());
         self
     }
 
@@ -319,8 +319,8 @@ impl Upstream {
         Self(TcpListener::bind("127.0.0.1:0").await.expect("a port"))
     }
 
-    pub fn addr(&self) -> SocketAddr {
-        self.0.local_addr().expect("an address")
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.0.local_addr().expect("an address"))
     }
 
     /// The next connection that the proxy makes.
@@ -333,7 +333,7 @@ impl Upstream {
 /// A proxy in front of a raw upstream.
 pub async fn with_upstream(setup: Setup) -> (Proxy, Upstream) {
     let upstream = Upstream::bind().await;
-    let proxy = setup.upstream(upstream.addr()).start().await;
+    let proxy = setup.upstream(upstream.origin()).start().await;
     (proxy, upstream)
 }
 

@@ -88,7 +88,7 @@ async fn a_cached_token_saves_the_exchange_of_a_restart() {
     let second = Setup::default()
         .set("TOKEN__CACHE_FILE", cache.display().to_string())
         .set("CREDENTIALS_JSON", document)
-        .upstream(first.standins.aem_server.addr())
+        .upstream(&first.standins.aem_origin)
         .start()
         .await;
     assert_eq!(second.get("/api/assets.json").await.status(), 200);
