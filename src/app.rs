@@ -1,23 +1,25 @@
 //! Binds sockets, wires the rooms, owns every task.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+mod credential;
+
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+use self::credential::Bearer;
+pub use self::credential::{exchange, read_credentials};
 use crate::{
-    admin::{Admin, CredentialView, Facts, ProxyView},
-    clock::{Clock, rfc3339, unix_seconds},
-    config::{Auth, Config, CredentialsSource, Listen, Shutdown},
-    credentials::{self, Credentials, CredentialsError},
-    ims::{self, Endpoint, EndpointError, JwtExchange},
+    admin::{Admin, ProxyView},
+    clock::Clock,
+    config::{Auth, Config, Listen, Shutdown, keys},
+    credentials::CredentialsError,
+    ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Connector, Credential, Guard, Limits, Proxy, Upstream},
-    secret::Authorization,
+    proxy::{Connector, Guard, Limits, Proxy, Upstream},
     tls::{self, TlsError},
-    token::{self, Cache, Cached, Refresher},
 };
 
 /// Everything bound and wired, nothing running.
@@ -26,7 +28,7 @@ pub struct App {
     listeners: Vec<Listener>,
     admin: Admin,
     admin_listeners: Vec<Listener>,
-    refresher: Option<Refresher<Cached<JwtExchange>>>,
+    bearer: Option<Bearer>,
     shutdown: Shutdown,
 }
 
@@ -53,7 +55,10 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// An address cannot be had.
-    #[error("cannot listen at {listen}: {error}; change {key} or stop whoever has it")]
+    #[error(
+        "cannot listen at {listen}: {error}; change `{key}` ({}) or stop whoever has it",
+        keys::variable(key)
+    )]
     Bind {
         /// The address.
         listen: Listen,
@@ -88,52 +93,6 @@ impl StartError {
 #[error("a part of the proxy died")]
 pub struct Died;
 
-/// The exchange that `config` asks for; none without bearer authentication.
-///
-/// # Errors
-/// When credentials, IMS's address or the CA file are unusable.
-pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, StartError> {
-    let Auth::Bearer(source) = &config.auth else { return Ok(None) };
-    let credentials = read_credentials(source)?;
-    let (place, text) = match &config.ims_endpoint {
-        Some(given) => (format!("`ims_endpoint` ({})", given.source), &given.text),
-        None => ("the credentials' imsEndpoint".to_owned(), &credentials.ims_endpoint),
-    };
-    let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
-    let tls = tls::client_config(config.ca_file.as_deref())?;
-    let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
-    let http =
-        ims::client(tls, limits).map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
-    Ok(Some(JwtExchange::new(http, endpoint, Arc::new(credentials), clock.clone())))
-}
-
-/// Reads and checks the credentials, and warns of a file that everybody may read.
-///
-/// # Errors
-/// When they are unusable, with the place and the field.
-pub fn read_credentials(source: &CredentialsSource) -> Result<Credentials, StartError> {
-    let (place, result) = match source {
-        CredentialsSource::File(path) => (path.display().to_string(), Credentials::read(path)),
-        CredentialsSource::Inline(document, place) => {
-            use secrecy::ExposeSecret;
-            (place.clone(), Credentials::parse_json_or_base64(document.expose_secret()))
-        }
-    };
-    if let (CredentialsSource::File(path), Ok(_)) = (source, &result) {
-        warn_of_readers(path);
-    }
-    result.map_err(|error| StartError::Credentials { place, error })
-}
-
-fn warn_of_readers(path: &Path) {
-    if credentials::world_readable(path) {
-        warn!(
-            credentials_file = %path.display(),
-            "Every user of this machine can read the credentials: chmod 600, or mount the secret with mode 0440"
-        );
-    }
-}
-
 impl App {
     /// Wires everything and binds the listeners.
     ///
@@ -142,7 +101,8 @@ impl App {
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
         tls::install();
         let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
-        let wired = wire_credential(&config, &clock, &metrics)?;
+        let config = Arc::new(config);
+        let wired = credential::wire(&config, &clock, &metrics)?;
         let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
         let connector =
             Connector::new(tls::client_config(config.ca_file.as_deref())?, config.timeouts.connect);
@@ -158,7 +118,7 @@ impl App {
         };
         let view = ProxyView {
             name: NAME.to_owned(),
-            listen: shown(&listeners, &config.listen),
+            listen: listeners.iter().map(ToString::to_string).collect(),
             upstream: config.upstream.origin().ascii_serialization(),
             auth: wired.auth,
         };
@@ -166,8 +126,18 @@ impl App {
         let credentials = wired.view.into_iter().collect();
         let admin = Admin::new(admin_guard, metrics.clone(), clock, vec![view], credentials);
         let proxy = Proxy::new(guard, wired.credential, upstream, limits, metrics.proxy(NAME));
-        let shutdown = config.shutdown;
-        Ok(Self { proxy, listeners, admin, admin_listeners, refresher: wired.refresher, shutdown })
+        let shutdown = config.shutdown.clone();
+        Ok(Self { proxy, listeners, admin, admin_listeners, bearer: wired.bearer, shutdown })
+    }
+
+    /// Where the proxy listens, in words.
+    pub fn listens_at(&self) -> String {
+        in_words(&self.listeners)
+    }
+
+    /// Where the admin listener listens, in words; `off` without one.
+    pub fn admin_listens_at(&self) -> String {
+        if self.admin_listeners.is_empty() { "off".to_owned() } else { in_words(&self.admin_listeners) }
     }
 
     /// The proxy's TCP addresses, with their real ports.
@@ -180,15 +150,15 @@ impl App {
         self.admin_listeners.iter().filter_map(Listener::addr).collect()
     }
 
-    /// Runs until `stop` comes (again: at once), or a part dies.
+    /// Runs until `stop` comes (again: at once), or a part dies. Each `hangup` reads the credentials anew.
     ///
     /// Stopping: `/ready` turns 503, `shutdown.delay` passes, the listeners close, requests in flight finish for at
     /// most `shutdown.grace`. The admin listener and the refresher stay up to the end.
     ///
     /// # Errors
     /// When a part ended that should not have.
-    pub async fn run(self, mut stop: impl AsyncFnMut()) -> Result<(), Died> {
-        let Self { proxy, listeners, admin, admin_listeners, refresher, shutdown } = self;
+    pub async fn run(self, mut stop: impl AsyncFnMut(), mut hangup: impl AsyncFnMut()) -> Result<(), Died> {
+        let Self { proxy, listeners, admin, admin_listeners, bearer, shutdown } = self;
         let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
         let mut tasks = JoinSet::new();
@@ -199,11 +169,23 @@ impl App {
         for listener in admin_listeners {
             tasks.spawn(accept_admin(listener, admin.clone(), ending.clone()));
         }
-        if let Some(refresher) = refresher {
-            tasks.spawn(refresher.run(ending.clone()));
+        let mut reloader = None;
+        if let Some(bearer) = bearer {
+            tasks.spawn(bearer.refresher.run(ending.clone()));
+            reloader = Some(bearer.reloader);
         }
+        let reload = async {
+            loop {
+                hangup().await;
+                match &reloader {
+                    Some(reloader) => reloader.reload().await,
+                    None => info!("SIGHUP: there are no credentials to read anew"),
+                }
+            }
+        };
         tokio::select! {
             () = stop() => {}
+            () = reload => {}
             _ = tasks.join_next() => return Err(Died),
         }
         admin.drain();
@@ -226,54 +208,6 @@ impl App {
     }
 }
 
-/// What [`App::bind`] makes of the credentials.
-struct Wired {
-    credential: Credential,
-    auth: &'static str,
-    refresher: Option<Refresher<Cached<JwtExchange>>>,
-    view: Option<CredentialView>,
-}
-
-fn wire_credential(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Wired, StartError> {
-    let Some(exchange) = exchange(config, clock)? else {
-        let (credential, auth) = match &config.auth {
-            Auth::Basic { user, password } => {
-                let value = Authorization::basic(user, password)
-                    .map_err(|error| StartError::internal("basic authentication")(error.into()))?;
-                (Credential::Fixed(value), "basic")
-            }
-            _ => (Credential::None, "none"),
-        };
-        return Ok(Wired { credential, auth, refresher: None, view: None });
-    };
-    let facts = Facts::of(exchange.credentials(), exchange.endpoint().authority());
-    let handles = metrics.credential(NAME);
-    if let Some(end) = exchange.credentials().expires_at() {
-        handles.certificate_expires_at(unix_seconds(end));
-        if end <= clock.now() {
-            warn!(
-                certificate.expires_at = rfc3339(end),
-                "The certificate in the credentials has expired: IMS will refuse it"
-            );
-        }
-    }
-    let cache = config.token.cache_file.clone().map(|path| Cache::new(path, &exchange));
-    let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
-    let exchange = Cached::new(exchange, cache);
-    let (token, mut refresher) =
-        token::channel(exchange, clock.clone(), config.token.refresh_at, handles.clone());
-    if let Some(grant) = cached {
-        refresher.start_with(grant);
-    }
-    let view = CredentialView { name: NAME.to_owned(), token: token.clone(), metrics: handles, facts };
-    Ok(Wired {
-        credential: Credential::Bearer(token),
-        auth: "bearer",
-        refresher: Some(refresher),
-        view: Some(view),
-    })
-}
-
 /// One loud line for each thing that is more open, or further away, than usual.
 fn say_what_is_open(config: &Config, guard: &Guard) {
     if !config.listen.is_loopback() {
@@ -281,6 +215,9 @@ fn say_what_is_open(config: &Config, guard: &Guard) {
     }
     if guard.admits_any_host() {
         warn!("guard.allowed_hosts lets every Host in: web pages can reach the proxy by DNS rebinding");
+    }
+    if EGRESS_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        warn!("An egress proxy is set in the environment: it is used for IMS alone, AEM is reached directly");
     }
     let host = config.upstream.host_str().unwrap_or_default();
     if !host.ends_with(AEM_DOMAIN) && matches!(config.auth, Auth::Bearer(_)) {
@@ -292,11 +229,9 @@ async fn bind(listen: &Listen, key: &'static str) -> Result<Vec<Listener>, Start
     Listener::bind(listen).await.map_err(|error| StartError::Bind { listen: listen.clone(), key, error })
 }
 
-fn shown(listeners: &[Listener], listen: &Listen) -> Vec<String> {
-    let addrs = listeners
-        .iter()
-        .map(|listener| listener.addr().map_or_else(|| listen.to_string(), |addr| addr.to_string()));
-    addrs.collect()
+fn in_words(listeners: &[Listener]) -> String {
+    let words: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+    words.join(", ")
 }
 
 async fn accept_proxy(
@@ -320,6 +255,9 @@ async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToke
 
 /// The one proxy and the one credential of the simple form.
 const NAME: &str = "default";
+
+/// What sends programs through an egress proxy to https addresses.
+const EGRESS_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Where AEM as a Cloud Service lives.
 const AEM_DOMAIN: &str = ".adobeaemcloud.com";

@@ -1,7 +1,7 @@
 //! Sockets to listen on, TCP and Unix, as one type.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::FileTypeExt,
     path::PathBuf,
@@ -93,6 +93,18 @@ impl Listener {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.socket {
+            Socket::Tcp(listener) => match listener.local_addr() {
+                Ok(addr) => addr.fmt(f),
+                Err(_) => f.write_str("a closed socket"),
+            },
+            Socket::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

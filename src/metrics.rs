@@ -92,6 +92,10 @@ impl Metrics {
 
     /// The handles of the proxy called `name`.
     pub fn proxy(&self, name: &str) -> ProxyMetrics {
+        // A counter that an alert watches exists from the start.
+        for reason in DENIALS {
+            self.denied.with_label_values(&[name, reason]);
+        }
         ProxyMetrics(Arc::new(Handles {
             requests: self.requests.clone(),
             cells: Default::default(),
@@ -105,6 +109,9 @@ impl Metrics {
 
     /// The handles of the credential called `name`.
     pub fn credential(&self, name: &str) -> CredentialMetrics {
+        for outcome in REFRESHES {
+            self.refreshes.with_label_values(&[name, outcome]);
+        }
         CredentialMetrics {
             refreshes: self.refreshes.clone(),
             token_expiry: self.token_expiry.with_label_values(&[name]),
@@ -224,6 +231,13 @@ fn opts(rest: &str, help: &str) -> Opts {
 fn counter(rest: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
     IntCounterVec::new(opts(rest, help), labels)
 }
+
+/// Why a request is refused.
+const DENIALS: [&str; 4] = ["host", "origin", "cross_site", "method"];
+
+/// How an exchange ends: well, or in one of [`crate::ims::ImsError::class`].
+const REFRESHES: [&str; 7] =
+    ["success", "unreachable", "throttled", "unavailable", "malformed", "refused", "unsigned"];
 
 /// Methods that AEM serves; all others are `other`.
 const METHODS: [Method; 8] = [

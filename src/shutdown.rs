@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::info;
 
 /// The signals that ask the process to stop.
 #[derive(Debug)]
@@ -31,15 +31,21 @@ impl Signals {
     }
 }
 
-/// Keeps SIGHUP, whose default is to kill, from doing so. Reading credentials anew is not there yet.
-///
-/// # Errors
-/// When the system gives no handler.
-pub fn survive_hangup() -> io::Result<impl Future<Output = ()>> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
-        while hangup.recv().await.is_some() {
-            warn!("SIGHUP changes nothing yet: restart to read new credentials");
-        }
-    })
+/// The signal that asks to read credentials anew. Its default, to kill, holds no longer.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Listens for it from here on.
+    ///
+    /// # Errors
+    /// When the system gives no handler.
+    pub fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }

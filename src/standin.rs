@@ -157,7 +157,7 @@ async fn credentials(
 /// What AEM answers to: all its names, or without TLS its address.
 fn hosts(names: &[&str], addr: SocketAddr) -> Vec<String> {
     if names.is_empty() {
-        return vec![addr.to_string()];
+        return vec![addr.to_string(), authority("localhost", addr.port())];
     }
     names.iter().map(|name| authority(name, addr.port())).collect()
 }

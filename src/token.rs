@@ -17,6 +17,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -40,7 +41,18 @@ pub struct Refresher<E> {
     clock: Clock,
     refresh_at: f64,
     observer: Box<dyn Observer>,
+    replacements: mpsc::Receiver<Replacement<E>>,
+    replace: mpsc::Sender<Replacement<E>>,
 }
+
+/// Another exchange to try in place of the one in use, and whom to tell how that went.
+struct Replacement<E> {
+    exchange: E,
+    tell: oneshot::Sender<Result<(), ImsError>>,
+}
+
+/// Puts another exchange in place of the one in use, when the credentials have changed. Cheap to clone.
+pub struct Replacer<E>(mpsc::Sender<Replacement<E>>);
 
 /// Is told of each attempt; the metrics listen.
 pub trait Observer: Send + Sync {
@@ -121,7 +133,22 @@ pub fn channel<E: Exchange>(
         generation: AtomicU64::new(0),
     });
     let handle = TokenHandle { shared: Arc::clone(&shared), clock: clock.clone() };
-    (handle, Refresher { exchange, shared, clock, refresh_at, observer: Box::new(observer) })
+    let (replace, replacements) = mpsc::channel(1);
+    let observer = Box::new(observer);
+    (handle, Refresher { exchange, shared, clock, refresh_at, observer, replacements, replace })
+}
+
+impl<E: Exchange> Replacer<E> {
+    /// Tries `exchange`, and uses it from then on if it brings a token; if not, the one in use stays. Where that has no
+    /// valid token either, the new one is used all the same and goes on trying.
+    ///
+    /// # Errors
+    /// Why it brought no token; `None` where the refresher has stopped.
+    pub async fn replace(&self, exchange: E) -> Result<(), Option<ImsError>> {
+        let (tell, told) = oneshot::channel();
+        self.0.send(Replacement { exchange, tell }).await.map_err(|_| None)?;
+        told.await.map_err(|_| None)?.map_err(Some)
+    }
 }
 
 impl TokenHandle {
@@ -171,18 +198,58 @@ impl<E: Exchange> Refresher<E> {
         self.publish(grant);
     }
 
+    /// What puts another exchange in place.
+    pub fn replacer(&self) -> Replacer<E> {
+        Replacer(self.replace.clone())
+    }
+
     /// Keeps the token fresh until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         while stop.run_until_cancelled(self.turn()).await.is_some() {}
         debug!("Refresher stopped");
     }
 
-    /// Waits until it is time, and asks.
+    /// Waits until it is time, and asks; or tries another exchange that has come.
     async fn turn(&mut self) {
         let due = self.shared.progress.load().next_attempt;
-        if let Some(due) = due {
-            self.sleep_until(due).await;
+        let replacement = tokio::select! {
+            biased;
+            replacement = self.replacements.recv() => replacement,
+            () = sleep_until(&self.clock, due) => None,
+        };
+        match replacement {
+            Some(replacement) => self.try_out(replacement).await,
+            None => self.refresh().await,
         }
+    }
+
+    async fn try_out(&mut self, Replacement { exchange, tell }: Replacement<E>) {
+        let result = exchange.exchange().await;
+        let told = match result {
+            Ok(grant) => {
+                self.observer.attempted("success");
+                self.exchange = exchange;
+                self.publish(grant);
+                Ok(())
+            }
+            Err(error) => {
+                self.observer.attempted(error.class());
+                if !self.is_valid() {
+                    self.exchange = exchange;
+                    self.fail(&error);
+                }
+                Err(error)
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = tell.send(told);
+    }
+
+    fn is_valid(&self) -> bool {
+        self.shared.held.load().as_ref().is_some_and(|held| self.clock.now() < held.usable_until)
+    }
+
+    async fn refresh(&mut self) {
         match self.exchange.exchange().await {
             Ok(grant) => {
                 self.observer.attempted("success");
@@ -192,16 +259,6 @@ impl<E: Exchange> Refresher<E> {
                 self.observer.attempted(error.class());
                 self.fail(&error);
             }
-        }
-    }
-
-    /// Naps: timers stand still while a laptop sleeps, the wall clock does not.
-    async fn sleep_until(&self, due: SystemTime) {
-        while let Ok(left) = due.duration_since(self.clock.now()) {
-            if left.is_zero() {
-                break;
-            }
-            tokio::time::sleep(left.min(schedule::NAP_MAX)).await;
         }
     }
 
@@ -272,6 +329,17 @@ impl<E: Exchange> Refresher<E> {
             Retry::Slowly => tell!(error, "No new token, and trying again will not help"),
             Retry::Soon | Retry::After(_) => tell!(warn, "No new token, trying again"),
         }
+    }
+}
+
+/// Sleeps in naps: timers stand still while a laptop sleeps, the wall clock does not.
+async fn sleep_until(clock: &Clock, due: Option<SystemTime>) {
+    let Some(due) = due else { return };
+    while let Ok(left) = due.duration_since(clock.now()) {
+        if left.is_zero() {
+            break;
+        }
+        tokio::time::sleep(left.min(schedule::NAP_MAX)).await;
     }
 }
 

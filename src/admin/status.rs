@@ -1,9 +1,12 @@
 //! `/status`: what there is to know, as JSON.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::Admin;
-use crate::{clock::rfc3339, credentials::Credentials, metrics::CredentialMetrics, token::TokenHandle};
+use crate::{clock::rfc3339, ims::JwtExchange, metrics::CredentialMetrics, token::TokenHandle};
 
 /// A proxy, as shown.
 #[derive(Debug, Clone, Serialize)]
@@ -26,8 +29,8 @@ pub struct CredentialView {
     pub token: TokenHandle,
     /// Its gauges, set when somebody looks.
     pub metrics: CredentialMetrics,
-    /// What the document says that is no secret.
-    pub facts: Facts,
+    /// What the document says that is no secret; another document may take its place.
+    pub facts: Arc<ArcSwap<Facts>>,
 }
 
 /// What a document says that is no secret.
@@ -44,8 +47,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The facts of service credentials, exchanged at `ims_endpoint`.
-    pub fn of(credentials: &Credentials, ims_endpoint: &str) -> Self {
+    /// The facts of an exchange's credentials.
+    pub fn of(exchange: &JwtExchange) -> Self {
+        let credentials = exchange.credentials();
         Self {
             kind: "jwt",
             client_id: credentials.client_id.clone(),
@@ -53,7 +57,7 @@ impl Facts {
             email: credentials.email.clone(),
             org: credentials.org.clone(),
             metascopes: credentials.metascopes.clone(),
-            ims_endpoint: ims_endpoint.to_owned(),
+            ims_endpoint: exchange.endpoint().authority().to_owned(),
             certificate_expires_at: credentials.expires_at().map(rfc3339),
         }
     }
@@ -131,7 +135,11 @@ impl Admin {
 
 impl CredentialStatus {
     fn of(view: &CredentialView) -> Self {
-        Self { name: view.name.clone(), facts: view.facts.clone(), token: TokenView::of(&view.token) }
+        Self {
+            name: view.name.clone(),
+            facts: Facts::clone(&view.facts.load()),
+            token: TokenView::of(&view.token),
+        }
     }
 }
 

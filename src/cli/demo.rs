@@ -2,8 +2,10 @@
 
 use std::{
     ffi::OsString,
-    io,
+    fs::OpenOptions,
+    io::{self, Write},
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -188,9 +190,11 @@ fn shown(listen: &Listen) -> String {
     }
 }
 
-/// Writes beside and renames: whoever waits for the file finds it whole.
+/// Writes beside and renames: whoever waits for the file finds it whole. Only the owner can read it.
 fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let beside = dir.join(format!(".{name}"));
-    std::fs::write(&beside, text)?;
+    let _ = std::fs::remove_file(&beside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
     std::fs::rename(beside, dir.join(name))
 }

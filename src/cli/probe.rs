@@ -60,9 +60,7 @@ impl Health {
                 Ok(())
             }
             Ok((_, text)) => Err(Failure::wrong(text.trim_end())),
-            Err(error) => {
-                Err(Failure::wrong(format!("no answer from the admin listener at {listen}: {error}")))
-            }
+            Err(error) => Err(Failure::wrong(no_answer(&listen, &error))),
         }
     }
 }
@@ -79,7 +77,7 @@ impl Wait {
                         return Ok(());
                     }
                     Ok((_, text)) => text.trim_end().to_owned(),
-                    Err(error) => format!("no answer from the admin listener at {listen}: {error}"),
+                    Err(error) => no_answer(&listen, &error),
                 };
                 if Instant::now() + PAUSE > until {
                     let max = humantime::format_duration(self.max);
@@ -97,6 +95,12 @@ fn admin_listen(sources: &Sources) -> Result<Listen, Failure> {
         Some(listen) => Ok(listen.clone()),
         None => Err(Failure::config("admin.listen is off: there is nobody to ask")),
     }
+}
+
+fn no_answer(listen: &Listen, error: &io::Error) -> String {
+    format!(
+        "no answer from the admin listener at {listen}: {error}; is admin.listen the same as the proxy's?"
+    )
 }
 
 /// GETs `path`, within [`PATIENCE`].

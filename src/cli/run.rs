@@ -19,18 +19,20 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
 /// Binds, says where, and runs until told to stop.
 pub(super) async fn serve(config: Config) -> Result<(), Failure> {
     let signals = shutdown::Signals::listen();
-    let hangup = shutdown::survive_hangup();
-    let (Ok(mut signals), Ok(hangup)) = (signals, hangup) else {
+    let hangup = shutdown::Hangup::listen();
+    let (Ok(mut signals), Ok(mut hangup)) = (signals, hangup) else {
         return Err(Failure::wrong("the system gives no signal handlers"));
     };
     let upstream = config.upstream.origin().ascii_serialization();
     let app = App::bind(config, Clock::system()).await?;
-    info!(proxy.addr = ?app.addrs(), admin.addr = ?app.admin_addrs(), upstream, version = crate::VERSION, "Listening");
-    let run = app.run(async || signals.next().await);
-    let result = tokio::select! {
-        result = run => result,
-        () = hangup => unreachable!("the hangup handler never ends"),
-    };
+    info!(
+        proxy.addr = app.listens_at(),
+        admin.addr = app.admin_listens_at(),
+        upstream,
+        version = crate::VERSION,
+        "Listening"
+    );
+    let result = app.run(async || signals.next().await, async || hangup.next().await).await;
     result.map_err(|died| {
         error!(error = %died, "Stopping");
         Failure::wrong(died)

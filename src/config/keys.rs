@@ -29,8 +29,13 @@ pub enum Kind {
 impl Key {
     /// The environment variable, as in `AEM_PROXY_ADMIN__LISTEN`.
     pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.replace('.', "__").to_uppercase())
+        variable(self.name)
     }
+}
+
+/// The environment variable of the key called `name`.
+pub fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.replace('.', "__").to_uppercase())
 }
 
 /// What the names of our environment variables begin with.

@@ -110,7 +110,8 @@ impl ImsError {
             }
             Self::Unreachable { .. } => Some(Hint::Network),
             Self::Malformed { .. } => Some(Hint::NotIms),
-            _ => None,
+            Self::Throttled { .. } => Some(Hint::TooMany),
+            Self::Unavailable { .. } | Self::Unsigned => None,
         }
     }
 
@@ -254,6 +255,8 @@ pub enum Hint {
     Network,
     /// Somebody else answered in IMS's place.
     NotIms,
+    /// Too many exchanges.
+    TooMany,
 }
 
 impl fmt::Display for Hint {
@@ -287,6 +290,9 @@ impl fmt::Display for Hint {
             }
             Self::Tls => {
                 "behind a TLS-inspecting proxy give its CA with ca_file; otherwise check imsEndpoint"
+            }
+            Self::TooMany => {
+                "something buys too many tokens with these credentials, as a crash loop does: share one proxy, or keep the token in token.cache_file"
             }
             Self::Network => "check DNS, the firewall and, behind a corporate proxy, HTTPS_PROXY and NO_PROXY",
             Self::NotIms => "somebody else may have answered in IMS's place: check imsEndpoint and any proxy in between",

@@ -32,6 +32,10 @@ impl Proxy {
         let result = self.converse(stream, &activity, &stop).await;
         if let Err(error) = &result {
             debug!(%error, "Client connection ended early");
+            if error.is_parse() && activity.in_head() && activity.refused().is_none() {
+                // The preface of HTTP/2 is the one thing that hyper leaves without an answer.
+                activity.refuse(400);
+            }
         }
         if let Some(tunnel) = activity.take_tunnel() {
             return relay(tunnel).await;

@@ -22,7 +22,7 @@ pub(super) enum ProxyError {
     #[error("the proxy is stopping")]
     Draining,
     #[error("refused: {0}")]
-    Denied(#[from] GuardError),
+    Denied(GuardError),
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
     #[error("the request's target cannot be forwarded")]
@@ -49,6 +49,13 @@ pub(super) enum ProxyError {
     ResponseHeadTooLarge,
     #[error("AEM switched protocols unasked")]
     UnaskedUpgrade,
+}
+
+impl From<GuardError> for ProxyError {
+    fn from(error: GuardError) -> Self {
+        // Not a source: the message tells it already.
+        Self::Denied(error)
+    }
 }
 
 /// One of our own answers.
@@ -189,11 +196,12 @@ impl ProxyError {
         }
     }
 
-    /// One line for people, where the failure is handled. Missing tokens are the refresher's to report.
+    /// One line for people, where the failure is handled. Missing tokens are the refresher's to report; refusals are
+    /// counted, since a web page may cause as many as it likes.
     pub(super) fn log(&self) {
         let causes = causes(self);
         match self {
-            Self::NoToken(_) | Self::Draining | Self::RequestBroken(_) => {
+            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }
             _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),

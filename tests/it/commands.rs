@@ -186,7 +186,7 @@ impl Running {
         };
         timeout(PATIENCE, listening).await.expect("the proxy listens");
         let line: serde_json::Value = serde_json::from_str(seen.lines().last().unwrap()).unwrap();
-        let addr = |name: &str| line[name].as_str().unwrap().trim_matches(['[', ']']).to_owned();
+        let addr = |name: &str| line[name].as_str().unwrap().to_owned();
         let (proxy, admin) = (addr("proxy.addr"), addr("admin.addr"));
         let stderr = tokio::spawn(async move {
             let mut rest = String::new();
@@ -221,6 +221,7 @@ async fn the_binary_serves_survives_sighup_drains_on_sigterm_and_shows_no_secret
         text(&run(&["health", "--endpoint", "ready", "--admin-listen", &running.admin], &[]).await);
     assert_eq!(code, 0);
     running.signal("-HUP").await;
+    around.proxy.standins.ims.exchanges_reach(3).await;
 
     let slow = client().get(format!("http://{}/hold", running.proxy)).send();
     let slow = tokio::spawn(slow);
@@ -233,7 +234,10 @@ async fn the_binary_serves_survives_sighup_drains_on_sigterm_and_shows_no_secret
     assert_eq!(slow.await.unwrap().unwrap().status(), 200, "a request in flight finishes");
     let (code, log) = running.ended().await;
     assert_eq!(code, Some(0));
-    assert!(log.contains("\"TRACE\"") && log.contains("SIGHUP changes nothing"), "{log}");
+    assert!(
+        log.contains("\"TRACE\"") && log.contains("The credentials were read anew and are in use"),
+        "{log}"
+    );
     assert_eq!(log.lines().find(|line| secret_in(line).is_some()), None);
     around.proxy.stop().await;
 }

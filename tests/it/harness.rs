@@ -28,6 +28,7 @@ pub struct Proxy {
     pub admin: SocketAddr,
     pub standins: StandIns,
     stop: mpsc::Sender<()>,
+    hangup: mpsc::Sender<()>,
     running: JoinHandle<Result<(), Died>>,
     _ca: Option<tempfile::NamedTempFile>,
 }
@@ -109,7 +110,8 @@ impl Setup {
         if let Some(ca) = &ca {
             variables.push(("AEM_PROXY_CA_FILE".to_owned(), ca.path().display().to_string()));
         }
-        if !self.variables.iter().any(|(name, _)| name == "AEM_PROXY_AUTH") {
+        let given = ["AEM_PROXY_AUTH", "AEM_PROXY_CREDENTIALS_FILE", "AEM_PROXY_CREDENTIALS_JSON"];
+        if !self.variables.iter().any(|(name, _)| given.contains(&name.as_str())) {
             variables
                 .push(("AEM_PROXY_CREDENTIALS_JSON".to_owned(), standins.credentials_document.to_string()));
         }
@@ -120,12 +122,19 @@ impl Setup {
         let app = App::bind(config, Clock::system()).await.expect("the proxy starts");
         let (addr, admin) = (app.addrs()[0], app.admin_addrs()[0]);
         let (stop, mut stopped) = mpsc::channel(2);
-        let running = tokio::spawn(app.run(async move || {
-            if stopped.recv().await.is_none() {
-                std::future::pending::<()>().await;
-            }
-        }));
-        Proxy { addr, admin, standins, stop, running, _ca: ca }
+        let (hangup, mut hung_up) = mpsc::channel(1);
+        let running = tokio::spawn(app.run(
+            async move || forever_if_none(stopped.recv().await).await,
+            async move || forever_if_none(hung_up.recv().await).await,
+        ));
+        Proxy { addr, admin, standins, stop, hangup, running, _ca: ca }
+    }
+}
+
+/// A sender that is gone sends no signal.
+async fn forever_if_none(signal: Option<()>) {
+    if signal.is_none() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -201,6 +210,11 @@ impl Proxy {
     /// Asks to stop: once drains, twice ends at once.
     pub async fn ask_to_stop(&self) {
         self.stop.send(()).await.expect("the proxy still runs");
+    }
+
+    /// Asks to read the credentials anew.
+    pub async fn hang_up(&self) {
+        self.hangup.send(()).await.expect("the proxy still runs");
     }
 
     /// Waits until it has ended by itself or by being asked.

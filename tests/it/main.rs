@@ -15,5 +15,6 @@ mod harness;
 mod log;
 mod outage;
 mod refresh;
+mod reload;
 mod stopping;
 mod websocket;

@@ -1,0 +1,174 @@
+//! From the configuration to a credential at work, and again when it has changed.
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tracing::{error, info, warn};
+
+use super::{NAME, StartError};
+use crate::{
+    admin::{CredentialView, Facts},
+    clock::{Clock, rfc3339, unix_seconds},
+    config::{Auth, Config, CredentialsSource},
+    credentials::{self, Credentials},
+    ims::{self, Endpoint, JwtExchange},
+    metrics::{CredentialMetrics, Metrics},
+    proxy::Credential,
+    secret::Authorization,
+    tls,
+    token::{self, Cache, Cached, Refresher, Replacer},
+};
+
+/// What the proxy and the admin listener get of a credential, and what keeps it alive.
+pub(super) struct Wired {
+    pub(super) credential: Credential,
+    pub(super) auth: &'static str,
+    pub(super) bearer: Option<Bearer>,
+    pub(super) view: Option<CredentialView>,
+}
+
+/// What a bearer credential needs to live.
+pub(super) struct Bearer {
+    pub(super) refresher: Refresher<Cached<JwtExchange>>,
+    pub(super) reloader: Reloader,
+}
+
+/// Reads the credentials anew and puts them to work, once they have shown that they do.
+pub(super) struct Reloader {
+    config: Arc<Config>,
+    clock: Clock,
+    replacer: Replacer<Cached<JwtExchange>>,
+    facts: Arc<ArcSwap<Facts>>,
+    metrics: CredentialMetrics,
+}
+
+pub(super) fn wire(config: &Arc<Config>, clock: &Clock, metrics: &Metrics) -> Result<Wired, StartError> {
+    let Some(exchange) = exchange(config, clock)? else {
+        let (credential, auth) = match &config.auth {
+            Auth::Basic { user, password } => {
+                let value = Authorization::basic(user, password)
+                    .map_err(|error| StartError::internal("basic authentication")(error.into()))?;
+                (Credential::Fixed(value), "basic")
+            }
+            _ => (Credential::None, "none"),
+        };
+        return Ok(Wired { credential, auth, bearer: None, view: None });
+    };
+    let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
+    let metrics = metrics.credential(NAME);
+    watch_certificate(exchange.credentials(), &metrics, clock);
+
+    let cache = cache(config, &exchange);
+    let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
+    let exchange = Cached::new(exchange, cache);
+    let (token, mut refresher) =
+        token::channel(exchange, clock.clone(), config.token.refresh_at, metrics.clone());
+    if let Some(grant) = cached {
+        refresher.start_with(grant);
+    }
+    let reloader = Reloader {
+        config: Arc::clone(config),
+        clock: clock.clone(),
+        replacer: refresher.replacer(),
+        facts: Arc::clone(&facts),
+        metrics: metrics.clone(),
+    };
+    let view = CredentialView { name: NAME.to_owned(), token: token.clone(), metrics, facts };
+    let bearer = Some(Bearer { refresher, reloader });
+    Ok(Wired { credential: Credential::Bearer(token), auth: "bearer", bearer, view: Some(view) })
+}
+
+impl Reloader {
+    /// Reads the credentials anew. New ones are exchanged first, and take over when they have brought a token; until then,
+    /// and if they never do, the old ones serve on.
+    pub(super) async fn reload(&self) {
+        if let Auth::Bearer(CredentialsSource::Inline(_, place)) = &self.config.auth {
+            return warn!(place, "SIGHUP: credentials in a variable cannot change while the process runs");
+        }
+        let (config, clock) = (Arc::clone(&self.config), self.clock.clone());
+        let exchange = match tokio::task::spawn_blocking(move || exchange(&config, &clock)).await {
+            Ok(Ok(Some(exchange))) => exchange,
+            Ok(Err(error)) => return error!(%error, "The new credentials are unusable, the old ones stay"),
+            Ok(Ok(None)) | Err(_) => return,
+        };
+        let facts = Facts::of(&exchange);
+        let end = exchange.credentials().expires_at();
+        let cache = cache(&self.config, &exchange);
+        match self.replacer.replace(Cached::new(exchange, cache)).await {
+            Ok(()) => {
+                self.facts.store(Arc::new(facts));
+                if let Some(end) = end {
+                    self.metrics.certificate_expires_at(unix_seconds(end));
+                }
+                info!("The credentials were read anew and are in use");
+            }
+            Err(Some(error)) => {
+                let hint = error.hint().map(|hint| hint.to_string());
+                error!(%error, hint, "The new credentials brought no token, the old ones stay as long as they have one");
+            }
+            // The refresher has stopped, and the process with it.
+            Err(None) => {}
+        }
+    }
+}
+
+fn watch_certificate(credentials: &Credentials, metrics: &CredentialMetrics, clock: &Clock) {
+    let Some(end) = credentials.expires_at() else { return };
+    metrics.certificate_expires_at(unix_seconds(end));
+    if end <= clock.now() {
+        warn!(
+            certificate.expires_at = rfc3339(end),
+            "The certificate in the credentials has expired: IMS will refuse it"
+        );
+    }
+}
+
+fn cache(config: &Config, exchange: &JwtExchange) -> Option<Cache> {
+    config.token.cache_file.clone().map(|path| Cache::new(path, exchange))
+}
+
+/// The exchange that `config` asks for; none without bearer authentication.
+///
+/// # Errors
+/// When credentials, IMS's address or the CA file are unusable.
+pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, StartError> {
+    let Auth::Bearer(source) = &config.auth else { return Ok(None) };
+    let credentials = read_credentials(source)?;
+    let (place, text) = match &config.ims_endpoint {
+        Some(given) => (format!("`ims_endpoint` ({})", given.source), &given.text),
+        None => ("the credentials' imsEndpoint".to_owned(), &credentials.ims_endpoint),
+    };
+    let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
+    let tls = tls::client_config(config.ca_file.as_deref())?;
+    let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
+    let http =
+        ims::client(tls, limits).map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
+    Ok(Some(JwtExchange::new(http, endpoint, Arc::new(credentials), clock.clone())))
+}
+
+/// Reads and checks the credentials, and warns of a file that everybody may read.
+///
+/// # Errors
+/// When they are unusable, with the place and the field.
+pub fn read_credentials(source: &CredentialsSource) -> Result<Credentials, StartError> {
+    let (place, result) = match source {
+        CredentialsSource::File(path) => (path.display().to_string(), Credentials::read(path)),
+        CredentialsSource::Inline(document, place) => {
+            use secrecy::ExposeSecret;
+            (place.clone(), Credentials::parse_json_or_base64(document.expose_secret()))
+        }
+    };
+    if let (CredentialsSource::File(path), Ok(_)) = (source, &result) {
+        warn_of_readers(path);
+    }
+    result.map_err(|error| StartError::Credentials { place, error })
+}
+
+fn warn_of_readers(path: &Path) {
+    if credentials::world_readable(path) {
+        warn!(
+            credentials_file = %path.display(),
+            "Every user of this machine can read the credentials: chmod 600, or mount the secret with mode 0440"
+        );
+    }
+}
