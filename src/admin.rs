@@ -81,13 +81,15 @@ impl Admin {
 
     fn router(self, local: Local) -> Router {
         let guarded = self.clone();
+        // A page of another site must not read the status by DNS rebinding.
         let guard = middleware::from_fn(move |request: Request, next: Next| {
-            let admitted =
-                guarded.0.guard.admit(&request, local).map_err(|_| (StatusCode::FORBIDDEN, FOREIGN));
+            let admitted = guarded.0.guard.admit(&request, local);
             async move {
                 match admitted {
                     Ok(()) => next.run(request).await,
-                    Err(refused) => refused.into_response(),
+                    Err(error) => {
+                        (StatusCode::FORBIDDEN, format!("{error}; see guard.allowed_hosts\n")).into_response()
+                    }
                 }
             }
         });
@@ -144,14 +146,10 @@ async fn page(State(admin): State<Admin>) -> impl IntoResponse {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     for credential in &admin.0.credentials {
-        let grant = credential.token.status().grant;
-        credential.metrics.token_expires_at(grant.map_or(0, |grant| unix_seconds(grant.expires_at)));
+        credential.metrics.token_expires_at(credential.token.expires_at().map_or(0, unix_seconds));
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.0.metrics.render())
 }
-
-/// A page of another site must not read the status by DNS rebinding.
-const FOREIGN: &str = "Host is not one of this listener's names, see guard.allowed_hosts\n";
 
 /// A prober sends its head at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

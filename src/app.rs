@@ -2,7 +2,7 @@
 
 mod credential;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -202,7 +202,11 @@ impl App {
             () = drain => {}
             () = stop() => warn!("Asked again, stopping at once"),
         }
+        closing.cancel();
         ending.cancel();
+        // Listeners take their socket files with them: they are to be gone before the process is.
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        let _ = timeout(END, ended).await;
         info!("Stopped");
         Ok(())
     }
@@ -258,6 +262,9 @@ const NAME: &str = "default";
 
 /// What sends programs through an egress proxy to https addresses.
 const EGRESS_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// The tasks that are left only have to notice: none of them waits for anybody.
+const END: Duration = Duration::from_secs(1);
 
 /// Where AEM as a Cloud Service lives.
 const AEM_DOMAIN: &str = ".adobeaemcloud.com";

@@ -52,12 +52,20 @@ impl Clock {
         }
     }
 
-    /// Moves the wall clock without moving timers, as a suspended laptop or a clock set by hand does.
-    /// Only a clock of [`Clock::paused_at`] can be moved.
+    /// Moves the wall clock without moving timers, as a suspended laptop does. Only a clock of [`Clock::paused_at`] can
+    /// be moved.
     pub fn skip(&self, by: Duration) {
+        self.shift(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the wall clock back, as NTP does with one that was fast.
+    pub fn set_back(&self, by: Duration) {
+        self.shift(-i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+    }
+
+    fn shift(&self, by_ms: i64) {
         if let Some(manual) = &self.0 {
-            let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
-            manual.skipped_ms.fetch_add(by, Ordering::Relaxed);
+            manual.skipped_ms.fetch_add(by_ms, Ordering::Relaxed);
         }
     }
 

@@ -17,7 +17,6 @@ use serde::Deserialize;
 use url::Url;
 
 use self::keys::KEYS;
-pub(crate) use self::values::plain_http_is_safe;
 pub use self::{
     sources::{Setting, Source, Sources},
     values::{Listen, Optional},
@@ -264,7 +263,12 @@ pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
         }
         let _ = match sources::effective(&settings, key.name) {
             Some(set) if key.secret => writeln!(text, "{name} = \"(redacted)\" # {}", set.source),
-            Some(set) => writeln!(text, "{name} = {} # {}", values::as_toml(&set.value), set.source),
+            Some(set) => writeln!(
+                text,
+                "{name} = {} # {}",
+                values::as_toml(&values::without_userinfo(&set.value)),
+                set.source
+            ),
             None => writeln!(text, "# {name} is not set"),
         };
     }

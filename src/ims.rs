@@ -84,12 +84,18 @@ pub struct Limits {
 }
 
 /// The client for IMS: no redirects (the assertion must not follow one), every wait bounded. `HTTPS_PROXY` and
-/// `NO_PROXY` are honoured.
+/// `NO_PROXY` are honoured, but for an IMS on this machine: what is sent there in the clear must not leave it.
 ///
 /// # Errors
 /// When the TLS configuration does not suit reqwest, which is a defect of this program.
-pub fn client(tls: rustls::ClientConfig, limits: Limits) -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
+pub fn client(
+    tls: rustls::ClientConfig,
+    limits: Limits,
+    endpoint: &Endpoint,
+) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder();
+    let builder = if endpoint.is_loopback() { builder.no_proxy() } else { builder };
+    builder
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(limits.connect)

@@ -2,10 +2,7 @@
 //!
 //! Labels come from closed sets: never a path, a query or a header value.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode};
 use prometheus::{
@@ -173,11 +170,6 @@ impl InFlight {
     pub fn answered(&mut self, status: StatusCode) {
         self.class = usize::from(status.as_u16() / 100 - 1).min(GONE);
     }
-
-    /// Since the request's head.
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
 }
 
 impl Drop for InFlight {
@@ -209,8 +201,14 @@ impl CredentialMetrics {
     }
 
     /// When the certificate ends; seconds of Unix time. Without a certificate there is no such series.
-    pub fn certificate_expires_at(&self, unix_seconds: u64) {
-        self.certificate_expiry.with_label_values(&[self.name.as_str()]).set(unix_seconds as f64);
+    pub fn certificate_expires_at(&self, unix_seconds: Option<u64>) {
+        match unix_seconds {
+            Some(seconds) => {
+                self.certificate_expiry.with_label_values(&[self.name.as_str()]).set(seconds as f64);
+            }
+            // An error says only that there was none.
+            None => drop(self.certificate_expiry.remove_label_values(&[self.name.as_str()])),
+        }
     }
 }
 

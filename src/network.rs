@@ -1,6 +1,8 @@
-//! What a connection attempt died of, told from a library's chain of errors.
+//! What a connection attempt died of, told from a library's chain of errors; and what does not leave this machine.
 
 use std::{error::Error as StdError, io};
+
+use url::{Host, Url};
 
 /// A cause that somebody can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,30 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
     (error.to_string() == "dns error").then_some(Cause::Dns)
 }
 
+/// Whether what is sent to `url` stays on this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// The chain of causes below `error` in one line, each said once.
+pub fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut told: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if told.last() != Some(&text) {
+            told.push(text);
+        }
+        next = cause.source();
+    }
+    (!told.is_empty()).then(|| told.join(": "))
+}
+
 fn tls_cause(error: &rustls::Error) -> Cause {
     match error {
         rustls::Error::InvalidCertificate(_) => Cause::Certificate,
@@ -84,5 +110,20 @@ mod tests {
     fn what_is_not_known_is_other() {
         assert_eq!(Cause::of(&io::Error::from(io::ErrorKind::BrokenPipe)), Cause::Other);
         assert_eq!(Cause::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), Cause::Refused);
+    }
+
+    #[test]
+    fn loopback_is_told_from_what_looks_like_it() {
+        for (url, safe) in [
+            ("http://localhost:4502", true),
+            ("http://127.0.0.1", true),
+            ("http://127.9.9.9:1", true),
+            ("http://[::1]:80", true),
+            ("http://author-p1-e2.adobeaemcloud.com", false),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), safe, "{url}");
+        }
     }
 }

@@ -22,7 +22,11 @@ use std::sync::{
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use self::{activity::Activity, body::ResponseBody, error::ProxyError};
+use self::{
+    activity::Activity,
+    body::{RequestBody, ResponseBody},
+    error::ProxyError,
+};
 pub use self::{
     authorize::Credential,
     connector::Connector,
@@ -86,6 +90,7 @@ impl Proxy {
         local: Local,
     ) -> Response<ResponseBody> {
         let mut in_flight = self.inner.metrics.start(request.method());
+        let request = request.map(|body| RequestBody::new(body, Arc::clone(&activity)));
         match self.pass(request, &activity, local).await {
             Ok(Passed { response, upgrade: None }) => {
                 in_flight.answered(response.status());
@@ -112,8 +117,8 @@ impl Proxy {
     /// would remove what we add (golang/go#50580).
     async fn pass(
         &self,
-        mut request: Request<Incoming>,
-        activity: &Arc<Activity>,
+        mut request: Request<RequestBody>,
+        activity: &Activity,
         local: Local,
     ) -> Result<Passed, ProxyError> {
         let inner = &*self.inner;

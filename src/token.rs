@@ -8,16 +8,16 @@ mod cache;
 mod schedule;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -25,6 +25,7 @@ pub use self::cache::{Cache, Cached};
 use crate::{
     clock::{Clock, rfc3339},
     ims::{Exchange, Grant, ImsError, Retry},
+    network,
 };
 
 /// What the rest of the program sees of a token. Cheap to clone.
@@ -48,7 +49,18 @@ pub struct Refresher<E> {
 /// Another exchange to try in place of the one in use, and whom to tell how that went.
 struct Replacement<E> {
     exchange: E,
-    tell: oneshot::Sender<Result<(), ImsError>>,
+    tell: oneshot::Sender<Replaced>,
+}
+
+/// How a replacement went.
+#[derive(Debug)]
+pub enum Replaced {
+    /// The new exchange brought a token and is in use.
+    Works,
+    /// It brought none and is in use all the same, since the old one has no valid token either.
+    TakesOver(ImsError),
+    /// It brought none, and the old one stays.
+    Rejected(ImsError),
 }
 
 /// Puts another exchange in place of the one in use, when the credentials have changed. Cheap to clone.
@@ -71,14 +83,28 @@ pub struct NoToken {
 struct Shared {
     held: ArcSwapOption<Held>,
     progress: ArcSwap<Progress>,
-    generation: AtomicU64,
 }
 
-/// A grant, and when it is no longer sent.
+/// A grant, and how long it is sent: until a time of the wall clock, and no longer than it has left now by a clock that
+/// nobody can set back.
 struct Held {
     grant: Grant,
     generation: u64,
     usable_until: SystemTime,
+    held_since: Instant,
+    usable_for: Duration,
+}
+
+impl Held {
+    fn is_usable(&self, clock: &Clock) -> bool {
+        clock.now() < self.usable_until && self.held_since.elapsed() < self.usable_for
+    }
+}
+
+impl Shared {
+    fn is_valid(&self, clock: &Clock) -> bool {
+        self.held.load().as_ref().is_some_and(|held| held.is_usable(clock))
+    }
 }
 
 /// How the refresher fares.
@@ -105,15 +131,21 @@ pub struct LastError {
     pub hint: Option<String>,
 }
 
-/// What is known of the token now, for `/status`.
-#[derive(Debug, Clone)]
+/// What is known of the token now, for `/status`; not the token.
+#[derive(Debug, Clone, Default)]
 pub struct TokenStatus {
     /// How many tokens there were.
     pub generation: u64,
-    /// The grant, without its token.
-    pub grant: Option<Grant>,
     /// Whether it may be sent.
     pub valid: bool,
+    /// When it was asked for.
+    pub issued_at: Option<SystemTime>,
+    /// When it ends.
+    pub expires_at: Option<SystemTime>,
+    /// The technical account that AEM will see, if the token says so.
+    pub user_id: Option<String>,
+    /// What it allows, if it says so.
+    pub scopes: Vec<String>,
     /// How the refresher fares.
     pub progress: Progress,
 }
@@ -127,11 +159,7 @@ pub fn channel<E: Exchange>(
     refresh_at: f64,
     observer: impl Observer + 'static,
 ) -> (TokenHandle, Refresher<E>) {
-    let shared = Arc::new(Shared {
-        held: ArcSwapOption::empty(),
-        progress: ArcSwap::default(),
-        generation: AtomicU64::new(0),
-    });
+    let shared = Arc::new(Shared { held: ArcSwapOption::empty(), progress: ArcSwap::default() });
     let handle = TokenHandle { shared: Arc::clone(&shared), clock: clock.clone() };
     let (replace, replacements) = mpsc::channel(1);
     let observer = Box::new(observer);
@@ -140,14 +168,11 @@ pub fn channel<E: Exchange>(
 
 impl<E: Exchange> Replacer<E> {
     /// Tries `exchange`, and uses it from then on if it brings a token; if not, the one in use stays. Where that has no
-    /// valid token either, the new one is used all the same and goes on trying.
-    ///
-    /// # Errors
-    /// Why it brought no token; `None` where the refresher has stopped.
-    pub async fn replace(&self, exchange: E) -> Result<(), Option<ImsError>> {
+    /// valid token either, the new one is used all the same and goes on trying. `None` when the refresher has stopped.
+    pub async fn replace(&self, exchange: E) -> Option<Replaced> {
         let (tell, told) = oneshot::channel();
-        self.0.send(Replacement { exchange, tell }).await.map_err(|_| None)?;
-        told.await.map_err(|_| None)?.map_err(Some)
+        self.0.send(Replacement { exchange, tell }).await.ok()?;
+        told.await.ok()
     }
 }
 
@@ -159,43 +184,53 @@ impl TokenHandle {
     pub fn authorization(&self) -> Result<HeaderValue, NoToken> {
         let held = self.shared.held.load();
         match &*held {
-            Some(held) if self.clock.now() < held.usable_until => Ok(held.grant.authorization.header()),
+            Some(held) if held.is_usable(&self.clock) => Ok(held.grant.authorization.header()),
             _ => Err(self.none()),
         }
     }
 
     /// Whether a request sent now would carry a token.
     pub fn is_valid(&self) -> bool {
-        self.shared.held.load().as_ref().is_some_and(|held| self.clock.now() < held.usable_until)
+        self.shared.is_valid(&self.clock)
     }
 
     /// Whether there ever was a token.
     pub fn has_started(&self) -> bool {
-        self.shared.generation.load(Ordering::Relaxed) > 0
+        self.shared.held.load().is_some()
+    }
+
+    /// When the current token ends, valid or not.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.shared.held.load().as_ref().map(|held| held.grant.expires_at)
     }
 
     /// What is known now.
     pub fn status(&self) -> TokenStatus {
+        let progress = Progress::clone(&self.shared.progress.load());
         let held = self.shared.held.load();
+        let Some(held) = held.as_ref() else { return TokenStatus { progress, ..TokenStatus::default() } };
         TokenStatus {
-            generation: held.as_ref().map_or(0, |held| held.generation),
-            grant: held.as_ref().map(|held| held.grant.clone()),
-            valid: held.as_ref().is_some_and(|held| self.clock.now() < held.usable_until),
-            progress: Progress::clone(&self.shared.progress.load()),
+            generation: held.generation,
+            valid: held.is_usable(&self.clock),
+            issued_at: Some(held.grant.issued_at),
+            expires_at: Some(held.grant.expires_at),
+            user_id: held.grant.user_id.clone(),
+            scopes: held.grant.scopes.clone(),
+            progress,
         }
     }
 
     fn none(&self) -> NoToken {
         let next = self.shared.progress.load().next_attempt;
         let wait = next.and_then(|next| next.duration_since(self.clock.now()).ok()).unwrap_or_default();
-        NoToken { retry_after: wait.clamp(Duration::from_secs(1), Duration::from_secs(300)) }
+        NoToken { retry_after: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX) }
     }
 }
 
 impl<E: Exchange> Refresher<E> {
     /// Starts with a grant that was had before, from the cache file.
     pub fn start_with(&mut self, grant: Grant) {
-        self.publish(grant);
+        self.hold(grant);
     }
 
     /// What puts another exchange in place.
@@ -224,29 +259,26 @@ impl<E: Exchange> Refresher<E> {
     }
 
     async fn try_out(&mut self, Replacement { exchange, tell }: Replacement<E>) {
-        let result = exchange.exchange().await;
-        let told = match result {
+        let replaced = match exchange.exchange().await {
             Ok(grant) => {
                 self.observer.attempted("success");
                 self.exchange = exchange;
                 self.publish(grant);
-                Ok(())
+                Replaced::Works
             }
             Err(error) => {
                 self.observer.attempted(error.class());
-                if !self.is_valid() {
+                if self.shared.is_valid(&self.clock) {
+                    Replaced::Rejected(error)
+                } else {
                     self.exchange = exchange;
                     self.fail(&error);
+                    Replaced::TakesOver(error)
                 }
-                Err(error)
             }
         };
         // Whoever asked may have gone.
-        let _ = tell.send(told);
-    }
-
-    fn is_valid(&self) -> bool {
-        self.shared.held.load().as_ref().is_some_and(|held| self.clock.now() < held.usable_until)
+        let _ = tell.send(replaced);
     }
 
     async fn refresh(&mut self) {
@@ -263,20 +295,28 @@ impl<E: Exchange> Refresher<E> {
     }
 
     fn publish(&mut self, grant: Grant) {
-        let due = schedule::refresh_due(&grant, self.refresh_at, fastrand::f64());
-        let generation = self.shared.generation.load(Ordering::Relaxed) + 1;
-        let recovered = self.shared.progress.load().failures;
+        let after_failures = self.shared.progress.load().failures;
+        let expires_at = rfc3339(grant.expires_at);
+        let (generation, due) = self.hold(grant);
         info!(
             token.generation = generation,
-            token.expires_at = rfc3339(grant.expires_at),
+            token.expires_at = expires_at,
             token.refresh_at = rfc3339(due),
-            after_failures = recovered,
+            after_failures,
             "Token refreshed"
         );
+    }
+
+    /// From now on readers get this one. Tells its number and when it is to be replaced.
+    fn hold(&mut self, grant: Grant) -> (u64, SystemTime) {
+        let due = schedule::refresh_due(&grant, self.refresh_at, fastrand::f64());
+        let generation = self.shared.held.load().as_ref().map_or(0, |held| held.generation) + 1;
         let usable_until = schedule::usable_until(&grant);
-        self.shared.held.store(Some(Arc::new(Held { grant, generation, usable_until })));
-        self.shared.generation.store(generation, Ordering::Relaxed);
+        let usable_for = usable_until.duration_since(self.clock.now()).unwrap_or_default();
+        let held = Held { grant, generation, usable_until, held_since: Instant::now(), usable_for };
+        self.shared.held.store(Some(Arc::new(held)));
         self.shared.progress.store(Arc::new(Progress { next_attempt: Some(due), ..Progress::default() }));
+        (generation, due)
     }
 
     fn fail(&mut self, failure: &ImsError) {
@@ -301,12 +341,12 @@ impl<E: Exchange> Refresher<E> {
         let held = self.shared.held.load();
         let serves_until = held
             .as_ref()
-            .filter(|held| self.clock.now() < held.usable_until)
+            .filter(|held| held.is_usable(&self.clock))
             .map_or_else(|| "no token in hand".to_owned(), |held| rfc3339(held.usable_until));
         let answer = failure.answer();
         let debug_id = answer.and_then(|answer| answer.debug_id.as_deref());
         let skew = answer.and_then(crate::ims::Answer::clock_skew_seconds);
-        let source = std::error::Error::source(failure).map(ToString::to_string);
+        let causes = network::causes(failure);
         let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         macro_rules! tell {
             ($level:ident, $message:literal) => {
@@ -316,7 +356,7 @@ impl<E: Exchange> Refresher<E> {
                     hint = told.hint,
                     debug_id,
                     clock_skew_s = skew,
-                    source,
+                    causes,
                     failures,
                     retry_in_ms,
                     serves_until,
@@ -332,16 +372,22 @@ impl<E: Exchange> Refresher<E> {
     }
 }
 
-/// Sleeps in naps: timers stand still while a laptop sleeps, the wall clock does not.
+/// Sleeps until `due`, in naps: timers stand still while a laptop sleeps, the wall clock does not. And no longer than it was
+/// to `due` at first: the wall clock may be set back, and must not put off an attempt by hours.
 async fn sleep_until(clock: &Clock, due: Option<SystemTime>) {
     let Some(due) = due else { return };
-    while let Ok(left) = due.duration_since(clock.now()) {
-        if left.is_zero() {
-            break;
-        }
-        tokio::time::sleep(left.min(schedule::NAP_MAX)).await;
+    let Ok(wait) = due.duration_since(clock.now()) else { return };
+    let end = Instant::now() + wait;
+    while clock.now() < due && Instant::now() < end {
+        let left = due.duration_since(clock.now()).unwrap_or_default();
+        let nap = left.min(end - Instant::now()).min(schedule::NAP_MAX);
+        tokio::time::sleep(nap).await;
     }
 }
+
+/// What clients are told when nobody knows better, and at most.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests;

@@ -126,7 +126,7 @@ fn the_documentation_has_every_metric_and_no_other() {
     drop(proxy.start(&Method::GET));
     proxy.denied("host");
     let credential = metrics.credential("default");
-    credential.certificate_expires_at(1);
+    credential.certificate_expires_at(Some(1));
     credential.attempted("success");
     let rendered = metrics.render();
     let types = rendered.lines().filter_map(|line| line.strip_prefix("# TYPE "));

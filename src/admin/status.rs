@@ -147,14 +147,13 @@ impl TokenView {
     fn of(handle: &TokenHandle) -> Self {
         let status = handle.status();
         let progress = status.progress;
-        let grant = status.grant.as_ref();
         Self {
             valid: status.valid,
             generation: status.generation,
-            user_id: grant.and_then(|grant| grant.user_id.clone()),
-            scopes: grant.map(|grant| grant.scopes.clone()).unwrap_or_default(),
-            issued_at: grant.map(|grant| rfc3339(grant.issued_at)),
-            expires_at: grant.map(|grant| rfc3339(grant.expires_at)),
+            user_id: status.user_id,
+            scopes: status.scopes,
+            issued_at: status.issued_at.map(rfc3339),
+            expires_at: status.expires_at.map(rfc3339),
             next_refresh: progress.next_attempt.map(rfc3339),
             failures: progress.failures,
             last_error: progress.last_error.map(|error| ErrorView {

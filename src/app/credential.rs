@@ -1,6 +1,6 @@
 //! From the configuration to a credential at work, and again when it has changed.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
@@ -16,7 +16,7 @@ use crate::{
     proxy::Credential,
     secret::Authorization,
     tls,
-    token::{self, Cache, Cached, Refresher, Replacer},
+    token::{self, Cache, Cached, Refresher, Replaced, Replacer},
 };
 
 /// What the proxy and the admin listener get of a credential, and what keeps it alive.
@@ -56,7 +56,7 @@ pub(super) fn wire(config: &Arc<Config>, clock: &Clock, metrics: &Metrics) -> Re
     };
     let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
     let metrics = metrics.credential(NAME);
-    watch_certificate(exchange.credentials(), &metrics, clock);
+    watch_certificate(exchange.credentials().expires_at(), &metrics, clock);
 
     let cache = cache(config, &exchange);
     let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
@@ -89,33 +89,37 @@ impl Reloader {
         let exchange = match tokio::task::spawn_blocking(move || exchange(&config, &clock)).await {
             Ok(Ok(Some(exchange))) => exchange,
             Ok(Err(error)) => return error!(%error, "The new credentials are unusable, the old ones stay"),
-            Ok(Ok(None)) | Err(_) => return,
+            Ok(Ok(None)) => return,
+            Err(error) => return error!(%error, "The new credentials were not read, the old ones stay"),
         };
         let facts = Facts::of(&exchange);
         let end = exchange.credentials().expires_at();
         let cache = cache(&self.config, &exchange);
         match self.replacer.replace(Cached::new(exchange, cache)).await {
-            Ok(()) => {
-                self.facts.store(Arc::new(facts));
-                if let Some(end) = end {
-                    self.metrics.certificate_expires_at(unix_seconds(end));
-                }
+            Some(Replaced::Works) => {
+                self.describe(facts, end);
                 info!("The credentials were read anew and are in use");
             }
-            Err(Some(error)) => {
+            // The refresher has told why, and goes on trying.
+            Some(Replaced::TakesOver(_)) => self.describe(facts, end),
+            Some(Replaced::Rejected(error)) => {
                 let hint = error.hint().map(|hint| hint.to_string());
-                error!(%error, hint, "The new credentials brought no token, the old ones stay as long as they have one");
+                error!(%error, hint, "The new credentials brought no token, the old ones stay");
             }
             // The refresher has stopped, and the process with it.
-            Err(None) => {}
+            None => {}
         }
+    }
+
+    fn describe(&self, facts: Facts, end: Option<SystemTime>) {
+        self.facts.store(Arc::new(facts));
+        watch_certificate(end, &self.metrics, &self.clock);
     }
 }
 
-fn watch_certificate(credentials: &Credentials, metrics: &CredentialMetrics, clock: &Clock) {
-    let Some(end) = credentials.expires_at() else { return };
-    metrics.certificate_expires_at(unix_seconds(end));
-    if end <= clock.now() {
+fn watch_certificate(end: Option<SystemTime>, metrics: &CredentialMetrics, clock: &Clock) {
+    metrics.certificate_expires_at(end.map(unix_seconds));
+    if let Some(end) = end.filter(|end| *end <= clock.now()) {
         warn!(
             certificate.expires_at = rfc3339(end),
             "The certificate in the credentials has expired: IMS will refuse it"
@@ -141,8 +145,8 @@ pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, S
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
     let tls = tls::client_config(config.ca_file.as_deref())?;
     let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
-    let http =
-        ims::client(tls, limits).map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
+    let http = ims::client(tls, limits, &endpoint)
+        .map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
     Ok(Some(JwtExchange::new(http, endpoint, Arc::new(credentials), clock.clone())))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, Failure, Output, init_quiet_telemetry, print, runtime, token::in_words};
+use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, print, token::in_words};
 use crate::{
     app,
     clock::{Clock, rfc3339},
@@ -45,12 +45,12 @@ struct Finding {
 
 impl Check {
     pub(super) fn run(&self, sources: &Sources) -> Result<(), Failure> {
-        init_quiet_telemetry(sources)?;
         let mut report = Report { ok: true, checks: Vec::new() };
         match Config::load(sources) {
             Ok(config) => {
+                init_quiet_telemetry(sources)?;
                 report.add("configuration", Ok("complete".to_owned()));
-                runtime()?.block_on(self.examine(&config, &mut report));
+                block_on(self.examine(&config, &mut report))?;
             }
             Err(error) => error
                 .problems()

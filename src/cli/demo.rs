@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use http::StatusCode;
 
-use super::{Failure, Settings, init_telemetry, parse_duration, print, run, runtime};
+use super::{Failure, Settings, block_on, init_telemetry, parse_duration, print, run};
 use crate::{
     config::{Config, Listen, Log, Sources},
     shutdown::Signals,
@@ -89,12 +89,12 @@ impl Demo {
         let log: Log = Config::section(&sources, "log")?;
         init_telemetry(&log)?;
         tls::install();
-        runtime()?.block_on(async {
+        block_on(async {
             match &self.standins_only {
                 Some(dir) => self.standins(dir).await,
                 None => self.all(sources).await,
             }
-        })
+        })?
     }
 
     /// The stand-ins and the proxy between them.

@@ -10,10 +10,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{Failure, parse_duration, print, runtime};
+use super::{Failure, block_on, parse_duration, print};
 use crate::config::{Admin, Config, Listen, Sources};
 
 #[derive(Args)]
@@ -53,7 +53,7 @@ impl Endpoint {
 impl Health {
     pub(super) fn run(&self, sources: &Sources) -> Result<(), Failure> {
         let listen = admin_listen(sources)?;
-        let asked = runtime()?.block_on(ask(&listen, self.endpoint.path()));
+        let asked = block_on(ask(&listen, self.endpoint.path()))?;
         match asked {
             Ok((StatusCode::OK, text)) => {
                 print(&text);
@@ -68,10 +68,11 @@ impl Health {
 impl Wait {
     pub(super) fn run(&self, sources: &Sources) -> Result<(), Failure> {
         let listen = admin_listen(sources)?;
-        runtime()?.block_on(async {
+        block_on(async {
             let until = Instant::now() + self.max;
             loop {
-                let last = match ask(&listen, Endpoint::Ready.path()).await {
+                let asked = timeout_at(until, ask(&listen, Endpoint::Ready.path())).await;
+                let last = match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     Ok((StatusCode::OK, text)) => {
                         print(&text);
                         return Ok(());
@@ -85,7 +86,7 @@ impl Wait {
                 }
                 sleep(PAUSE).await;
             }
-        })
+        })?
     }
 }
 

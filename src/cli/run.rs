@@ -2,7 +2,7 @@
 
 use tracing::{error, info};
 
-use super::{Failure, init_telemetry, runtime};
+use super::{Failure, block_on, init_telemetry};
 use crate::{
     app::App,
     clock::Clock,
@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let config = Config::load(sources)?;
     init_telemetry(&config.log)?;
-    runtime()?.block_on(serve(config))
+    block_on(serve(config))?
 }
 
 /// Binds, says where, and runs until told to stop.

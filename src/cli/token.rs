@@ -1,9 +1,9 @@
-//! `token`: buys a token, and prints what is known of it.
+//! `token`: gets a token, and prints what is known of it.
 
 use clap::Args;
 use secrecy::ExposeSecret;
 
-use super::{Failure, init_quiet_telemetry, print, runtime};
+use super::{Failure, block_on, init_quiet_telemetry, print};
 use crate::{
     app,
     clock::{Clock, rfc3339},
@@ -45,7 +45,7 @@ fn grant(config: &Config) -> Result<Grant, Failure> {
     if let Some(grant) = cache.and_then(|cache| cache.load(clock.now())) {
         return Ok(grant);
     }
-    runtime()?.block_on(exchange.exchange()).map_err(|error| Failure::wrong(in_words(&error)))
+    block_on(exchange.exchange())?.map_err(|error| Failure::wrong(in_words(&error)))
 }
 
 /// An error of IMS with what it means, for people.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::network::is_loopback;
+
 use super::{
     Auth, AuthKind, Config, ConfigError, CredentialsSource, ImsEndpoint, Problem, Raw, RawBasic,
     sources::{self, Setting},
-    values::plain_http_is_safe,
 };
 
 /// Checks what was read, and tells the source of what is wrong.
@@ -59,7 +60,7 @@ impl Checker<'_> {
             _ if url.host_str().is_none_or(str::is_empty) => {
                 Some(("has no host", format!("as in {EXAMPLE}")))
             }
-            "http" if !plain_http_is_safe(&url) => Some((
+            "http" if !is_loopback(&url) => Some((
                 "is plain http, and the token would cross the network in the clear",
                 "write https://; http:// is for loopback only".to_owned(),
             )),

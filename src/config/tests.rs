@@ -152,6 +152,7 @@ fn wrong_values_are_named_with_their_place_and_the_mend() {
         ),
         ("[limits]\nhead = 'big'", None, "`limits.head` (FILE:2) is not a size"),
         ("[limits]\nhead = '0'", None, "`limits.head` (FILE:2) is too small"),
+        ("[limits]\nhead = '1 GiB'", None, "`limits.head` (FILE:2) is more than any head needs"),
         ("[timeouts]\nresponse_head = '0s'", None, "`timeouts.response_head` (FILE:2) is zero"),
         (
             "[log]\nformat = 'xml'",
@@ -230,6 +231,9 @@ fn no_error_and_no_listing_shows_a_secret() {
     for toml in [&toml, &json, &broken] {
         assert!(!refuse(Some(toml), &[], &[]).contains(secret), "{toml}");
     }
+    let (mistaken, _mistaken) = sources(Some(&toml), &[], &[]);
+    let text = describe(&mistaken).unwrap();
+    assert!(!text.contains(secret) && text.contains("upstream = \"https://(redacted)@a.example\""), "{text}");
     let (sources, _file) = sources(Some(&toml.replace("u:p8e-do-not-show-me@", "")), &[], &[]);
     let text = describe(&sources).unwrap();
     assert!(!text.contains(secret), "{text}");

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::{
-    Grant,
+    Grant, assertion,
     error::{Answer, Code, Hint, ImsError},
 };
 use crate::{credentials::Credentials, secret::Authorization};
@@ -137,16 +137,22 @@ impl Answered<'_> {
             Code::InvalidClient if self.answer.status == 401 => Hint::SecretWrong,
             Code::InvalidClient => Hint::ClientUnknown,
             Code::InvalidScope => Hint::MetascopeUnknown,
-            _ if self.credentials.expires_at().is_some_and(|end| end <= self.now) => Hint::CertificateExpired,
+            _ if self.certificate_has_expired() => Hint::CertificateExpired,
             Code::InvalidSignature => Hint::CertificateUnknown,
             // The real answer to a signature that matches nothing (Adobe's pdfservices SDK knows this text).
             _ if body.description().contains("Could not match JWT signature") => Hint::CertificateUnknown,
             _ => match (self.answer.clock_skew_seconds(), code) {
-                (Some(seconds), _) => Hint::ClockSkew(seconds),
-                (None, Code::BadRequest) => Hint::FieldMalformed,
-                (None, _) => Hint::AssertionRefused,
+                (Some(seconds), _) if assertion::is_spoilt_by(seconds) => Hint::ClockSkew(seconds),
+                (_, Code::BadRequest) => Hint::FieldMalformed,
+                _ => Hint::AssertionRefused,
             },
         }
+    }
+
+    /// By IMS's clock where it told it: this machine's may be the very trouble.
+    fn certificate_has_expired(&self) -> bool {
+        let now = self.answer.date.unwrap_or(self.now);
+        self.credentials.expires_at().is_some_and(|end| end <= now)
     }
 
     fn malformed(self, what: &'static str) -> ImsError {
@@ -191,7 +197,7 @@ impl Claims {
     }
 
     fn lifetime(&self) -> Option<(SystemTime, Duration)> {
-        Some((UNIX_EPOCH + millis(self.created_at?)?, millis(self.expires_in?)?))
+        Some((UNIX_EPOCH.checked_add(millis(self.created_at?)?)?, millis(self.expires_in?)?))
     }
 }
 

@@ -40,6 +40,13 @@ fn claims(credentials: &Credentials, endpoint: &Endpoint, now: u64) -> Map<Strin
     claims
 }
 
+/// Whether a clock that is ahead of IMS's by so many seconds (behind, if negative) makes an assertion from the future, or
+/// one that has expired.
+pub(super) fn is_spoilt_by(skew_seconds: i64) -> bool {
+    let skew = skew_seconds.unsigned_abs();
+    if skew_seconds > 0 { skew > ISSUED_BEFORE_SECONDS } else { skew > EXPIRES_AFTER_SECONDS }
+}
+
 /// A few minutes, as Adobe advises: enough for a clock that is a little slow, short enough for a leak.
 const EXPIRES_AFTER_SECONDS: u64 = 300;
 

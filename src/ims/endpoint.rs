@@ -4,13 +4,14 @@ use std::str::FromStr;
 
 use url::Url;
 
-use crate::config::plain_http_is_safe;
+use crate::network::is_loopback;
 
 /// An IMS address: a host name as in the credentials' `imsEndpoint`, with a port or as a URL where that is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     exchange_jwt: Url,
     authority: String,
+    is_loopback: bool,
 }
 
 /// What is wrong with an IMS address.
@@ -33,6 +34,11 @@ impl Endpoint {
         &self.exchange_jwt
     }
 
+    /// Whether it is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.is_loopback
+    }
+
     /// Host and port as they stand in an assertion's claims, which are `https` whatever the transport.
     pub fn authority(&self) -> &str {
         &self.authority
@@ -50,7 +56,7 @@ impl FromStr for Endpoint {
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(EndpointError::Invalid)?;
         match url.scheme() {
             "https" => {}
-            "http" if plain_http_is_safe(&url) => {}
+            "http" if is_loopback(&url) => {}
             "http" => return Err(EndpointError::PlainHttp),
             _ => return Err(EndpointError::Invalid),
         }
@@ -60,7 +66,7 @@ impl FromStr for Endpoint {
         }
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let exchange_jwt = url.join("/ims/exchange/jwt").map_err(|_| EndpointError::Invalid)?;
-        Ok(Self { exchange_jwt, authority })
+        Ok(Self { exchange_jwt, authority, is_loopback: is_loopback(&url) })
     }
 }
 

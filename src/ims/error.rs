@@ -274,7 +274,7 @@ impl fmt::Display for Hint {
             Self::ClockSkew(seconds) => {
                 return write!(f, "this machine's clock is {} s behind IMS's: set it right (NTP)", -seconds);
             }
-            Self::AssertionRefused => "IMS took no offence at the clock or the certificate: download the document again",
+            Self::AssertionRefused => "IMS gave no reason that can be seen from here: download the document again",
             Self::ClientUnknown => {
                 "IMS does not know the client id, or it belongs to another IMS: check technicalAccount.clientId and imsEndpoint"
             }
@@ -313,7 +313,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
 /// A server that says "tomorrow" by mistake must not end the service.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// An `IMF-fixdate` (RFC 9110, section 5.6.7); the two obsolete forms are not read.
+/// A date of HTTP in any of its forms (RFC 9110, section 5.6.7).
 pub(super) fn http_date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text).ok()
 }

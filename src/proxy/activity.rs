@@ -44,6 +44,8 @@ enum Phase {
     Waiting,
     /// The response's body.
     Streaming,
+    /// A client that takes the last bytes of a response.
+    Flushing,
     /// The rest of a request's body that was answered before its end.
     Unread,
     /// Nothing: the connection is no longer HTTP. This phase is never left.
@@ -59,8 +61,10 @@ pub(super) enum Overdue {
     Head,
     /// No response head: the request is to answer that itself.
     Response,
-    /// A response's body does not move.
+    /// A response's body, or a tunnel, does not move.
     Body,
+    /// A client neither goes on sending what nobody reads nor leaves.
+    Unread,
 }
 
 impl Activity {
@@ -86,7 +90,8 @@ impl Activity {
             1 => Phase::Head,
             2 => Phase::Waiting,
             3 => Phase::Streaming,
-            4 => Phase::Unread,
+            4 => Phase::Flushing,
+            5 => Phase::Unread,
             _ => Phase::Tunnel,
         }
     }
@@ -111,7 +116,7 @@ impl Activity {
                 self.head_bytes.store(bytes as u64, Relaxed);
                 self.enter(Phase::Head);
             }
-            Phase::Head => {
+            Phase::Head | Phase::Flushing => {
                 self.head_bytes.fetch_add(bytes as u64, Relaxed);
             }
             Phase::Waiting | Phase::Streaming | Phase::Unread | Phase::Tunnel => self.moved(),
@@ -128,6 +133,11 @@ impl Activity {
     /// Whether a head has begun and not ended.
     pub(super) fn in_head(&self) -> bool {
         self.phase() == Phase::Head
+    }
+
+    /// Whether everything was answered: nothing that is written now is an answer to a request.
+    pub(super) fn owes_nothing(&self) -> bool {
+        matches!(self.phase(), Phase::Idle | Phase::Head)
     }
 
     /// Bytes that were read since the last head began, up to the read in which it ended.
@@ -148,6 +158,9 @@ impl Activity {
     pub(super) fn uploaded(&self) {
         self.uploaded.store(true, Relaxed);
         self.moved();
+        if self.phase() == Phase::Unread && !self.is_abandoned() {
+            self.flush_out();
+        }
     }
 
     /// Whether the request's body has come to its end.
@@ -159,6 +172,11 @@ impl Activity {
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Relaxed);
         self.uploaded();
+    }
+
+    /// Whether the connection is no longer HTTP.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.phase() == Phase::Tunnel
     }
 
     fn is_abandoned(&self) -> bool {
@@ -177,10 +195,26 @@ impl Activity {
     }
 
     /// The response is complete, or given up. What comes next is a head, unless the request's body was left unread.
-    pub(super) fn idle(&self) {
+    pub(super) fn answered(&self) {
         self.moved();
-        let read = self.is_uploaded() && !self.is_abandoned();
-        self.enter(if read { Phase::Idle } else { Phase::Unread });
+        if self.is_uploaded() && !self.is_abandoned() {
+            self.flush_out();
+        } else {
+            self.enter(Phase::Unread);
+        }
+    }
+
+    fn flush_out(&self) {
+        self.head_bytes.store(0, Relaxed);
+        self.enter(Phase::Flushing);
+    }
+
+    /// Everything that was to be written has been. The client may have begun the next head before that.
+    pub(super) fn flushed(&self) {
+        if self.phase() == Phase::Flushing {
+            self.moved();
+            self.enter(if self.head_bytes() > 0 { Phase::Head } else { Phase::Idle });
+        }
     }
 
     /// AEM broke off in a body: the client must notice.
@@ -217,12 +251,11 @@ impl Activity {
     pub(super) fn look(&self, timeouts: &Timeouts) -> Result<Instant, Overdue> {
         let (limit, overdue) = match self.phase() {
             Phase::Idle => (timeouts.keep_alive, Overdue::Idle),
-            Phase::Unread => (timeouts.idle, Overdue::Idle),
+            Phase::Unread => (timeouts.idle, Overdue::Unread),
             Phase::Head => (timeouts.request_head, Overdue::Head),
             Phase::Waiting if self.is_uploaded() => (timeouts.response_head, Overdue::Response),
             Phase::Waiting => (timeouts.idle, Overdue::Response),
-            Phase::Streaming => (timeouts.idle, Overdue::Body),
-            Phase::Tunnel => return Ok(Instant::now() + look_every(timeouts)),
+            Phase::Streaming | Phase::Flushing | Phase::Tunnel => (timeouts.idle, Overdue::Body),
         };
         let now = Instant::now();
         let due = self.started + Duration::from_millis(self.moved_ms.load(Relaxed)) + limit;

@@ -87,7 +87,8 @@ impl Drop for RequestBody {
 
 /// Opens when AEM has said `100 Continue`, or has been silent for so long that it never will.
 pub(super) struct Gate {
-    told: oneshot::Receiver<()>,
+    /// Gone when it can say no more.
+    told: Option<oneshot::Receiver<()>>,
     patience: Pin<Box<Sleep>>,
 }
 
@@ -104,15 +105,19 @@ impl Gate {
                 let _ = tell.send(());
             }
         });
-        Self { told, patience: Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)) }
+        Self { told: Some(told), patience: Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)) }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A sender that is gone without a word says nothing: patience decides.
-        match Pin::new(&mut self.told).poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            _ => self.patience.as_mut().poll(cx),
+        if let Some(told) = &mut self.told {
+            match Pin::new(told).poll(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(()),
+                // AEM's final answer came without a 100: nobody will say more, and a receiver is not polled twice.
+                Poll::Ready(Err(_)) => self.told = None,
+                Poll::Pending => {}
+            }
         }
+        self.patience.as_mut().poll(cx)
     }
 }
 
@@ -190,6 +195,6 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.activity.idle();
+        self.activity.answered();
     }
 }

@@ -23,7 +23,7 @@ use super::{
     activity::{Activity, Overdue, look_every},
     error::not_a_request,
 };
-use crate::listener::Stream;
+use crate::{config::Timeouts, listener::Stream};
 
 impl Proxy {
     /// Serves one connection until it ends, or until `stop` and the request in flight then is answered.
@@ -38,7 +38,7 @@ impl Proxy {
             }
         }
         if let Some(tunnel) = activity.take_tunnel() {
-            return relay(tunnel).await;
+            return relay(tunnel, &activity, &self.inner.limits.timeouts).await;
         }
         if let Some(stream) = activity.take_stream() {
             part(stream, &activity, result.is_ok()).await;
@@ -55,12 +55,8 @@ impl Proxy {
     ) -> hyper::Result<()> {
         let local = stream.local_ip();
         let limits = &self.inner.limits;
-        let socket = Watched {
-            stream: Some(stream),
-            activity: Arc::clone(activity),
-            head_max: limits.head as u64,
-            blocked: false,
-        };
+        let socket =
+            Watched { stream: Some(stream), activity: Arc::clone(activity), head_max: limits.head as u64 };
         let service = service_fn(|request| {
             activity.request();
             let answer = self.clone().answer(request, Arc::clone(activity), local);
@@ -108,6 +104,7 @@ impl Proxy {
                         timer.as_mut().reset(again);
                         match overdue {
                             Overdue::Idle => connection.as_mut().graceful_shutdown(),
+                            Overdue::Unread => return Poll::Ready(Ok(())),
                             Overdue::Response => activity.give_up(),
                             Overdue::Head => {
                                 activity.refuse(408);
@@ -132,17 +129,25 @@ const OVERDUE_PAUSE: Duration = Duration::from_secs(1);
 /// hyper's least.
 const BUFFER_MIN: usize = 8192;
 
-/// A tunnel is bytes both ways until one side ends.
-async fn relay(tunnel: Tunnel) {
+/// A tunnel is bytes both ways until both sides have ended, or none has sent any for `timeouts.idle`.
+async fn relay(tunnel: Tunnel, activity: &Activity, timeouts: &Timeouts) {
     let Tunnel { client, upstream, in_flight: _in_flight } = tunnel;
     let Ok((client, upstream)) = tokio::try_join!(client, upstream) else {
         debug!("An upgrade was not completed");
         return;
     };
     let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-    match copy_bidirectional(&mut client, &mut upstream).await {
-        Ok((sent_bytes, received_bytes)) => debug!(sent_bytes, received_bytes, "Tunnel ended"),
-        Err(error) => debug!(%error, "Tunnel broke off"),
+    let still = async {
+        while let Ok(due) = activity.look(timeouts) {
+            tokio::time::sleep_until(due).await;
+        }
+    };
+    tokio::select! {
+        copied = copy_bidirectional(&mut client, &mut upstream) => match copied {
+            Ok((sent_bytes, received_bytes)) => debug!(sent_bytes, received_bytes, "Tunnel ended"),
+            Err(error) => debug!(%error, "Tunnel broke off"),
+        },
+        () = still => debug!("Tunnel closed, nothing moves in it"),
     }
 }
 
@@ -183,8 +188,6 @@ struct Watched {
     stream: Option<Stream>,
     activity: Arc<Activity>,
     head_max: u64,
-    /// Whether earlier bytes may still be waiting to be written.
-    blocked: bool,
 }
 
 impl Watched {
@@ -192,22 +195,23 @@ impl Watched {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// hyper answers what is no request by itself, with a bare status. What it writes while a head is unfinished and
-    /// nothing older is waiting can be nothing else: it is swallowed, and [`part`] gives our answer.
+    /// Only bytes that were taken have moved: hyper tries again whenever it is woken.
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        if matches!(result, Poll::Ready(Ok(1..))) {
+            self.activity.wrote();
+        }
+    }
+
+    /// hyper answers what is no request by itself, with a bare status. What it writes while no answer is owed can be
+    /// nothing else: it is swallowed, and [`part`] gives our answer.
     fn swallow(&self, bytes: &[u8]) -> bool {
-        if !self.activity.in_head() || self.blocked {
+        if !self.activity.owes_nothing() {
             return false;
         }
         let status = bytes.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
         let Some(status) = status.and_then(|digits| digits.parse().ok()) else { return false };
         self.activity.refuse(status);
         true
-    }
-
-    fn wrote(&mut self, result: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
-        self.blocked = !matches!(result, Poll::Ready(Ok(written)) if written == all);
-        self.activity.wrote();
-        result
     }
 }
 
@@ -235,7 +239,8 @@ impl AsyncWrite for Watched {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = this.stream()?.poll_write(cx, buf);
-        this.wrote(result, buf.len())
+        this.wrote(&result);
+        result
     }
 
     fn poll_write_vectored(
@@ -244,12 +249,12 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let all = bufs.iter().map(|buf| buf.len()).sum();
         if bufs.first().is_some_and(|first| this.swallow(first)) {
-            return Poll::Ready(Ok(all));
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         let result = this.stream()?.poll_write_vectored(cx, bufs);
-        this.wrote(result, all)
+        this.wrote(&result);
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -258,11 +263,15 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when all is written; the socket itself holds nothing back.
-        self.get_mut().blocked = false;
+        self.activity.flushed();
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.activity.is_tunnel() {
+            return this.stream()?.poll_shutdown(cx);
+        }
         // Parting is not hyper's business: see `part`.
         Poll::Ready(Ok(()))
     }

@@ -37,6 +37,8 @@ impl Connector {
         // Scheme and TLS are the outer connector's business.
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared among the addresses of a name: a dead one leaves time for the others.
+        tcp.set_connect_timeout(Some(limit));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         Self { https: https.wrap_connector(tcp), limit }

@@ -10,7 +10,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use tracing::{debug, warn};
 
 use super::guard::GuardError;
-use crate::{network::Cause, token::NoToken};
+use crate::{
+    network::{Cause, causes},
+    token::NoToken,
+};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -159,7 +162,7 @@ impl ProxyError {
                 StatusCode::BAD_GATEWAY,
                 "http_response_header_section_size",
                 "response-head-too-large",
-                "AEM's response head is larger than the proxy takes (limits.head).",
+                "AEM's response head is larger than the proxy takes (limits.head), or has more than 100 fields.",
             ),
             Self::UnaskedUpgrade => problem(
                 StatusCode::BAD_GATEWAY,
@@ -346,24 +349,11 @@ pub(super) fn not_a_request(status: u16) -> Vec<u8> {
     bytes
 }
 
-const REQUEST_HEAD_TOO_LARGE: &str = "The request's head is larger than the proxy takes (limits.head).";
+const REQUEST_HEAD_TOO_LARGE: &str =
+    "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.";
 const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Whole seconds, rounded up: earlier would be too early.
 fn seconds(after: Duration) -> HeaderValue {
     HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0))
-}
-
-/// The chain of causes in one line, each said once.
-fn causes(error: &ProxyError) -> Option<String> {
-    let mut next = std::error::Error::source(error);
-    let mut told: Vec<String> = Vec::new();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if told.last() != Some(&text) {
-            told.push(text);
-        }
-        next = cause.source();
-    }
-    (!told.is_empty()).then(|| told.join(": "))
 }

@@ -1,6 +1,6 @@
 //! The innermost step: to AEM and back.
 
-use std::{error::Error as StdError, future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{error::Error as StdError, future::poll_fn, pin::pin, task::Poll};
 
 use http::{
     HeaderValue, Method, Request, Response, Uri, Version, header,
@@ -42,11 +42,10 @@ impl Upstream {
     /// An upstream at the origin of `url`.
     ///
     /// # Errors
-    /// When `url` has no authority that a request can carry.
+    /// When `url` is no origin that a request can carry.
     pub fn new(url: &Url, connector: Connector, limits: &Limits) -> Result<Self, http::Error> {
-        let origin: Uri = url.as_str().parse()?;
-        let parts = origin.into_parts();
-        let authority = parts.authority.unwrap_or_else(|| Authority::from_static("localhost"));
+        let scheme: Scheme = url.scheme().parse()?;
+        let authority: Authority = url.authority().parse()?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.timeouts.upstream_idle)
@@ -56,7 +55,7 @@ impl Upstream {
             .set_host(false)
             .build(connector);
         let host = HeaderValue::from_str(authority.as_str())?;
-        Ok(Self { client, scheme: parts.scheme.unwrap_or(Scheme::HTTPS), authority, host })
+        Ok(Self { client, scheme, authority, host })
     }
 
     /// Sends a request whose head is ready but for its target and `Host`, and waits for the response's head.
@@ -65,8 +64,8 @@ impl Upstream {
     /// When AEM cannot be reached, is too slow, or breaks off.
     pub(super) async fn send(
         &self,
-        request: Request<Incoming>,
-        activity: &Arc<Activity>,
+        request: Request<RequestBody>,
+        activity: &Activity,
     ) -> Result<Response<Incoming>, ProxyError> {
         let (mut head, body) = request.into_parts();
         if head.method == Method::CONNECT {
@@ -76,7 +75,6 @@ impl Upstream {
         head.version = Version::HTTP_11;
         head.headers.insert(header::HOST, self.host.clone());
         let continues = head.headers.contains_key(header::EXPECT);
-        let body = RequestBody::new(body, Arc::clone(activity));
         if needs_chunks(&body) && !head.headers.contains_key(header::CONTENT_LENGTH) {
             // hyper would take a GET without a length for one without a body.
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

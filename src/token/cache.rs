@@ -59,7 +59,8 @@ impl Cache {
             return None;
         }
         let grant = stored.grant()?;
-        let lives = grant.issued_at <= now && now < grant.expires_at;
+        // A span of years is no token's: the file is not ours, or was tampered with.
+        let lives = grant.issued_at <= now && now < grant.expires_at && grant.lifetime() <= LIFETIME_MAX;
         lives.then(|| {
             info!(token.cache_file = %self.path.display(), "Token taken from the cache");
             grant
@@ -92,8 +93,8 @@ impl Stored {
         Some(Grant {
             authorization: Authorization::bearer(&token).ok()?,
             token,
-            issued_at: UNIX_EPOCH + Duration::from_millis(self.issued_at_ms),
-            expires_at: UNIX_EPOCH + Duration::from_millis(self.expires_at_ms),
+            issued_at: UNIX_EPOCH.checked_add(Duration::from_millis(self.issued_at_ms))?,
+            expires_at: UNIX_EPOCH.checked_add(Duration::from_millis(self.expires_at_ms))?,
             client_id: self.client_id,
             user_id: self.user_id,
             scopes: self.scopes,
@@ -130,6 +131,9 @@ impl<E: Exchange> Exchange for Cached<E> {
         Ok(grant)
     }
 }
+
+/// No IMS access token lives beyond about a day.
+const LIFETIME_MAX: Duration = Duration::from_secs(48 * 3600);
 
 #[cfg(test)]
 mod tests {

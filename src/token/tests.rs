@@ -1,6 +1,9 @@
 use std::{
     collections::VecDeque,
-    sync::{Mutex, atomic::AtomicUsize},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::UNIX_EPOCH,
 };
 
@@ -196,6 +199,19 @@ async fn a_laptop_that_slept_past_the_end_sends_no_dead_token_and_recovers_withi
     token.check(None);
     sleep(MINUTE + MOMENT).await;
     token.check(Some("two"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_keeps_no_dead_token_alive_and_puts_nothing_off() {
+    let token = start(&[Gives("one", HOUR), Fail(Retry::Soon)]).await;
+    token.clock.set_back(HOUR * 2);
+    sleep(HOUR).await;
+    token.check(None);
+
+    let token = start(&[Fail(Retry::Slowly), Gives("one", HOUR)]).await;
+    token.clock.set_back(HOUR * 2);
+    sleep(MINUTE * 5).await;
+    token.check(Some("one"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,9 +144,12 @@ async fn an_upload_that_aem_refuses_unseen_is_never_asked_for() {
     app.send("PUT / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n").await;
     let mut aem = upstream.accept().await;
     aem.until("\r\n\r\n").await;
-    aem.send("HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").await;
-    let answer = app.until("\r\n\r\nno").await;
+    aem.send("HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\n").await;
+    let answer = app.until("\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 413 Too Large"), "{answer}");
+    // Its body may come later: the connection to AEM has to live on for it.
+    aem.send("no").await;
+    app.until("no").await;
     proxy.stop().await;
 }
 
@@ -180,6 +183,43 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     tokio::time::timeout(crate::harness::PATIENCE, reading).await.expect("the answer comes");
     assert!(answer.starts_with(b"HTTP/1.1 413 Too Large"));
     sending.abort();
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_was_answered_early_and_stalls_is_given_up() {
+    let (proxy, upstream) = with_upstream(Setup::default().set("TIMEOUTS__IDLE", "200ms")).await;
+    let mut app = proxy.connect().await;
+    app.send("PUT / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nhalf").await;
+    let mut aem = upstream.accept().await;
+    aem.until("half").await;
+    aem.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    app.until("\r\n\r\nok").await;
+    assert!(app.is_ended().await && aem.is_ended().await);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_more_of_an_answer_is_given_up() {
+    let (proxy, upstream) = with_upstream(Setup::default().set("TIMEOUTS__IDLE", "200ms")).await;
+    let app = proxy.connect().await;
+    let socket = socket2::SockRef::from(&app.0);
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut app = crate::harness::Raw(app.0);
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    // Larger than the sockets hold, as small as that the proxy has all of it in its hands soon.
+    let body = "x".repeat(6 << 20);
+    aem.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+    let sending = async {
+        use tokio::io::AsyncWriteExt;
+        let _ = aem.0.write_all(body.as_bytes()).await;
+    };
+    tokio::time::timeout(crate::harness::PATIENCE, sending).await.expect("AEM gets rid of it, or is cut off");
+    proxy.until_metric("aem_proxy_requests_in_flight{proxy=\"default\"}", 0.0).await;
+    let (_, reset) = app.rest_or_reset().await;
+    assert!(reset, "half must not look whole");
     proxy.stop().await;
 }
 

@@ -257,6 +257,18 @@ async fn credentials_may_come_as_json_or_base64_in_the_environment() {
 }
 
 #[tokio::test]
+async fn what_is_sent_in_the_clear_to_this_machine_goes_through_no_egress_proxy() {
+    let proxy = Proxy::start().await;
+    let credentials = file(&proxy.standins.credentials_document.to_string());
+    let args =
+        ["check", "--upstream", &proxy.standins.aem_origin, "--credentials-file", path(credentials.path())];
+    let nobody = "http://127.0.0.1:1";
+    let (code, out, err) = text(&run(&args, &[("HTTP_PROXY", nobody), ("ALL_PROXY", nobody)]).await);
+    assert_eq!(code, 0, "{out}{err}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn credentials_that_everybody_can_read_are_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let around = Surroundings::new().await;

@@ -99,6 +99,17 @@ async fn a_head_that_is_too_large_or_too_slow_is_refused() {
 }
 
 #[tokio::test]
+async fn a_head_after_an_answer_of_our_own_is_watched_as_any_other() {
+    let proxy = Setup::default().set("TIMEOUTS__REQUEST_HEAD", "200ms").start().await;
+    let mut app = proxy.connect().await;
+    app.send("GET /echo HTTP/1.1\r\nhost: evil.example\r\n\r\n").await;
+    check_problem(&app.response().await, 403, "http_request_denied");
+    app.send("GET /echo HT").await;
+    check_problem(&app.rest().await, 408, "http_request_error");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_head_in_many_pieces_is_a_head() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let mut app = proxy.connect().await;

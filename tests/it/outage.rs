@@ -97,7 +97,7 @@ async fn a_refusal_is_told_with_its_meaning_and_retried_slowly() {
     for (status, code, description, hint) in [
         (400, "invalid_client", "echo-1 eyJhbGciOiJub25lIn0", "does not know the client id"),
         (401, "invalid_client", "echo-2 p8e-echoed", "do not belong together"),
-        (400, "invalid_token", "echo-3", "took no offence"),
+        (400, "invalid_token", "echo-3", "gave no reason that can be seen"),
         (400, "invalid_token", bindings, "no certificate at Adobe matches"),
         (400, "invalid_signature", "echo-4", "no certificate at Adobe matches"),
         (400, "invalid_scope", "echo-5", "not bound to this technical account"),

@@ -37,6 +37,34 @@ async fn a_websocket_becomes_a_tunnel_with_our_token() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_aem_closes_is_closed_for_the_client() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = proxy.connect().await;
+    app.send(ASK).await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nbye")
+        .await;
+    app.until("bye").await;
+    drop(aem);
+    assert!(app.is_ended().await);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_is_closed() {
+    let (proxy, upstream) = with_upstream(Setup::default().set("TIMEOUTS__IDLE", "200ms")).await;
+    let mut app = proxy.connect().await;
+    app.send(ASK).await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+    app.until("\r\n\r\n").await;
+    assert!(app.is_ended().await && aem.is_ended().await);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_websocket_that_aem_declines_is_an_ordinary_answer() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let mut app = proxy.connect().await;

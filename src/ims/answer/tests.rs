@@ -78,6 +78,42 @@ fn a_token_made_earlier_ends_earlier_by_the_clock_of_ims() {
 }
 
 #[test]
+fn claims_beyond_all_time_are_no_claims() {
+    let claims = json!({"created_at": 1e22, "expires_in": DAY_MS});
+    check_lifetime(&json!({"access_token": token(&claims), "expires_in": 5000}), Duration::from_secs(5));
+}
+
+#[test]
+fn a_token_that_ended_by_the_clock_of_ims_is_no_token() {
+    let claims = json!({"created_at": CREATED - 2 * DAY_MS, "expires_in": DAY_MS});
+    let error = read(200, &json!({"access_token": token(&claims)}).to_string()).unwrap_err();
+    assert!(error.to_string().contains("has ended already"), "{error}");
+}
+
+#[test]
+fn a_certificate_is_judged_by_the_clock_of_ims() {
+    // This machine's clock is a century ahead of IMS's: the certificate is not what is wrong.
+    let now = http_date("Mon, 06 Nov 2130 08:49:37 GMT").unwrap();
+    let credentials =
+        Credentials::parse(include_bytes!("../../../tests/fixtures/service_token.json")).unwrap();
+    let hint = |date: Option<&str>| {
+        let answer = Answer { status: 400, debug_id: None, date: date.and_then(http_date), received_at: now };
+        let body = SecretString::from(json!({"error": "invalid_token"}).to_string());
+        let answered = Answered {
+            answer,
+            retry_after: None,
+            body: &body,
+            asked_at: now,
+            credentials: &credentials,
+            now,
+        };
+        answered.read().unwrap_err().hint()
+    };
+    assert!(matches!(hint(Some("Wed, 06 Nov 2030 08:49:37 GMT")), Some(Hint::ClockSkew(1..))));
+    assert_eq!(hint(None), Some(Hint::CertificateExpired));
+}
+
+#[test]
 fn a_grant_tells_account_and_scopes() {
     let claims =
         json!({"created_at": CREATED, "expires_in": 3000, "user_id": "A@techacct.adobe.com", "scope": "a,b"});
