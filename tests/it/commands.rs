@@ -229,7 +229,9 @@ async fn the_binary_serves_survives_sighup_drains_on_sigterm_and_shows_no_secret
     let command_line = std::fs::read(format!("/proc/{}/cmdline", running.child.id().unwrap()));
     assert!(command_line.is_ok_and(|line| secret_in(&String::from_utf8_lossy(&line)).is_none()));
     running.signal("-TERM").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while tokio::net::TcpStream::connect(&running.proxy).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     around.proxy.standins.aem.release();
     assert_eq!(slow.await.unwrap().unwrap().status(), 200, "a request in flight finishes");
     let (code, log) = running.ended().await;

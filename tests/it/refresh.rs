@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use aem_auth_proxy::{clock::Clock, standin::ims::ExpiresIn};
+use aem_auth_proxy::standin::ims::ExpiresIn;
 use tokio::task::JoinSet;
 
 use crate::harness::{Proxy, Setup};
@@ -93,8 +93,6 @@ async fn a_cached_token_saves_the_exchange_of_a_restart() {
         .await;
     assert_eq!(second.get("/api/assets.json").await.status(), 200);
     assert_eq!((first.standins.ims.attempts(), second.standins.ims.attempts()), (1, 0));
-    let now = Clock::system().now();
-    assert!(now > std::time::UNIX_EPOCH);
     first.stop().await;
     second.stop().await;
 }

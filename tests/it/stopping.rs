@@ -75,7 +75,9 @@ async fn an_upload_in_flight_finishes_too() {
     aem.until("first").await;
     proxy.ask_to_stop().await;
     proxy.until("/ready", 503).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    while TcpStream::connect(proxy.addr).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     app.send("-last").await;
     aem.until("-last").await;
     aem.send("HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").await;
