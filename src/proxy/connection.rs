@@ -2,10 +2,11 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
-    time::timeout,
+    time::{Instant, Sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -69,11 +70,10 @@ impl Proxy {
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
         let mut connection = pin!(connection);
+        let mut watch = Watch::new(activity, &limits.timeouts);
         let mut stopped = pin!(stop.cancelled());
         let mut stopping = false;
-        let mut timer = pin!(tokio::time::sleep(look_every(&limits.timeouts)));
-        let mut head_timed = false;
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             if !stopping && stopped.as_mut().poll(cx).is_ready() {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
@@ -86,40 +86,60 @@ impl Proxy {
                 if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                     return Poll::Ready(result);
                 }
-                // The limit of a head is shorter than the others: a head that is left unfinished is timed at once.
-                let in_head = activity.in_head();
-                if in_head != head_timed {
-                    head_timed = in_head;
-                    if let (true, Ok(due)) = (in_head, activity.look(&limits.timeouts)) {
-                        timer.as_mut().reset(due);
+                match ready!(watch.poll(cx)) {
+                    Overdue::Idle => connection.as_mut().graceful_shutdown(),
+                    Overdue::Response => activity.give_up(),
+                    Overdue::Unread => return Poll::Ready(Ok(())),
+                    Overdue::Head => {
+                        activity.refuse(408);
+                        return Poll::Ready(Ok(()));
                     }
-                }
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                match activity.look(&limits.timeouts) {
-                    Ok(due) => timer.as_mut().reset(due),
-                    Err(overdue) => {
-                        let again = tokio::time::Instant::now() + OVERDUE_PAUSE;
-                        timer.as_mut().reset(again);
-                        match overdue {
-                            Overdue::Idle => connection.as_mut().graceful_shutdown(),
-                            Overdue::Unread => return Poll::Ready(Ok(())),
-                            Overdue::Response => activity.give_up(),
-                            Overdue::Head => {
-                                activity.refuse(408);
-                                return Poll::Ready(Ok(()));
-                            }
-                            Overdue::Body => {
-                                activity.cut();
-                                return Poll::Ready(Ok(()));
-                            }
-                        }
+                    Overdue::Body => {
+                        activity.cut();
+                        return Poll::Ready(Ok(()));
                     }
                 }
             }
         })
         .await
+    }
+}
+
+/// One timer for all the waits of a connection.
+struct Watch<'a> {
+    activity: &'a Activity,
+    timeouts: &'a Timeouts,
+    timer: Pin<Box<Sleep>>,
+    /// Whether the timer knows of the head that is being read.
+    head_timed: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(activity: &'a Activity, timeouts: &'a Timeouts) -> Self {
+        let timer = Box::pin(tokio::time::sleep(look_every(timeouts)));
+        Self { activity, timeouts, timer, head_timed: false }
+    }
+
+    /// Ready when something is overdue.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+        // The limit of a head is shorter than the others: a head that is left unfinished is timed at once.
+        let in_head = self.activity.in_head();
+        if in_head != self.head_timed {
+            self.head_timed = in_head;
+            if let (true, Ok(due)) = (in_head, self.activity.look(self.timeouts)) {
+                self.timer.as_mut().reset(due);
+            }
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            match self.activity.look(self.timeouts) {
+                Ok(due) => self.timer.as_mut().reset(due),
+                Err(overdue) => {
+                    self.timer.as_mut().reset(Instant::now() + OVERDUE_PAUSE);
+                    return Poll::Ready(overdue);
+                }
+            }
+        }
     }
 }
 
