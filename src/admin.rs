@@ -31,7 +31,7 @@ use crate::{
     clock::{Clock, unix_seconds},
     listener::Stream,
     metrics::Metrics,
-    proxy::{Guard, Local},
+    proxy::{Asked, Guard, Local},
 };
 
 /// What the admin listener shows. Cheap to clone.
@@ -83,7 +83,7 @@ impl Admin {
         let guarded = self.clone();
         // A page of another site must not read the status by DNS rebinding.
         let guard = middleware::from_fn(move |request: Request, next: Next| {
-            let admitted = guarded.0.guard.admit(&request, local);
+            let admitted = guarded.0.guard.admit(&Asked::of(&request), local);
             async move {
                 match admitted {
                     Ok(()) => next.run(request).await,

@@ -1,15 +1,16 @@
 //! Binds sockets, wires the rooms, owns every task.
 
 mod credential;
+mod workers;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::credential::Bearer;
 pub use self::credential::{exchange, read_credentials};
+use self::{credential::Bearer, workers::Workers};
 use crate::{
     admin::{Admin, ProxyView},
     clock::Clock,
@@ -18,13 +19,14 @@ use crate::{
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Connector, Guard, Limits, Proxy, Upstream},
+    proxy::{Guard, Limits, Proxy, Upstream},
     tls::{self, TlsError},
 };
 
 /// Everything bound and wired, nothing running.
 pub struct App {
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
+    workers: Workers,
     listeners: Vec<Listener>,
     admin: Admin,
     admin_listeners: Vec<Listener>,
@@ -104,10 +106,9 @@ impl App {
         let config = Arc::new(config);
         let wired = credential::wire(&config, &clock, &metrics)?;
         let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
-        let connector =
-            Connector::new(tls::client_config(config.ca_file.as_deref())?, config.timeouts.connect);
-        let upstream = Upstream::new(&config.upstream, connector, &limits)
-            .map_err(|error| StartError::internal("the upstream")(error.into()))?;
+        let tls = tls::client_config(config.ca_file.as_deref())?;
+        let upstream = Upstream::new(&config.upstream, tls, &config.timeouts)
+            .map_err(StartError::internal("the upstream"))?;
         let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
         say_what_is_open(&config, &guard);
 
@@ -125,9 +126,11 @@ impl App {
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
         let credentials = wired.view.into_iter().collect();
         let admin = Admin::new(admin_guard, metrics.clone(), clock, vec![view], credentials);
-        let proxy = Proxy::new(guard, wired.credential, upstream, limits, metrics.proxy(NAME));
+        let proxy = Arc::new(Proxy::new(guard, wired.credential, upstream, limits, metrics.proxy(NAME)));
+        let workers = Workers::start(&proxy, cores())
+            .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let shutdown = config.shutdown.clone();
-        Ok(Self { proxy, listeners, admin, admin_listeners, bearer: wired.bearer, shutdown })
+        Ok(Self { proxy, workers, listeners, admin, admin_listeners, bearer: wired.bearer, shutdown })
     }
 
     /// Where the proxy listens, in words.
@@ -158,13 +161,16 @@ impl App {
     /// # Errors
     /// When a part ended that should not have.
     pub async fn run(self, mut stop: impl AsyncFnMut(), mut hangup: impl AsyncFnMut()) -> Result<(), Died> {
-        let Self { proxy, listeners, admin, admin_listeners, bearer, shutdown } = self;
+        let Self { proxy, mut workers, listeners, admin, admin_listeners, bearer, shutdown } = self;
         let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
-        let connections = TaskTracker::new();
         let mut tasks = JoinSet::new();
+        let mut threads = JoinSet::new();
+        for end in workers.ends() {
+            threads.spawn(end);
+        }
+        let workers = Arc::new(workers);
         for listener in listeners {
-            let serve = accept_proxy(listener, proxy.clone(), connections.clone(), closing.clone());
-            tasks.spawn(serve);
+            tasks.spawn(accept_proxy(listener, Arc::clone(&workers), closing.clone()));
         }
         for listener in admin_listeners {
             tasks.spawn(accept_admin(listener, admin.clone(), ending.clone()));
@@ -187,15 +193,16 @@ impl App {
             () = stop() => {}
             () = reload => {}
             _ = tasks.join_next() => return Err(Died),
+            _ = threads.join_next() => return Err(Died),
         }
         admin.drain();
         let drain = async {
             tokio::time::sleep(shutdown.delay).await;
             closing.cancel();
             proxy.drain();
-            connections.close();
-            if timeout(shutdown.grace, connections.wait()).await.is_err() {
-                warn!(grace = ?shutdown.grace, connections = connections.len(), "Requests still in flight, closing them");
+            workers.stop();
+            if timeout(shutdown.grace, workers.wait()).await.is_err() {
+                warn!(grace = ?shutdown.grace, connections = workers.connections(), "Requests still in flight, closing them");
             }
         };
         tokio::select! {
@@ -204,8 +211,12 @@ impl App {
         }
         closing.cancel();
         ending.cancel();
+        drop(workers);
         // Listeners take their socket files with them: they are to be gone before the process is.
-        let ended = async { while tasks.join_next().await.is_some() {} };
+        let ended = async {
+            while tasks.join_next().await.is_some() {}
+            while threads.join_next().await.is_some() {}
+        };
         let _ = timeout(END, ended).await;
         info!("Stopped");
         Ok(())
@@ -238,15 +249,16 @@ fn in_words(listeners: &[Listener]) -> String {
     words.join(", ")
 }
 
-async fn accept_proxy(
-    listener: Listener,
-    proxy: Proxy,
-    connections: TaskTracker,
-    closing: CancellationToken,
-) {
+async fn accept_proxy(listener: Listener, workers: Arc<Workers>, closing: CancellationToken) {
     while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
-        connections.spawn(proxy.clone().serve(stream, closing.clone()));
+        workers.serve(stream);
     }
+}
+
+/// As many threads as the process may use cores (its affinity and its container's share count), up to a bound: one core
+/// does more than AEM does.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
 }
 
 async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToken) {
@@ -256,6 +268,9 @@ async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToke
         while connections.try_join_next().is_some() {}
     }
 }
+
+/// A sidecar on a large node shall not have a thread on each of its cores.
+const WORKERS_MAX: usize = 8;
 
 /// The one proxy and the one credential of the simple form.
 const NAME: &str = "default";

@@ -218,7 +218,7 @@ fn init_quiet_telemetry(sources: &Sources) -> Result<(), Failure> {
 /// Runs a command's future to its end. What still runs then is left behind: a look-up in a dead DNS must not hold up the
 /// exit.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::wrong(format!("the runtime does not start: {error}")))?;

@@ -39,6 +39,15 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+/// A client's connection between two threads.
+#[derive(Debug)]
+pub enum Detached {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// Unix.
+    Unix(std::os::unix::net::UnixStream),
+}
+
 impl Listener {
     /// Binds every address that `listen` stands for; `localhost` is two of them where the machine has IPv6.
     ///
@@ -150,6 +159,28 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().map(|addr| addr.ip().to_canonical()),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// Takes the connection from this thread's runtime, for another's.
+    ///
+    /// # Errors
+    /// When the system does not let go of it.
+    pub fn detach(self) -> io::Result<Detached> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Detached::Tcp),
+            Self::Unix(stream) => stream.into_std().map(Detached::Unix),
+        }
+    }
+
+    /// Gives the connection to this thread's runtime.
+    ///
+    /// # Errors
+    /// When the system does not take it.
+    pub fn attach(detached: Detached) -> io::Result<Self> {
+        match detached {
+            Detached::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
+            Detached::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
         }
     }
 

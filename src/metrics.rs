@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{Method, StatusCode};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
@@ -140,10 +139,10 @@ struct Handles {
 
 impl ProxyMetrics {
     /// A request has come; what is returned counts it when it is dropped.
-    pub fn start(&self, method: &Method) -> InFlight {
+    pub fn start(&self, method: &str, now: Instant) -> InFlight {
         self.0.in_flight.inc();
-        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
-        InFlight { handles: Arc::clone(&self.0), method, class: GONE, started: Instant::now() }
+        let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len());
+        InFlight { handles: Arc::clone(&self.0), method, class: GONE, started: now, ended: None }
     }
 
     /// A request was refused by ourselves.
@@ -163,12 +162,20 @@ pub struct InFlight {
     method: usize,
     class: usize,
     started: Instant,
+    ended: Option<Instant>,
 }
 
 impl InFlight {
-    /// The head of the answer is there.
-    pub fn answered(&mut self, status: StatusCode) {
-        self.class = usize::from(status.as_u16() / 100 - 1).min(GONE);
+    /// The head of the answer is there. Tells whether that is news.
+    pub fn answered(&mut self, status: u16) -> bool {
+        let news = self.class == GONE;
+        self.class = usize::from(status / 100).saturating_sub(1).min(GONE - 1);
+        news
+    }
+
+    /// The answer has come to its end, and this is when.
+    pub fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 }
 
@@ -176,9 +183,10 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let handles = &self.handles;
         handles.in_flight.dec();
-        handles.duration.observe(self.started.elapsed().as_secs_f64());
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        handles.duration.observe((ended - self.started).as_secs_f64());
         let labels = || {
-            let method = METHODS.get(self.method).map_or("other", |method| method.as_str());
+            let method = METHODS.get(self.method).copied().unwrap_or("other");
             handles.requests.with_label_values(&[handles.name.as_str(), method, CLASSES[self.class]])
         };
         handles.cells[self.method][self.class].get_or_init(labels).inc();
@@ -238,16 +246,7 @@ const REFRESHES: [&str; 7] =
     ["success", "unreachable", "throttled", "unavailable", "malformed", "refused", "unsigned"];
 
 /// Methods that AEM serves; all others are `other`.
-const METHODS: [Method; 8] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-    Method::TRACE,
-];
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
 /// `gone`: the client left before there was an answer.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
@@ -265,9 +264,9 @@ mod tests {
     fn a_request_is_counted_once_with_its_method_and_class() {
         let metrics = Metrics::new().unwrap();
         let proxy = metrics.proxy("default");
-        proxy.start(&Method::GET).answered(StatusCode::OK);
-        proxy.start(&Method::from_bytes(b"MOVE").unwrap()).answered(StatusCode::CREATED);
-        drop(proxy.start(&Method::POST));
+        assert!(proxy.start("GET", Instant::now()).answered(200));
+        proxy.start("MOVE", Instant::now()).answered(201);
+        drop(proxy.start("POST", Instant::now()));
         let text = metrics.render();
         for line in [
             "aem_proxy_requests_total{method=\"GET\",proxy=\"default\",status_class=\"2xx\"} 1",

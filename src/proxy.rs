@@ -1,67 +1,53 @@
-//! The data path: what happens to a request, in one place and in order.
+//! The data path: HTTP/1.1 from a client to AEM and back, in one task for each client connection.
 //!
-//! The head passes through plain functions; the bodies stream past them untouched. Functions rather than a stack
-//! of tower layers: the order is one screen of code, nothing is boxed on the way, and each step is tested
-//! without a service around it.
+//! A request's head is read in place, written once as AEM is to see it, and sealed into the connection; the answer comes
+//! back the same way. No task is woken for another, nothing is boxed, nothing is allocated for a request. Bodies stream
+//! through buffers that belong to the thread. Each thread is a [`Worker`] with connections to AEM of its own, so that no
+//! request takes a lock.
 
-mod activity;
 mod authorize;
-mod body;
+mod buffer;
+mod client;
 mod connection;
-mod connector;
 mod error;
-mod forward;
+mod exchange;
+mod fields;
+mod framing;
 mod guard;
-mod headers;
+mod link;
+mod request;
+mod response;
+mod session;
+mod tunnel;
+mod upstream;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use http::{Request, Response, StatusCode, Version};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::sync::Notify;
 
-use self::{
-    activity::Activity,
-    body::{RequestBody, ResponseBody},
-    error::ProxyError,
-};
 pub use self::{
     authorize::Credential,
-    connector::Connector,
-    forward::{Limits, Upstream},
-    guard::{Guard, GuardError, Local},
+    guard::{Asked, Guard, GuardError, Local},
+    upstream::{Limits, Upstream},
 };
-use crate::metrics::{InFlight, ProxyMetrics};
+use self::{buffer::Buffers, upstream::Pool};
+use crate::metrics::ProxyMetrics;
 
-/// One proxy: a guard, a credential and an upstream. Cheap to clone.
-#[derive(Clone)]
+/// One proxy: a guard, a credential and an upstream. Shared by all threads.
 pub struct Proxy {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
     guard: Guard,
     credential: Credential,
     upstream: Upstream,
     limits: Limits,
     metrics: ProxyMetrics,
     draining: AtomicBool,
-}
-
-/// Both ends of an upgraded connection, until it is a tunnel.
-struct Tunnel {
-    client: OnUpgrade,
-    upstream: OnUpgrade,
-    /// Counts the request when the tunnel ends.
-    in_flight: InFlight,
-}
-
-/// What AEM answered, ready for the client, and both ends of what is to be a tunnel.
-struct Passed {
-    response: Response<Incoming>,
-    upgrade: Option<(OnUpgrade, OnUpgrade)>,
 }
 
 impl Proxy {
@@ -73,95 +59,63 @@ impl Proxy {
         limits: Limits,
         metrics: ProxyMetrics,
     ) -> Self {
-        let draining = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { guard, credential, upstream, limits, metrics, draining }) }
+        Self { guard, credential, upstream, limits, metrics, draining: AtomicBool::new(false) }
     }
 
     /// From now on requests are refused; those in flight go on.
     pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Answers one request: with AEM's answer, or with a problem document of our own.
-    async fn answer(
-        self,
-        request: Request<Incoming>,
-        activity: Arc<Activity>,
-        local: Local,
-    ) -> Response<ResponseBody> {
-        let mut in_flight = self.inner.metrics.start(request.method());
-        let request = request.map(|body| RequestBody::new(body, Arc::clone(&activity)));
-        match self.pass(request, &activity, local).await {
-            Ok(Passed { response, upgrade: None }) => {
-                in_flight.answered(response.status());
-                response.map(|body| ResponseBody::upstream(body, activity, in_flight))
-            }
-            Ok(Passed { response, upgrade: Some((client, upstream)) }) => {
-                in_flight.answered(response.status());
-                activity.hold_tunnel(Tunnel { client, upstream, in_flight });
-                response.map(|_| ResponseBody::empty(activity))
-            }
-            Err(error) => {
-                error.log();
-                if let Some(reason) = error.denied() {
-                    self.inner.metrics.denied(reason);
-                }
-                let response = error.response();
-                in_flight.answered(response.status());
-                response.map(|text| ResponseBody::own(text, activity, in_flight))
-            }
-        }
-    }
-
-    /// The way of a request. Hop-by-hop fields go before ours is set, or a client's `Connection: authorization`
-    /// would remove what we add (golang/go#50580).
-    async fn pass(
-        &self,
-        mut request: Request<RequestBody>,
-        activity: &Activity,
-        local: Local,
-    ) -> Result<Passed, ProxyError> {
-        let inner = &*self.inner;
-        if inner.draining.load(Ordering::Relaxed) {
-            return Err(ProxyError::Draining);
-        }
-        if activity.head_bytes() > inner.limits.head as u64 && headers::size(&request) > inner.limits.head {
-            return Err(ProxyError::RequestHeadTooLarge);
-        }
-        inner.guard.admit(&request, local)?;
-        if headers::is_coded_otherwise(request.headers()) {
-            return Err(ProxyError::RequestCoding);
-        }
-        let upgrade = headers::websocket(&request).then(|| hyper::upgrade::on(&mut request));
-        let version = request.version();
-        headers::strip_request(request.headers_mut(), version, upgrade.is_some());
-        inner.credential.authorize(request.headers_mut())?;
-        let mut response = inner.upstream.send(request, activity).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            inner.metrics.upstream_unauthorized();
-        }
-        let upgrade = upgraded(&mut response, upgrade)?;
-        if headers::is_coded_otherwise(response.headers()) {
-            return Err(ProxyError::ResponseCoding);
-        }
-        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-        headers::strip_response(response.headers_mut(), version, upgrade.is_some());
-        Ok(Passed { response, upgrade })
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 }
 
-/// Both ends of a connection that AEM has made a WebSocket, if it has and was asked to.
-fn upgraded(
-    response: &mut Response<Incoming>,
-    asked: Option<OnUpgrade>,
-) -> Result<Option<(OnUpgrade, OnUpgrade)>, ProxyError> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(None);
+/// What one thread keeps for a proxy's connections: nothing in it is shared, so nothing in it is locked.
+pub struct Worker {
+    proxy: Arc<Proxy>,
+    pool: Pool,
+    buffers: Buffers,
+    stopping: Cell<bool>,
+    stopped: Arc<Notify>,
+}
+
+impl Worker {
+    /// A worker of `proxy`.
+    pub fn new(proxy: Arc<Proxy>) -> Rc<Self> {
+        Rc::new(Self {
+            proxy,
+            pool: Pool::default(),
+            buffers: Buffers::default(),
+            stopping: Cell::new(false),
+            stopped: Arc::new(Notify::new()),
+        })
     }
-    match asked {
-        Some(client) if headers::names_websocket(response.headers()) => {
-            Ok(Some((client, hyper::upgrade::on(response))))
+
+    /// Idle connections end now, the others with the answer that they are waiting for.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.stopped.notify_waiters();
+    }
+
+    /// Closes connections to AEM that have waited too long for a request, for ever.
+    pub async fn sweep(self: Rc<Self>) {
+        let limit = self.limits().timeouts.upstream_idle;
+        loop {
+            tokio::time::sleep((limit / 4).min(SWEEP_MAX)).await;
+            self.pool.sweep(limit, &self.buffers);
         }
-        _ => Err(ProxyError::UnaskedUpgrade),
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.proxy.limits
     }
 }
+
+/// A connection that AEM has closed is noticed by then.
+const SWEEP_MAX: std::time::Duration = std::time::Duration::from_secs(5);

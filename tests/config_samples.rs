@@ -17,7 +17,6 @@ use aem_auth_proxy::{
     metrics::Metrics,
     token::Observer,
 };
-use http::Method;
 
 #[test]
 fn every_sample_is_accepted() {
@@ -123,7 +122,7 @@ fn every_flag_in_the_papers_is_one_that_the_program_has() {
 fn the_documentation_has_every_metric_and_no_other() {
     let metrics = Metrics::new().unwrap();
     let proxy = metrics.proxy("default");
-    drop(proxy.start(&Method::GET));
+    drop(proxy.start("GET", tokio::time::Instant::now()));
     proxy.denied("host");
     let credential = metrics.credential("default");
     credential.certificate_expires_at(Some(1));

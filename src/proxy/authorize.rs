@@ -1,6 +1,6 @@
 //! Our `Authorization`, or none at all.
 
-use http::{HeaderMap, header};
+use http::HeaderValue;
 
 use crate::{
     secret::Authorization,
@@ -19,18 +19,16 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// Replaces whatever the client sent: an app that knows nothing of tokens may still send a header of its own
-    /// (aemsync sends `admin:admin`).
+    /// What replaces whatever the client sent: an app that knows nothing of tokens may still send a header of its own
+    /// (aemsync sends `admin:admin`). `None` where that is to pass.
     ///
     /// # Errors
     /// Without a valid token nothing is sent.
-    pub(super) fn authorize(&self, headers: &mut HeaderMap) -> Result<(), NoToken> {
-        let value = match self {
-            Self::Bearer(token) => token.authorization()?,
-            Self::Fixed(authorization) => authorization.header(),
-            Self::None => return Ok(()),
-        };
-        headers.insert(header::AUTHORIZATION, value);
-        Ok(())
+    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, NoToken> {
+        match self {
+            Self::Bearer(token) => token.authorization().map(Some),
+            Self::Fixed(authorization) => Ok(Some(authorization.header())),
+            Self::None => Ok(None),
+        }
     }
 }

@@ -5,12 +5,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
 use tracing::{debug, warn};
 
-use super::guard::GuardError;
+use super::{
+    buffer::Buffer,
+    guard::GuardError,
+    request::{line, number},
+    response::{AnswerTo, connection},
+};
 use crate::{
+    clock::Clock,
     network::{Cause, causes},
     token::NoToken,
 };
@@ -173,19 +178,23 @@ impl ProxyError {
         }
     }
 
-    /// The answer for the client.
-    pub(super) fn response(&self) -> Response<Bytes> {
+    /// Writes the answer for the client; tells its status, and whether the connection is to end with it, which `close`
+    /// asks for.
+    pub(super) fn write(&self, to: AnswerTo, close: bool, out: &mut Buffer) -> (u16, bool) {
         let problem = self.problem();
         // After what was no proper request nobody knows where the next one begins.
-        let close = problem.error == "http_request_error" || matches!(self, Self::Draining);
-        let mut response = problem.response();
+        let close = close || problem.error == "http_request_error" || matches!(self, Self::Draining);
+        let body = problem.body();
+        problem.write_head(&body, out);
         if let Self::NoToken(NoToken { retry_after }) = self {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds(*retry_after));
+            number("retry-after", seconds(*retry_after), out);
         }
-        if close {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        connection(to, close, out);
+        out.push(b"\r\n");
+        if !to.head {
+            out.push(body.as_bytes());
         }
-        response
+        (problem.status.as_u16(), close)
     }
 
     /// The label of a refusal, if this is one.
@@ -213,25 +222,20 @@ impl ProxyError {
 }
 
 impl Problem {
-    fn response(&self) -> Response<Bytes> {
-        let mut response = Response::new(self.body());
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Ok(value) = HeaderValue::try_from(self.proxy_status()) {
-            headers.insert("proxy-status", value);
-        }
+    /// The head but for its last lines.
+    fn write_head(&self, body: &str, out: &mut Buffer) {
+        out.push(format!("HTTP/1.1 {}\r\n", self.status).as_bytes());
+        line("content-type", PROBLEM_JSON, out);
+        line("cache-control", b"no-store", out);
+        line("date", httpdate::fmt_http_date(Clock::system().now()).as_bytes(), out);
+        line("proxy-status", self.proxy_status().as_bytes(), out);
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(
-                header::ALLOW,
-                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            );
+            line("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", out);
         }
-        response
+        number("content-length", body.len() as u64, out);
     }
 
-    fn body(&self) -> Bytes {
+    fn body(&self) -> String {
         let title = self.status.canonical_reason().unwrap_or_default();
         let document = serde_json::json!({
             "type": format!("urn:aem-auth-proxy:problem:{}", self.name),
@@ -239,7 +243,7 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        format!("{document}\n").into()
+        format!("{document}\n")
     }
 
     fn proxy_status(&self) -> String {
@@ -339,21 +343,18 @@ pub(super) fn not_a_request(status: u16) -> Vec<u8> {
     };
     let problem = Problem { status, error: "http_request_error", details: None, name, detail };
     let body = problem.body();
-    let mut bytes = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\nproxy-status: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        problem.proxy_status(),
-        body.len(),
-    )
-    .into_bytes();
-    bytes.extend_from_slice(&body);
-    bytes
+    let mut out = Buffer::default();
+    problem.write_head(&body, &mut out);
+    out.push(b"connection: close\r\n\r\n");
+    out.push(body.as_bytes());
+    out.filled().to_vec()
 }
 
 const REQUEST_HEAD_TOO_LARGE: &str =
     "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.";
-const PROBLEM_JSON: &str = "application/problem+json";
+const PROBLEM_JSON: &[u8] = b"application/problem+json";
 
 /// Whole seconds, rounded up: earlier would be too early.
-fn seconds(after: Duration) -> HeaderValue {
-    HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0))
+fn seconds(after: Duration) -> u64 {
+    after.as_secs() + u64::from(after.subsec_nanos() > 0)
 }

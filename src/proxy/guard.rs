@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{Request, header};
 
 /// Where a connection arrived: the address that the client dialled, none for a Unix socket.
 pub type Local = Option<IpAddr>;
@@ -56,12 +56,17 @@ impl Guard {
     ///
     /// # Errors
     /// When it names another host, or comes from another site.
-    pub fn admit<B>(&self, request: &Request<B>, local: Local) -> Result<(), GuardError> {
-        let host = host(request)?;
+    pub fn admit(&self, asked: &Asked<'_>, local: Local) -> Result<(), GuardError> {
+        let host = asked.for_host()?;
         if !self.any_host && !self.is_ours(host, local) {
             return Err(GuardError::Host);
         }
-        self.admit_site(request.headers(), host)
+        match asked.origin {
+            Origins::None if asked.cross_site => Err(GuardError::CrossSite),
+            Origins::None => Ok(()),
+            Origins::One(origin) if self.allows_origin(origin, host) => Ok(()),
+            Origins::One(_) | Origins::Several => Err(GuardError::Origin),
+        }
     }
 
     fn is_ours(&self, host: &str, local: Local) -> bool {
@@ -74,36 +79,79 @@ impl Guard {
             || local.is_some_and(|ip| name.trim_matches(['[', ']']).parse() == Ok(ip))
     }
 
-    fn admit_site(&self, headers: &HeaderMap, host: &str) -> Result<(), GuardError> {
-        let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
-        if origins.peek().is_some() {
-            let allowed =
-                |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| self.allows_origin(origin, host));
-            return if origins.all(allowed) { Ok(()) } else { Err(GuardError::Origin) };
-        }
-        let cross = |site: &HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
-        let sites = headers.get_all("sec-fetch-site");
-        if sites.iter().any(cross) { Err(GuardError::CrossSite) } else { Ok(()) }
-    }
-
     /// A page that came through this proxy has the proxy's own origin; all others have to be configured.
-    fn allows_origin(&self, origin: &str, host: &str) -> bool {
+    fn allows_origin(&self, origin: &[u8], host: &str) -> bool {
         let own =
-            origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(host));
-        own || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+            origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()));
+        own || self.origins.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
     }
 }
 
-/// The host that a request is for: its target's, where that is an absolute URI, and else its one `Host` field.
-fn host<B>(request: &Request<B>) -> Result<&str, GuardError> {
-    let mut fields = request.headers().get_all(header::HOST).iter();
-    let field = match (fields.next(), fields.next()) {
-        (Some(field), None) => field.to_str().map_err(|_| GuardError::NoHost)?,
-        _ => return Err(GuardError::NoHost),
-    };
-    let host = request.uri().authority().map_or(field, |authority| authority.as_str());
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    if host.is_empty() || !host.chars().all(plain) { Err(GuardError::NoHost) } else { Ok(host) }
+/// What a request says of whom it is for and where it comes from. Filled field by field.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The authority of an absolute target.
+    authority: Option<&'a str>,
+    host: Option<&'a [u8]>,
+    /// More than one `Host`.
+    several_hosts: bool,
+    origin: Origins<'a>,
+    cross_site: bool,
+}
+
+#[derive(Debug)]
+enum Origins<'a> {
+    None,
+    One(&'a [u8]),
+    /// No browser sends two.
+    Several,
+}
+
+impl<'a> Asked<'a> {
+    /// Nothing is known but the authority of the target, where that is an absolute URI.
+    pub fn new(authority: Option<&'a str>) -> Self {
+        Self { authority, host: None, several_hosts: false, origin: Origins::None, cross_site: false }
+    }
+
+    /// What the head of `request` says.
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        let mut asked = Self::new(request.uri().authority().map(|authority| authority.as_str()));
+        let fields = request.headers();
+        fields.get_all(header::HOST).iter().for_each(|value| asked.host(value.as_bytes()));
+        fields.get_all(header::ORIGIN).iter().for_each(|value| asked.origin(value.as_bytes()));
+        fields.get_all("sec-fetch-site").iter().for_each(|value| asked.site(value.as_bytes()));
+        asked
+    }
+
+    /// A `Host` field.
+    pub fn host(&mut self, value: &'a [u8]) {
+        self.several_hosts = self.host.is_some();
+        self.host = Some(value);
+    }
+
+    /// An `Origin` field.
+    pub fn origin(&mut self, value: &'a [u8]) {
+        self.origin =
+            if matches!(self.origin, Origins::None) { Origins::One(value) } else { Origins::Several };
+    }
+
+    /// A `Sec-Fetch-Site` field.
+    pub fn site(&mut self, value: &[u8]) {
+        self.cross_site |= value.eq_ignore_ascii_case(b"cross-site");
+    }
+
+    /// The host that the request is for: its target's, where that is an absolute URI, and else its one `Host` field.
+    fn for_host(&self) -> Result<&'a str, GuardError> {
+        let (Some(field), false) = (self.host, self.several_hosts) else { return Err(GuardError::NoHost) };
+        let host = self.authority.map_or(field, str::as_bytes);
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
+        let host = std::str::from_utf8(host).map_err(|_| GuardError::NoHost)?;
+        if host.is_empty() || !host.bytes().all(|byte| plain(&byte)) {
+            Err(GuardError::NoHost)
+        } else {
+            Ok(host)
+        }
+    }
 }
 
 fn without_port(host: &str) -> &str {
@@ -131,7 +179,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let local = Some([10, 0, 0, 7].into());
-        assert_eq!(guard.admit(&request.body(()).unwrap(), local), expected, "{fields:?}");
+        assert_eq!(guard.admit(&Asked::of(&request.body(()).unwrap()), local), expected, "{fields:?}");
     }
 
     #[test]
@@ -179,7 +227,7 @@ mod tests {
     fn the_host_of_an_absolute_target_counts() {
         let guard = Guard::new(&[], &[]);
         let request = Request::builder().uri("http://evil.example/x").header("host", "localhost");
-        assert_eq!(guard.admit(&request.body(()).unwrap(), None), Err(GuardError::Host));
+        assert_eq!(guard.admit(&Asked::of(&request.body(()).unwrap()), None), Err(GuardError::Host));
     }
 
     #[test]

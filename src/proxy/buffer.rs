@@ -1,0 +1,197 @@
+//! Bytes on their way, and the memory that they stand in.
+//!
+//! A connection holds memory only while bytes wait in it: a thousand idle connections hold none, and a busy one gets
+//! the buffer that was used last, which the processor still has at hand.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that have come and were not used yet, in order. Without memory until it is equipped or pushed to.
+#[derive(Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    pub(super) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(super) fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub(super) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    /// Room behind the bytes, at least `bytes` long: what is filled in there is added with [`Buffer::fill`].
+    pub(super) fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.bytes.len() - self.end < bytes {
+            if self.start > 0 {
+                self.bytes.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            if self.bytes.len() - self.end < bytes {
+                self.bytes.resize((self.end + bytes).max(self.bytes.len() * 2), 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// `bytes` more are filled.
+    pub(super) fn fill(&mut self, bytes: usize) {
+        self.end += bytes;
+        debug_assert!(self.end <= self.bytes.len());
+    }
+
+    /// The first `bytes` were used.
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        debug_assert!(self.start <= self.end);
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.fill(bytes.len());
+    }
+
+    /// Reads once, as much as there is up to a bound. 0 is the end of the stream.
+    pub(super) fn poll_fill(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let room = self.room(LEAST);
+        let most = room.len().min(MOST);
+        let mut read = ReadBuf::new(&mut room[..most]);
+        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+        let bytes = read.filled().len();
+        self.fill(bytes);
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Writes until nothing is left, or until the stream takes no more; tells how much it took.
+    pub(super) fn poll_drain(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> io::Result<usize> {
+        let mut drained = 0;
+        while !self.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, self.filled()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(bytes)) => {
+                    drained += bytes;
+                    self.consume(bytes);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(drained)
+    }
+}
+
+/// The memory that a thread's connections share.
+#[derive(Default)]
+pub(super) struct Buffers {
+    free: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// Gives `buffer` memory, unless it has some.
+    pub(super) fn equip(&self, buffer: &mut Buffer) {
+        if buffer.bytes.is_empty() {
+            buffer.bytes = self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE]);
+        }
+    }
+
+    /// Takes the memory of an empty buffer back.
+    pub(super) fn release(&self, buffer: &mut Buffer) {
+        if !buffer.is_empty() || buffer.bytes.is_empty() {
+            return;
+        }
+        buffer.clear();
+        let bytes = std::mem::take(&mut buffer.bytes);
+        let mut free = self.free.borrow_mut();
+        if bytes.len() == SIZE && free.len() < FREE_MAX {
+            free.push(bytes);
+        }
+    }
+}
+
+/// What one read or write moves at most: four full TLS records, beyond which a call costs little beside its bytes.
+const MOST: usize = 64 * 1024;
+
+/// [`MOST`], and what sealing or chunking adds to it.
+const SIZE: usize = MOST + 1024;
+
+/// A read into less room than this would not be worth its call.
+const LEAST: usize = 4 * 1024;
+
+/// Buffers are needed for moments: more than these are given back to the allocator.
+const FREE_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in() {
+        let mut buffer = Buffer::default();
+        for round in 0..100 {
+            buffer.push(b"0123456789");
+            buffer.push(&[b'x'; 300]);
+            buffer.consume(310 - usize::from(round == 99));
+        }
+        assert_eq!(buffer.filled(), b"x");
+    }
+
+    #[test]
+    fn memory_goes_round() {
+        let buffers = Buffers::default();
+        let mut buffer = Buffer::default();
+        buffers.equip(&mut buffer);
+        buffer.push(b"x");
+        buffers.release(&mut buffer);
+        assert_eq!((buffer.filled(), buffers.free.borrow().len()), (&b"x"[..], 0));
+        buffer.consume(1);
+        buffers.release(&mut buffer);
+        assert_eq!(buffers.free.borrow().len(), 1);
+        buffers.equip(&mut buffer);
+        assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_buffer_that_had_to_grow_is_not_kept() {
+        let buffers = Buffers::default();
+        let mut buffer = Buffer::default();
+        buffers.equip(&mut buffer);
+        buffer.push(&vec![0; SIZE + 1]);
+        buffer.clear();
+        buffers.release(&mut buffer);
+        assert!(buffers.free.borrow().is_empty());
+    }
+}

@@ -1,0 +1,319 @@
+//! What crosses a proxy and what does not, field by field; shared by requests and responses.
+//!
+//! Sources: RFC 9110, section 7.6 (hop-by-hop fields, `Via`); Adobe, "CDN in AEM as a Cloud Service" (forwarded
+//! fields).
+
+use std::mem::MaybeUninit;
+
+use httparse::Header;
+
+use super::framing::Length;
+
+/// More fields than this are no head that anybody means.
+pub(super) const FIELDS_MAX: usize = 100;
+
+/// Room for a head's fields.
+pub(super) type Storage<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+
+/// Empty room.
+pub(super) fn storage<'b>() -> Storage<'b> {
+    [const { MaybeUninit::uninit() }; FIELDS_MAX]
+}
+
+/// The fields that mean something to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Authorization,
+    Connection,
+    ContentLength,
+    Cookie,
+    Expect,
+    Forwarded,
+    Host,
+    KeepAlive,
+    Origin,
+    ProxyAuthorization,
+    ProxyConnection,
+    SecFetchSite,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    /// It is between client and server.
+    Other,
+}
+
+impl Field {
+    /// Which field this is, whatever its case.
+    pub(super) fn of(name: &str) -> Self {
+        // The length tells nearly all of them apart.
+        let candidate = match name.len() {
+            2 => ("te", Self::Te),
+            4 => ("host", Self::Host),
+            6 if name.as_bytes()[0] | 0x20 == b'c' => ("cookie", Self::Cookie),
+            6 if name.as_bytes()[0] | 0x20 == b'o' => ("origin", Self::Origin),
+            6 => ("expect", Self::Expect),
+            7 if name.as_bytes()[0] | 0x20 == b't' => ("trailer", Self::Trailer),
+            7 => ("upgrade", Self::Upgrade),
+            9 => ("forwarded", Self::Forwarded),
+            10 if name.as_bytes()[0] | 0x20 == b'c' => ("connection", Self::Connection),
+            10 => ("keep-alive", Self::KeepAlive),
+            13 => ("authorization", Self::Authorization),
+            14 if name.as_bytes()[0] | 0x20 == b'c' => ("content-length", Self::ContentLength),
+            14 if name.as_bytes()[0] | 0x20 == b's' => ("sec-fetch-site", Self::SecFetchSite),
+            16 => ("proxy-connection", Self::ProxyConnection),
+            17 => ("transfer-encoding", Self::TransferEncoding),
+            19 if name.as_bytes()[0] | 0x20 == b'p' => ("proxy-authorization", Self::ProxyAuthorization),
+            _ => ("", Self::Other),
+        };
+        if name.eq_ignore_ascii_case(candidate.0) {
+            candidate.1
+        } else if name.len() > X_FORWARDED.len()
+            && name.as_bytes()[..X_FORWARDED.len()].eq_ignore_ascii_case(X_FORWARDED)
+        {
+            // AEM's CDN answers 403 or redirects in circles when a forwarded host is not its own.
+            Self::Forwarded
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Whether the field is between two neighbours. `Proxy-Connection` and `Keep-Alive` are no longer in the RFC's list
+    /// and still sent. Framing is ours: it is written anew.
+    pub(super) fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::ContentLength
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::TransferEncoding
+                | Self::Upgrade
+        )
+    }
+}
+
+/// What the fields that are between two neighbours say.
+#[derive(Debug, Default)]
+pub(super) struct Hop {
+    /// `Connection: close`.
+    pub close: bool,
+    /// `Connection: keep-alive`.
+    pub keep_alive: bool,
+    /// `Connection: upgrade`.
+    pub upgrade: bool,
+    /// `Upgrade` names a WebSocket and nothing else.
+    pub websocket: bool,
+    /// `TE: trailers`.
+    pub trailers: bool,
+    /// `Connection` names fields that go with it.
+    names: bool,
+    length: Option<u64>,
+    coding: Option<Coding>,
+}
+
+/// What `Transfer-Encoding` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Chunked,
+    /// Something else before `chunked`: it would be passed on undecoded and unannounced, since the field stays here.
+    Other,
+    /// Not `chunked` last: nobody knows where the body ends.
+    Endless,
+}
+
+/// The framing of a message is not one that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadFraming {
+    /// Nobody knows where the message ends.
+    Broken,
+    /// A transfer coding beside `chunked`.
+    Coding,
+}
+
+impl Hop {
+    /// Takes note of a field.
+    ///
+    /// # Errors
+    /// When there is no length that all fields agree on.
+    pub(super) fn note(&mut self, field: Field, value: &[u8]) -> Result<(), BadFraming> {
+        match field {
+            Field::Connection => self.connection(value),
+            Field::Te => {
+                self.trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"))
+            }
+            Field::Upgrade => self.websocket = value.eq_ignore_ascii_case(b"websocket"),
+            Field::ContentLength => {
+                let length = decimal(value).ok_or(BadFraming::Broken)?;
+                if self.length.is_some_and(|earlier| earlier != length) {
+                    return Err(BadFraming::Broken);
+                }
+                self.length = Some(length);
+            }
+            Field::TransferEncoding => {
+                let last = members(value).last().unwrap_or_default();
+                self.coding = Some(match self.coding {
+                    _ if !last.eq_ignore_ascii_case(b"chunked") => Coding::Endless,
+                    None if members(value).count() == 1 => Coding::Chunked,
+                    _ => Coding::Other,
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for member in members(value) {
+            if member.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if member.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if member.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else {
+                self.names = true;
+            }
+        }
+    }
+
+    /// What the fields say of the body's length; `None` when they say nothing.
+    ///
+    /// # Errors
+    /// When the coding is one that is not taken.
+    pub(super) fn length(&self) -> Result<Option<Length>, BadFraming> {
+        match self.coding {
+            Some(Coding::Chunked) => Ok(Some(Length::Chunked)),
+            Some(Coding::Other) => Err(BadFraming::Coding),
+            Some(Coding::Endless) => Err(BadFraming::Broken),
+            None => Ok(self.length.map(Length::Exact)),
+        }
+    }
+
+    /// Whether both `Content-Length` and `Transfer-Encoding` are there: the makings of request smuggling.
+    pub(super) fn is_framed_twice(&self) -> bool {
+        self.length.is_some() && self.coding.is_some()
+    }
+
+    /// Whether there is a transfer coding.
+    pub(super) fn is_coded(&self) -> bool {
+        self.coding.is_some()
+    }
+
+    /// The length that was said, whether or not a body follows.
+    pub(super) fn said(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Whether this field stays here because `Connection` names it.
+    pub(super) fn holds_back(&self, name: &str, fields: &[Header<'_>]) -> bool {
+        self.names
+            && fields
+                .iter()
+                .filter(|field| Field::of(field.name) == Field::Connection)
+                .any(|field| members(field.value).any(|member| member.eq_ignore_ascii_case(name.as_bytes())))
+    }
+}
+
+/// The members of a comma-separated list (RFC 9110, section 5.6.1).
+pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// Digits and nothing else; no sign, no space, no list.
+fn decimal(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// The fields after a chunked body that may pass, one line each. Fields that would change the message's framing, routing
+/// or identity have no place there (RFC 9110, section 6.5.1).
+pub(super) fn trailers(lines: &[u8]) -> Vec<u8> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
+        return Vec::new();
+    };
+    let mut kept = Vec::new();
+    for field in fields.iter().filter(|field| Field::of(field.name) == Field::Other) {
+        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+            kept.extend_from_slice(part);
+        }
+    }
+    kept
+}
+
+const X_FORWARDED: &[u8] = b"x-forwarded-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(fields: &[(Field, &str)]) -> Result<Hop, BadFraming> {
+        let mut hop = Hop::default();
+        for (field, value) in fields {
+            hop.note(*field, value.as_bytes())?;
+        }
+        Ok(hop)
+    }
+
+    fn length(fields: &[(Field, &str)]) -> Result<Option<Length>, BadFraming> {
+        hop(fields)?.length()
+    }
+
+    #[test]
+    fn fields_are_known_whatever_their_case() {
+        for (name, field) in [
+            ("TE", Field::Te),
+            ("Host", Field::Host),
+            ("Cookie", Field::Cookie),
+            ("ORIGIN", Field::Origin),
+            ("expect", Field::Expect),
+            ("Trailer", Field::Trailer),
+            ("Upgrade", Field::Upgrade),
+            ("Forwarded", Field::Forwarded),
+            ("X-Forwarded-Host", Field::Forwarded),
+            ("x-forwarded-anything", Field::Forwarded),
+            ("Connection", Field::Connection),
+            ("Keep-Alive", Field::KeepAlive),
+            ("Authorization", Field::Authorization),
+            ("Content-Length", Field::ContentLength),
+            ("Sec-Fetch-Site", Field::SecFetchSite),
+            ("Proxy-Connection", Field::ProxyConnection),
+            ("Transfer-Encoding", Field::TransferEncoding),
+            ("Proxy-Authorization", Field::ProxyAuthorization),
+            ("Accept", Field::Other),
+            ("X-Forwarded", Field::Other),
+            ("Hose", Field::Other),
+        ] {
+            assert_eq!(Field::of(name), field, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        use Field::{ContentLength as Said, TransferEncoding as Coded};
+        assert_eq!(length(&[]), Ok(None));
+        assert_eq!(length(&[(Said, "5"), (Said, "5")]), Ok(Some(Length::Exact(5))));
+        for bad in ["-1", "+1", "", "5, 5", "0x5", " 5", "99999999999999999999"] {
+            assert_eq!(length(&[(Said, bad)]), Err(BadFraming::Broken), "{bad}");
+        }
+        assert_eq!(length(&[(Said, "5"), (Said, "6")]), Err(BadFraming::Broken));
+        assert_eq!(length(&[(Coded, "Chunked")]), Ok(Some(Length::Chunked)));
+        assert_eq!(length(&[(Coded, "gzip, chunked")]), Err(BadFraming::Coding));
+        assert_eq!(length(&[(Coded, "chunked"), (Coded, "chunked")]), Err(BadFraming::Coding));
+        for endless in ["gzip", "chunked, gzip", "xchunked", "", "chunked;q=1"] {
+            assert_eq!(length(&[(Coded, endless)]), Err(BadFraming::Broken), "{endless}");
+        }
+        assert!(hop(&[(Said, "5"), (Coded, "chunked")]).unwrap().is_framed_twice());
+    }
+
+    #[test]
+    fn trailers_that_belong_into_the_head_do_not_pass() {
+        let lines =
+            b"X-Sum: 1\r\nAuthorization: Basic x\r\ncontent-length: 9\r\nHost: evil\r\ny: \xfc\r\n\r\n";
+        assert_eq!(trailers(lines), b"X-Sum: 1\r\ny: \xfc\r\n");
+        assert_eq!(trailers(b"\r\n"), b"");
+        assert_eq!(trailers(b"not a field\r\n\r\n"), b"");
+    }
+}

@@ -1,0 +1,281 @@
+//! Where a message's body ends (RFC 9112, sections 6 and 7), and chunks taken apart and made anew.
+//!
+//! Chunks are decoded and encoded again rather than copied: what leaves is framed by us, so that no odd framing that
+//! comes in can mean one thing here and another there.
+
+use std::io::Write;
+
+use super::buffer::Buffer;
+
+/// How a message says where its body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// `Content-Length`, or no body at all.
+    Exact(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// With the connection; responses only.
+    UntilClose,
+}
+
+/// The framing is broken; the message cannot be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is badly framed: {0}")]
+pub(super) struct FramingError(&'static str);
+
+/// Finds the body's bytes in those of the connection.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    state: State,
+    /// The bytes of a chunk-size line so far, or the fields after the last chunk.
+    line: Vec<u8>,
+    trailers_max: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// So many bytes, then the end.
+    Exact(u64),
+    UntilClose,
+    /// In the line with a chunk's size.
+    Size,
+    /// In a chunk, so many bytes before its end.
+    Chunk(u64),
+    /// At the line end after a chunk.
+    ChunkEnd,
+    /// After the last chunk.
+    Trailers,
+    Done,
+}
+
+impl Decoder {
+    /// `trailers_max` bounds the fields after a chunked body, in bytes.
+    pub(super) fn new(length: Length, trailers_max: usize) -> Self {
+        let state = match length {
+            Length::Exact(0) => State::Done,
+            Length::Exact(bytes) => State::Exact(bytes),
+            Length::Chunked => State::Size,
+            Length::UntilClose => State::UntilClose,
+        };
+        Self { state, line: Vec::new(), trailers_max }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Whether the end of the connection is the end of the body.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
+    /// The next bytes of the body in `input`, and how much of `input` is dealt with; call again until all of it is.
+    ///
+    /// # Errors
+    /// When the framing is broken.
+    pub(super) fn decode<'a>(&mut self, input: &'a [u8]) -> Result<(usize, &'a [u8]), FramingError> {
+        match self.state {
+            State::Exact(left) => {
+                let data = up_to(input, left);
+                let left = left - data.len() as u64;
+                self.state = if left == 0 { State::Done } else { State::Exact(left) };
+                Ok((data.len(), data))
+            }
+            State::UntilClose => Ok((input.len(), input)),
+            State::Chunk(left) => {
+                let data = up_to(input, left);
+                let left = left - data.len() as u64;
+                self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                Ok((data.len(), data))
+            }
+            State::Size | State::ChunkEnd | State::Trailers => Ok((self.line(input)?, &[])),
+            State::Done => Ok((0, &[])),
+        }
+    }
+
+    /// Takes bytes up to the end of a line, and the line when it is whole.
+    fn line(&mut self, input: &[u8]) -> Result<usize, FramingError> {
+        let (taken, whole) = match input.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (end + 1, true),
+            None => (input.len(), false),
+        };
+        let most = if self.state == State::Trailers { self.trailers_max } else { SIZE_LINE_MAX };
+        if self.line.len() + taken > most {
+            return Err(FramingError("a line between chunks is too long"));
+        }
+        self.line.extend_from_slice(&input[..taken]);
+        if whole {
+            self.lined()?;
+        }
+        Ok(taken)
+    }
+
+    fn lined(&mut self) -> Result<(), FramingError> {
+        self.state = match self.state {
+            State::ChunkEnd => {
+                if self.line != b"\r\n" {
+                    return Err(FramingError("a chunk is longer than its size"));
+                }
+                State::Size
+            }
+            State::Size => match chunk_size(&self.line)? {
+                0 => State::Trailers,
+                size => State::Chunk(size),
+            },
+            // The fields stay in `line`, to be read when the empty line has come.
+            State::Trailers if !ends_with_empty_line(&self.line) => return Ok(()),
+            _ => {
+                self.state = State::Done;
+                return Ok(());
+            }
+        };
+        self.line.clear();
+        Ok(())
+    }
+
+    /// The fields after a chunked body, each with its line end, once all is decoded.
+    pub(super) fn trailers(&self) -> &[u8] {
+        if self.is_done() { &self.line } else { &[] }
+    }
+}
+
+fn up_to(input: &[u8], left: u64) -> &[u8] {
+    &input[..usize::try_from(left).unwrap_or(usize::MAX).min(input.len())]
+}
+
+fn ends_with_empty_line(lines: &[u8]) -> bool {
+    lines == b"\r\n" || lines.ends_with(b"\n\r\n")
+}
+
+/// The size at the beginning of a line; extensions after it mean nothing to anybody (RFC 9112, section 7.1.1).
+/// `httparse::parse_chunk_size` takes an empty line for a size of 0.
+fn chunk_size(line: &[u8]) -> Result<u64, FramingError> {
+    let bad = FramingError("a chunk's size is no number");
+    let line = line.strip_suffix(b"\r\n").ok_or(bad)?;
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, extension) = line.split_at(digits);
+    let ends = extension.trim_ascii_start();
+    if digits > 16 || !(ends.is_empty() || ends.starts_with(b";")) {
+        return Err(bad);
+    }
+    std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok()).ok_or(bad)
+}
+
+/// How a body is framed on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As it is: its length was said, or the connection will end.
+    Identity,
+    Chunked,
+}
+
+impl Encoding {
+    /// Adds a part of the body.
+    pub(super) fn data(self, data: &[u8], out: &mut Buffer) {
+        if data.is_empty() {
+            return;
+        }
+        match self {
+            Self::Identity => out.push(data),
+            Self::Chunked => {
+                let room = out.room(data.len() + CHUNK_EXTRA);
+                let rest = room.len();
+                let mut line = &mut room[..];
+                // The room is there.
+                let _ = write!(line, "{:x}\r\n", data.len());
+                let size = rest - line.len();
+                out.fill(size);
+                out.push(data);
+                out.push(b"\r\n");
+            }
+        }
+    }
+
+    /// Adds the end of the body, with `fields` after it: whole lines, without the empty one.
+    pub(super) fn end(self, fields: &[u8], out: &mut Buffer) {
+        if self == Self::Chunked {
+            out.push(b"0\r\n");
+            out.push(fields);
+            out.push(b"\r\n");
+        }
+    }
+}
+
+/// A size in sixteen digits with a line end, and the line end after the chunk.
+const CHUNK_EXTRA: usize = 20;
+
+/// A size with some extension.
+const SIZE_LINE_MAX: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Body, trailers and what is left, fed in pieces of `step` bytes.
+    fn decode(input: &[u8], length: Length, step: usize) -> Result<(Vec<u8>, Vec<u8>, usize), FramingError> {
+        let mut decoder = Decoder::new(length, 1000);
+        let (mut body, mut used) = (Vec::new(), 0);
+        for piece in input.chunks(step) {
+            let mut at = 0;
+            while at < piece.len() && !decoder.is_done() {
+                let (taken, data) = decoder.decode(&piece[at..])?;
+                body.extend_from_slice(data);
+                at += taken;
+            }
+            used += at;
+        }
+        if !decoder.is_done() {
+            return Err(FramingError("unfinished"));
+        }
+        Ok((body, decoder.trailers().to_vec(), input.len() - used))
+    }
+
+    #[test]
+    fn chunks_are_found_however_they_are_cut() {
+        let input = b"5\r\nhello\r\n00A;name=\"x\"\r\n0123456789\r\n0\r\nx-sum: 1\r\nx-b: 2\r\n\r\nnext";
+        for step in 1..input.len() {
+            let (body, trailers, left) = decode(input, Length::Chunked, step).unwrap();
+            assert_eq!(body, b"hello0123456789");
+            assert_eq!(trailers, b"x-sum: 1\r\nx-b: 2\r\n\r\n");
+            assert_eq!(left, 4);
+        }
+    }
+
+    #[test]
+    fn a_length_ends_a_body_and_what_follows_is_left() {
+        assert_eq!(decode(b"helloGET", Length::Exact(5), 3).unwrap(), (b"hello".to_vec(), Vec::new(), 3));
+        assert_eq!(decode(b"GET", Length::Exact(0), 3).unwrap(), (Vec::new(), Vec::new(), 3));
+    }
+
+    #[test]
+    fn broken_chunks_are_refused() {
+        for input in [
+            &b"x\r\n"[..],
+            b"5\r\nhelloX\r\n",
+            b"5\r\nhello\n",
+            b"5\nhello\r\n",
+            b"-1\r\n",
+            b"\r\n",
+            b"0x5\r\nhello\r\n",
+            b"11111111111111111\r\n",
+            b" 5\r\nhello\r\n",
+            &[b'1'; 5000],
+        ] {
+            let refused = decode(input, Length::Chunked, 7);
+            assert!(refused.is_err_and(|error| error.0 != "unfinished"), "{}", input.escape_ascii());
+        }
+        let endless = [&b"0\r\n"[..], &[b'a'; 2000]].concat();
+        assert!(decode(&endless, Length::Chunked, 100).is_err_and(|error| error.0 != "unfinished"));
+    }
+
+    #[test]
+    fn a_body_is_encoded_as_asked() {
+        let mut out = Buffer::default();
+        for part in [&b"hello"[..], b"", &[b'x'; 26]] {
+            Encoding::Chunked.data(part, &mut out);
+        }
+        Encoding::Chunked.end(b"x-sum: 1\r\n", &mut out);
+        let expected = format!("5\r\nhello\r\n1a\r\n{}\r\n0\r\nx-sum: 1\r\n\r\n", "x".repeat(26));
+        assert_eq!(out.filled(), expected.as_bytes());
+    }
+}

@@ -1,0 +1,233 @@
+//! One connection to AEM.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    buffer::{Buffer, Buffers},
+    session::{Handshake, Session},
+};
+
+/// A connection to AEM, with TLS where the upstream is `https`.
+pub(super) struct Link {
+    socket: TcpStream,
+    session: Option<Box<Session>>,
+    /// Came, and is not opened yet.
+    wire: Buffer,
+    /// Is to be sent.
+    sealed: Buffer,
+}
+
+/// Why a connection to AEM is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// It broke off, or TLS found something wrong.
+    #[error(transparent)]
+    Io(io::Error),
+    /// What came is not what was waited for.
+    #[error(transparent)]
+    Response(#[from] super::response::BadResponse),
+    /// The body is badly framed.
+    #[error(transparent)]
+    Framing(#[from] super::framing::FramingError),
+    /// The head is larger than allowed.
+    #[error("the head is too large")]
+    HeadTooLarge,
+    /// A switch of protocols that nobody asked for.
+    #[error("the protocol was switched unasked")]
+    UnaskedUpgrade,
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Bytes; whether any of them were the peer's data was seen by who took them.
+    Bytes,
+    /// AEM sends no more, and said so.
+    End,
+    /// The connection ended, and nobody said that this is the end.
+    Cut,
+}
+
+impl Link {
+    /// A connection without TLS.
+    pub(super) fn plain(socket: TcpStream) -> Self {
+        Self { socket, session: None, wire: Buffer::default(), sealed: Buffer::default() }
+    }
+
+    /// A connection with TLS, once hands are shaken.
+    pub(super) async fn secure(socket: TcpStream, session: Session, buffers: &Buffers) -> io::Result<Self> {
+        let mut link = Self { session: Some(Box::new(session)), ..Self::plain(socket) };
+        let result = link.shake_hands(buffers).await;
+        link.rest(buffers);
+        result.map(|()| link)
+    }
+
+    async fn shake_hands(&mut self, buffers: &Buffers) -> io::Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        buffers.equip(&mut self.wire);
+        buffers.equip(&mut self.sealed);
+        loop {
+            let step = session.shake_hands(&mut self.wire, &mut self.sealed);
+            self.socket.write_all(self.sealed.filled()).await?;
+            self.sealed.clear();
+            match step {
+                Ok(Handshake::Done) => return Ok(()),
+                Ok(Handshake::More) => {}
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            }
+            let (wire, socket) = (&mut self.wire, &mut self.socket);
+            if std::future::poll_fn(|cx| wire.poll_fill(socket, cx)).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Adds `plain` to what is to be sent.
+    pub(super) fn push(&mut self, plain: &[u8], buffers: &Buffers) -> Result<(), LinkError> {
+        buffers.equip(&mut self.sealed);
+        match &mut self.session {
+            Some(session) => Ok(session.seal(plain, &mut self.sealed)?),
+            None => {
+                self.sealed.push(plain);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether everything was sent.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.sealed.is_empty()
+    }
+
+    /// Sends what the socket takes; tells how much that was.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> io::Result<usize> {
+        let sent = self.sealed.poll_drain(&mut self.socket, cx)?;
+        buffers.release(&mut self.sealed);
+        Ok(sent)
+    }
+
+    /// Forgets what was not sent: AEM takes no more.
+    pub(super) fn forget(&mut self, buffers: &Buffers) {
+        self.sealed.clear();
+        buffers.release(&mut self.sealed);
+    }
+
+    /// Reads once, and hands what has come to `take`.
+    pub(super) fn poll_read<E: From<rustls::Error> + From<io::Error>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Poll<Result<Came, E>> {
+        buffers.equip(&mut self.wire);
+        let read = self.wire.poll_fill(&mut self.socket, cx);
+        let came = match read {
+            Poll::Ready(Ok(0)) => Ok(self.ended()),
+            Poll::Ready(Ok(_)) => self.open(take, buffers),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Pending => {
+                buffers.release(&mut self.wire);
+                return Poll::Pending;
+            }
+        };
+        buffers.release(&mut self.wire);
+        Poll::Ready(came)
+    }
+
+    fn open<E: From<rustls::Error>>(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+        buffers: &Buffers,
+    ) -> Result<Came, E> {
+        match &mut self.session {
+            Some(session) => {
+                session.open(&mut self.wire, &mut self.sealed, take)?;
+                buffers.release(&mut self.sealed);
+                Ok(if session.has_ended() { Came::End } else { Came::Bytes })
+            }
+            None => {
+                take(self.wire.filled())?;
+                self.wire.clear();
+                Ok(Came::Bytes)
+            }
+        }
+    }
+
+    /// The end of a TCP connection is the end of what AEM had to say only where there is no TLS that would have to say
+    /// so (RFC 8446, section 6.1).
+    fn ended(&self) -> Came {
+        match &self.session {
+            Some(session) if !session.has_ended() => Came::Cut,
+            _ => Came::End,
+        }
+    }
+
+    /// Whether nothing is left of the last exchange, and nothing has come since: what AEM says before it is asked would
+    /// be taken for the answer to the next request. Costs no system call while nothing has come.
+    pub(super) fn is_fresh(&mut self, buffers: &Buffers) -> bool {
+        if !self.wire.is_empty() || !self.sealed.is_empty() {
+            return false;
+        }
+        buffers.equip(&mut self.wire);
+        let read = self.socket.try_read(self.wire.room(1));
+        let fresh = match read {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(0) => false,
+            // Session tickets come when AEM likes; everything else is unasked.
+            Ok(bytes) => {
+                self.wire.fill(bytes);
+                let unasked = |data: &[u8]| {
+                    if data.is_empty() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+                };
+                let opened = self.open(|data| unasked(data).map_err(LinkError::Io), buffers);
+                matches!(opened, Ok(Came::Bytes)) && self.wire.is_empty() && self.sealed.is_empty()
+            }
+        };
+        self.rest(buffers);
+        fresh
+    }
+
+    /// Keeps no memory while nothing happens.
+    fn rest(&mut self, buffers: &Buffers) {
+        buffers.release(&mut self.wire);
+        buffers.release(&mut self.sealed);
+    }
+
+    /// Says that no more will be sent. The other direction stays open.
+    pub(super) fn end(&mut self, buffers: &Buffers) {
+        if let Some(session) = &mut self.session {
+            buffers.equip(&mut self.sealed);
+            session.end(&mut self.sealed);
+        }
+    }
+
+    /// Closes the sending direction of the socket.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    /// Says good-bye as far as that can be done at once.
+    pub(super) fn close(mut self, buffers: &Buffers) {
+        self.end(buffers);
+        // Whoever does not take it is told by the end of the connection.
+        let _ = self.socket.try_write(self.sealed.filled());
+        self.wire.clear();
+        self.sealed.clear();
+        self.rest(buffers);
+    }
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}

@@ -1,0 +1,258 @@
+//! AEM's response head: read once, and written as the client is to see it.
+
+use httparse::{Header, Status};
+
+use super::{
+    buffer::Buffer,
+    fields::{BadFraming, Field, Hop, Storage},
+    framing::{Encoding, Length},
+    request::{line, number, via},
+};
+
+/// A head that has come whole.
+#[derive(Debug)]
+pub(super) struct ResponseHead<'h, 'b> {
+    pub status: u16,
+    reason: &'b str,
+    minor: u8,
+    fields: &'h [Header<'b>],
+    hop: Hop,
+    /// Bytes that the head took.
+    pub bytes: usize,
+}
+
+/// What AEM sent is no response that could be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadResponse {
+    /// No HTTP/1.
+    #[error("{0}")]
+    Malformed(httparse::Error),
+    /// No status that there is.
+    #[error("the status is none of HTTP's")]
+    Status,
+    /// Its lengths contradict each other.
+    #[error("nobody knows where the body ends")]
+    Framing,
+    /// A transfer coding beside `chunked`.
+    #[error("the transfer coding is not chunked alone")]
+    Coding,
+    /// Too many fields.
+    #[error("there are too many fields")]
+    TooLarge,
+}
+
+/// What was asked, as far as it decides how an answer looks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerTo {
+    /// A HEAD: the answer has no body.
+    pub head: bool,
+    /// The client's minor version.
+    pub minor: u8,
+    /// The client keeps the connection.
+    pub keep_alive: bool,
+}
+
+/// How a response goes on behind its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Body {
+    /// As it comes from AEM.
+    pub length: Length,
+    /// As it goes to the client.
+    pub encoding: Encoding,
+    /// Its end is the end of the client's connection.
+    pub closes: bool,
+}
+
+impl<'h, 'b> ResponseHead<'h, 'b> {
+    /// Reads a head at the beginning of `bytes`; `None` when its end has not come yet.
+    ///
+    /// # Errors
+    /// When this is no HTTP/1 response.
+    pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let head_bytes = match config.parse_response_with_uninit_headers(&mut response, bytes, storage) {
+            Ok(Status::Complete(head_bytes)) => head_bytes,
+            Ok(Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
+            Err(error) => return Err(BadResponse::Malformed(error)),
+        };
+        let (Some(status), Some(minor)) = (response.code, response.version) else {
+            return Err(BadResponse::Status);
+        };
+        if !(100..1000).contains(&status) {
+            return Err(BadResponse::Status);
+        }
+        let mut hop = Hop::default();
+        for header in &*response.headers {
+            match Field::of(header.name) {
+                Field::Other => {}
+                field => hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
+            }
+        }
+        let reason = response.reason.unwrap_or_default();
+        Ok(Some(Self { status, reason, minor, fields: response.headers, hop, bytes: head_bytes }))
+    }
+
+    /// Whether AEM has switched to a WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.status == 101 && self.hop.websocket
+    }
+
+    /// Whether AEM keeps the connection after this response.
+    pub(super) fn keeps_alive(&self) -> bool {
+        !self.hop.close && (self.minor > 0 || self.hop.keep_alive)
+    }
+
+    /// Where the body ends, and how it is framed for the client (RFC 9112, section 6.3).
+    ///
+    /// # Errors
+    /// When it is framed in a way that is not taken.
+    pub(super) fn body(&self, to: AnswerTo) -> Result<Body, BadResponse> {
+        let length = match self.hop.length() {
+            Ok(length) => length.unwrap_or(Length::UntilClose),
+            Err(BadFraming::Coding) => return Err(BadResponse::Coding),
+            Err(BadFraming::Broken) => return Err(BadResponse::Framing),
+        };
+        if to.head || matches!(self.status, 100..200 | 204 | 304) {
+            return Ok(Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false });
+        }
+        let known = matches!(length, Length::Exact(_));
+        let chunks = !known && to.minor > 0;
+        let encoding = if chunks { Encoding::Chunked } else { Encoding::Identity };
+        Ok(Body { length, encoding, closes: !known && !chunks })
+    }
+
+    /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
+    /// with this answer.
+    pub(super) fn write(&self, body: Body, to: AnswerTo, close: bool, out: &mut Buffer) {
+        let status = [
+            b'0' + (self.status / 100) as u8,
+            b'0' + (self.status / 10 % 10) as u8,
+            b'0' + (self.status % 10) as u8,
+        ];
+        out.push(b"HTTP/1.1 ");
+        out.push(&status);
+        out.push(b" ");
+        out.push(self.reason.as_bytes());
+        out.push(b"\r\n");
+        for header in self.fields {
+            let field = Field::of(header.name);
+            if !field.is_hop_by_hop() && !self.hop.holds_back(header.name, self.fields) {
+                line(header.name, header.value, out);
+            }
+        }
+        if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
+            out.push(b"transfer-encoding: chunked\r\n");
+        } else if let (Some(said), false, false) =
+            (self.hop.said(), self.hop.is_coded(), matches!(self.status, 100..200 | 204))
+        {
+            // Beside a coding a length would cut the body short; 1xx and 204 have none.
+            number("content-length", said, out);
+        }
+        if self.is_websocket() {
+            out.push(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        } else {
+            connection(to, close, out);
+        }
+        out.push(via(self.minor));
+        out.push(b"\r\n");
+    }
+
+    /// Writes an interim response, which has no framing and no connection of its own.
+    pub(super) fn write_interim(&self, to: AnswerTo, out: &mut Buffer) {
+        let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
+        self.write(body, AnswerTo { minor: 1, keep_alive: true, ..to }, false, out);
+    }
+}
+
+/// What becomes of the connection, where that is not what the client's version takes for granted.
+pub(super) fn connection(to: AnswerTo, close: bool, out: &mut Buffer) {
+    if close || !to.keep_alive {
+        out.push(b"connection: close\r\n");
+    } else if to.minor == 0 {
+        out.push(b"connection: keep-alive\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fields::storage, *};
+
+    const GET: AnswerTo = AnswerTo { head: false, minor: 1, keep_alive: true };
+    const HEAD: AnswerTo = AnswerTo { head: true, ..GET };
+    const OLD: AnswerTo = AnswerTo { minor: 0, ..GET };
+
+    #[track_caller]
+    fn check(head: &str, to: AnswerTo, expected: &str, length: Length) {
+        let text = format!("HTTP/1.1 {head}\r\n\r\n");
+        let mut storage = storage();
+        let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+        let body = head.body(to).unwrap();
+        let mut out = Buffer::default();
+        head.write(body, to, body.closes, &mut out);
+        let expected = format!("HTTP/1.1 {expected}\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
+        assert_eq!((std::str::from_utf8(out.filled()).unwrap(), body.length), (&*expected, length));
+    }
+
+    fn error(head: &str) -> BadResponse {
+        let text = format!("HTTP/1.1 {head}\r\n\r\n");
+        let mut storage = storage();
+        match ResponseHead::parse(text.as_bytes(), &mut storage) {
+            Ok(head) => head.unwrap().body(GET).unwrap_err(),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn a_length_passes_and_what_is_between_neighbours_does_not() {
+        check(
+            "200 Fine By Me\r\nConnection: close, x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=5\r\nETag: \"x\"\r\n\
+             Content-Length: 2",
+            GET,
+            "200 Fine By Me\r\nETag: \"x\"\r\ncontent-length: 2",
+            Length::Exact(2),
+        );
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked_for_those_who_know_chunks() {
+        for head in [
+            "200 OK",
+            "200 OK\r\ntransfer-encoding: chunked",
+            "200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
+        ] {
+            let length = if head.contains("chunked") { Length::Chunked } else { Length::UntilClose };
+            check(head, GET, "200 OK\r\ntransfer-encoding: chunked", length);
+            check(head, OLD, "200 OK\r\nconnection: close", length);
+        }
+    }
+
+    #[test]
+    fn answers_without_a_body_have_none() {
+        let none = Length::Exact(0);
+        check("200 OK\r\ncontent-length: 1234", HEAD, "200 OK\r\ncontent-length: 1234", none);
+        check("200 OK\r\ntransfer-encoding: chunked", HEAD, "200 OK\r\ntransfer-encoding: chunked", none);
+        check("304 Not Modified\r\ncontent-length: 77", GET, "304 Not Modified\r\ncontent-length: 77", none);
+        check("204 No Content\r\ncontent-length: 0", GET, "204 No Content", none);
+    }
+
+    #[test]
+    fn an_old_client_that_stays_is_told_that_it_may() {
+        check(
+            "200 OK\r\ncontent-length: 1",
+            OLD,
+            "200 OK\r\ncontent-length: 1\r\nconnection: keep-alive",
+            Length::Exact(1),
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_framed_is_refused() {
+        assert_eq!(error("200 OK\r\ntransfer-encoding: gzip, chunked"), BadResponse::Coding);
+        assert_eq!(error("200 OK\r\ntransfer-encoding: gzip"), BadResponse::Framing);
+        assert_eq!(error("200 OK\r\ncontent-length: 1\r\ncontent-length: 2"), BadResponse::Framing);
+        assert_eq!(error("200 OK\r\nname : x"), BadResponse::Malformed(httparse::Error::HeaderName));
+        assert_eq!(error("099 No"), BadResponse::Status);
+    }
+}

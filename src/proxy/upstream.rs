@@ -1,0 +1,159 @@
+//! One AEM: where it is, how it is reached, and the connections to it that wait for the next request.
+
+use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::ServerName;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tower::Service;
+use url::Url;
+
+use super::{buffer::Buffers, link::Link, session::Session};
+use crate::{config::Timeouts, network::Cause};
+
+/// What a connection may hold and how long it may wait.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest head, in bytes.
+    pub head: usize,
+    /// Every wait.
+    pub timeouts: Timeouts,
+}
+
+/// One AEM.
+pub struct Upstream {
+    origin: Uri,
+    host: Vec<u8>,
+    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    tcp: HttpConnector,
+    limit: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to AEM")]
+pub(super) struct ConnectError {
+    pub(super) cause: Cause,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Upstream {
+    /// An upstream at the origin of `url`. `timeouts.connect` is for TCP and TLS together.
+    ///
+    /// # Errors
+    /// When `url` is no origin that can be connected to.
+    pub fn new(
+        url: &Url,
+        tls: rustls::ClientConfig,
+        timeouts: &Timeouts,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let origin: Uri = url.origin().ascii_serialization().parse()?;
+        let host = url.authority().as_bytes().to_vec();
+        let tls = match (url.scheme(), url.host_str()) {
+            ("https", Some(name)) => {
+                let name = name.trim_start_matches('[').trim_end_matches(']');
+                Some((Arc::new(tls), ServerName::try_from(name.to_owned())?))
+            }
+            _ => None,
+        };
+        let mut tcp = HttpConnector::new();
+        // Scheme and TLS are ours.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared among the addresses of a name: a dead one leaves time for the others.
+        tcp.set_connect_timeout(Some(timeouts.connect));
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        Ok(Self { origin, host, tls, tcp, limit: timeouts.connect })
+    }
+
+    /// The value of `Host`.
+    pub(super) fn host(&self) -> &[u8] {
+        &self.host
+    }
+
+    /// A new connection, TCP and TLS within one time limit.
+    ///
+    /// # Errors
+    /// When AEM cannot be reached, with what it died of.
+    pub(super) async fn connect(&self, buffers: &Buffers) -> Result<Link, ConnectError> {
+        match timeout(self.limit, self.link(buffers)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError { cause: Cause::TimedOut, source: None }),
+        }
+    }
+
+    async fn link(&self, buffers: &Buffers) -> Result<Link, ConnectError> {
+        let socket = self.socket().await?;
+        let Some((config, name)) = &self.tls else { return Ok(Link::plain(socket)) };
+        let session = Session::new(Arc::clone(config), name.clone()).map_err(ConnectError::new)?;
+        Link::secure(socket, session, buffers).await.map_err(ConnectError::new)
+    }
+
+    async fn socket(&self) -> Result<TcpStream, ConnectError> {
+        let mut tcp = self.tcp.clone();
+        std::future::poll_fn(|cx| tcp.poll_ready(cx)).await.map_err(ConnectError::new)?;
+        let socket = tcp.call(self.origin.clone()).await.map_err(ConnectError::new)?;
+        Ok(socket.into_inner())
+    }
+}
+
+impl ConnectError {
+    fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { cause: Cause::of(&source), source: Some(Box::new(source)) }
+    }
+}
+
+/// A thread's connections to AEM that wait for the next request, the one used last at the end.
+#[derive(Default)]
+pub(super) struct Pool {
+    idle: RefCell<VecDeque<(Link, Instant)>>,
+}
+
+impl Pool {
+    /// The connection that was used last, unless AEM has something to say on it, or has gone.
+    pub(super) fn take(&self, buffers: &Buffers) -> Option<Link> {
+        loop {
+            let (mut link, _) = self.idle.borrow_mut().pop_back()?;
+            if link.is_fresh(buffers) {
+                return Some(link);
+            }
+            link.close(buffers);
+        }
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn keep(&self, link: Link, now: Instant, buffers: &Buffers) {
+        let mut idle = self.idle.borrow_mut();
+        idle.push_back((link, now));
+        if idle.len() > IDLE_MAX
+            && let Some((oldest, _)) = idle.pop_front()
+        {
+            oldest.close(buffers);
+        }
+    }
+
+    /// Closes what has waited for longer than `limit`, and what AEM has closed.
+    pub(super) fn sweep(&self, limit: Duration, buffers: &Buffers) {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        for _ in 0..idle.len() {
+            let Some((mut link, since)) = idle.pop_front() else { break };
+            if now - since < limit && link.is_fresh(buffers) {
+                idle.push_back((link, since));
+            } else {
+                link.close(buffers);
+            }
+        }
+    }
+}
+
+/// As many as a busy app may have in use at once: connections are dear, and end by themselves when idle.
+const IDLE_MAX: usize = 1024;
+
+/// Keeps a long upload's connection in the tables of the firewalls on the way.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
