@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use self::credential::{exchange, read_credentials};
 use self::{credential::Bearer, workers::Workers};
@@ -104,17 +104,17 @@ impl App {
         tls::install();
         let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
-        let wired = credential::wire(&config, &clock, &metrics)?;
-        let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
         let tls = tls::client_config(config.ca_file.as_deref())?;
+        let wired = credential::wire(&config, &clock, &metrics, &tls)?;
+        let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
         let upstream = Upstream::new(&config.upstream, tls, &config.timeouts)
             .map_err(StartError::internal("the upstream"))?;
         let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
         say_what_is_open(&config, &guard);
 
-        let listeners = bind(&config.listen, "listen").await?;
+        let listeners = bind(&config.listen, "listen")?;
         let admin_listeners = match config.admin.listen.on() {
-            Some(listen) => bind(listen, "admin.listen").await?,
+            Some(listen) => bind(listen, "admin.listen")?,
             None => Vec::new(),
         };
         let view = ProxyView {
@@ -168,9 +168,13 @@ impl App {
         for end in workers.ends() {
             threads.spawn(end);
         }
-        let workers = Arc::new(workers);
+        // However this ends, the listeners are closed.
+        let _closing = closing.clone().drop_guard();
         for listener in listeners {
-            tasks.spawn(accept_proxy(listener, Arc::clone(&workers), closing.clone()));
+            workers.accept(listener, &closing).map_err(|error| {
+                error!(%error, "A listener cannot be handed over");
+                Died
+            })?;
         }
         for listener in admin_listeners {
             tasks.spawn(accept_admin(listener, admin.clone(), ending.clone()));
@@ -240,19 +244,13 @@ fn say_what_is_open(config: &Config, guard: &Guard) {
     }
 }
 
-async fn bind(listen: &Listen, key: &'static str) -> Result<Vec<Listener>, StartError> {
-    Listener::bind(listen).await.map_err(|error| StartError::Bind { listen: listen.clone(), key, error })
+fn bind(listen: &Listen, key: &'static str) -> Result<Vec<Listener>, StartError> {
+    Listener::bind(listen).map_err(|error| StartError::Bind { listen: listen.clone(), key, error })
 }
 
 fn in_words(listeners: &[Listener]) -> String {
     let words: Vec<_> = listeners.iter().map(ToString::to_string).collect();
     words.join(", ")
-}
-
-async fn accept_proxy(listener: Listener, workers: Arc<Workers>, closing: CancellationToken) {
-    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
-        workers.serve(stream);
-    }
 }
 
 /// As many threads as the process may use cores (its affinity and its container's share count), up to a bound: one core

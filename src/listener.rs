@@ -12,7 +12,7 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
 };
 use tracing::warn;
 
@@ -27,7 +27,21 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// A socket's file, gone when this is dropped: whoever connects next shall find nothing rather than a dead socket.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+/// A listener between two threads.
+#[derive(Debug)]
+pub struct DetachedListener(DetachedSocket);
+
+#[derive(Debug)]
+enum DetachedSocket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
 }
 
 /// A client's connection.
@@ -53,13 +67,13 @@ impl Listener {
     ///
     /// # Errors
     /// When an address cannot be had.
-    pub async fn bind(listen: &Listen) -> io::Result<Vec<Self>> {
+    pub fn bind(listen: &Listen) -> io::Result<Vec<Self>> {
         match listen {
-            Listen::Tcp(addr) => Ok(vec![Self::tcp(*addr).await?]),
+            Listen::Tcp(addr) => Ok(vec![Self::tcp(*addr)?]),
             Listen::Localhost(port) => {
-                let v4 = Self::tcp((Ipv4Addr::LOCALHOST, *port).into()).await?;
+                let v4 = Self::tcp((Ipv4Addr::LOCALHOST, *port).into())?;
                 let port = v4.addr().map_or(*port, |addr| addr.port());
-                match Self::tcp((Ipv6Addr::LOCALHOST, port).into()).await {
+                match Self::tcp((Ipv6Addr::LOCALHOST, port).into()) {
                     Ok(v6) => Ok(vec![v4, v6]),
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
                     // A machine without IPv6 has no other half of localhost.
@@ -69,13 +83,40 @@ impl Listener {
             Listen::Unix(path) => {
                 remove_stale(path);
                 let socket = UnixListener::bind(path)?;
-                Ok(vec![Self { socket: Socket::Unix(socket, path.clone()) }])
+                Ok(vec![Self { socket: Socket::Unix(socket, SocketFile(path.clone())) }])
             }
         }
     }
 
-    async fn tcp(addr: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: Socket::Tcp(TcpListener::bind(addr).await?) })
+    fn tcp(addr: SocketAddr) -> io::Result<Self> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart shall not have to wait for the last connections of the process before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        Ok(Self { socket: Socket::Tcp(socket.listen(BACKLOG)?) })
+    }
+
+    /// Takes the listener from this thread's runtime, for another's.
+    ///
+    /// # Errors
+    /// When the system does not let go of it.
+    pub fn detach(self) -> io::Result<DetachedListener> {
+        Ok(DetachedListener(match self.socket {
+            Socket::Tcp(listener) => DetachedSocket::Tcp(listener.into_std()?),
+            Socket::Unix(listener, file) => DetachedSocket::Unix(listener.into_std()?, file),
+        }))
+    }
+
+    /// Gives the listener to this thread's runtime.
+    ///
+    /// # Errors
+    /// When the system does not take it.
+    pub fn attach(detached: DetachedListener) -> io::Result<Self> {
+        let socket = match detached.0 {
+            DetachedSocket::Tcp(listener) => Socket::Tcp(TcpListener::from_std(listener)?),
+            DetachedSocket::Unix(listener, file) => Socket::Unix(UnixListener::from_std(listener)?, file),
+        };
+        Ok(Self { socket })
     }
 
     /// The address, with the port that port 0 became; none for a Unix socket.
@@ -113,17 +154,15 @@ impl fmt::Display for Listener {
                 Ok(addr) => addr.fmt(f),
                 Err(_) => f.write_str("a closed socket"),
             },
-            Socket::Unix(_, path) => write!(f, "unix:{}", path.display()),
+            Socket::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
         }
     }
 }
 
-impl Drop for Listener {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Socket::Unix(_, path) = &self.socket {
-            // Whoever connects next shall find nothing rather than a dead socket.
-            let _ = std::fs::remove_file(path);
-        }
+        // It may be gone already.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -141,6 +180,9 @@ fn remove_stale(path: &PathBuf) {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
+
+/// Connections that wait to be accepted; the system has a bound of its own below which this may end up.
+const BACKLOG: u32 = 4096;
 
 /// Out of file descriptors: some connection has to end first.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

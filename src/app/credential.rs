@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use tracing::{error, info, warn};
 
 use super::{NAME, StartError};
@@ -42,8 +43,13 @@ pub(super) struct Reloader {
     metrics: CredentialMetrics,
 }
 
-pub(super) fn wire(config: &Arc<Config>, clock: &Clock, metrics: &Metrics) -> Result<Wired, StartError> {
-    let Some(exchange) = exchange(config, clock)? else {
+pub(super) fn wire(
+    config: &Arc<Config>,
+    clock: &Clock,
+    metrics: &Metrics,
+    tls: &ClientConfig,
+) -> Result<Wired, StartError> {
+    let Some(exchange) = exchange_over(config, clock, || Ok(tls.clone()))? else {
         let (credential, auth) = match &config.auth {
             Auth::Basic { user, password } => {
                 let value = Authorization::basic(user, password)
@@ -136,6 +142,15 @@ fn cache(config: &Config, exchange: &JwtExchange) -> Option<Cache> {
 /// # Errors
 /// When credentials, IMS's address or the CA file are unusable.
 pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, StartError> {
+    exchange_over(config, clock, || Ok(tls::client_config(config.ca_file.as_deref())?))
+}
+
+/// The same over TLS that may have been set up already: reading the system's roots takes longer than all the rest.
+fn exchange_over(
+    config: &Config,
+    clock: &Clock,
+    tls: impl FnOnce() -> Result<ClientConfig, StartError>,
+) -> Result<Option<JwtExchange>, StartError> {
     let Auth::Bearer(source) = &config.auth else { return Ok(None) };
     let credentials = read_credentials(source)?;
     let (place, text) = match &config.ims_endpoint {
@@ -143,7 +158,7 @@ pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, S
         None => ("the credentials' imsEndpoint".to_owned(), &credentials.ims_endpoint),
     };
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
-    let tls = tls::client_config(config.ca_file.as_deref())?;
+    let tls = tls()?;
     let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
     let http = ims::client(tls, limits, &endpoint)
         .map_err(|error| StartError::internal("the client for IMS")(error.into()))?;

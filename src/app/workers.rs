@@ -1,8 +1,9 @@
 //! One thread for each core, each with a runtime of its own: a connection stays where it was put, and nothing that it
-//! needs is shared.
+//! needs is shared. The first thread accepts, keeps its share of the connections, and hands the others over.
 
 use std::{
     io,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -13,31 +14,33 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, oneshot},
+    task::JoinSet,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{
-    listener::{Detached, Stream},
+    listener::{Detached, DetachedListener, Listener, Stream},
     proxy::{Proxy, Worker},
 };
 
-/// The threads that serve a proxy's connections. They end when this is dropped.
+/// The threads that serve a proxy's connections. They end when this is dropped and nobody accepts any more.
 pub(super) struct Workers {
-    threads: Vec<Thread>,
+    threads: Arc<[Thread]>,
     connections: TaskTracker,
+    ends: Vec<oneshot::Receiver<()>>,
 }
 
+/// How a thread is spoken to.
 struct Thread {
     jobs: mpsc::UnboundedSender<Job>,
     /// How many connections it has.
     load: Arc<AtomicUsize>,
-    /// Resolves when the thread is no more.
-    ended: Option<oneshot::Receiver<()>>,
 }
 
 enum Job {
     Serve(Detached),
+    Accept(DetachedListener, Arc<[Thread]>, CancellationToken),
     /// No more connections; those that wait for a request end.
     Stop,
 }
@@ -49,29 +52,47 @@ impl Workers {
     /// When the system gives no thread, or no runtime for it.
     pub(super) fn start(proxy: &Arc<Proxy>, count: usize) -> io::Result<Self> {
         let connections = TaskTracker::new();
-        let threads = (0..count.max(1))
-            .map(|number| Thread::start(Arc::clone(proxy), connections.clone(), number))
-            .collect::<io::Result<_>>()?;
-        Ok(Self { threads, connections })
+        let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..count.max(1) {
+            let (jobs, inbox) = mpsc::unbounded_channel();
+            let (end, ended) = oneshot::channel();
+            let (report, reported) = std::sync::mpsc::sync_channel(1);
+            let load = Arc::new(AtomicUsize::new(0));
+            let body = Body {
+                proxy: Arc::clone(proxy),
+                connections: connections.clone(),
+                load: Arc::clone(&load),
+                number,
+                _end: end,
+            };
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || body.run(inbox, &report))?;
+            threads.push(Thread { jobs, load });
+            ends.push(ended);
+            reports.push(reported);
+        }
+        for report in reports {
+            report.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
+        }
+        Ok(Self { threads: threads.into(), connections, ends })
     }
 
-    /// Gives a connection to the thread that has the fewest.
-    pub(super) fn serve(&self, stream: Stream) {
-        let Some(thread) = self.threads.iter().min_by_key(|thread| thread.load.load(Relaxed)) else { return };
-        match stream.detach() {
-            Ok(detached) => {
-                thread.load.fetch_add(1, Relaxed);
-                // A thread that is gone ends the process: see `App::run`.
-                let _ = thread.jobs.send(Job::Serve(detached));
-            }
-            Err(error) => warn!(%error, "A connection cannot be handed over, closing it"),
-        }
+    /// Accepts connections until `closing` is cancelled; the listener is closed then.
+    ///
+    /// # Errors
+    /// When the system does not let go of the listener.
+    pub(super) fn accept(&self, listener: Listener, closing: &CancellationToken) -> io::Result<()> {
+        let job = Job::Accept(listener.detach()?, Arc::clone(&self.threads), closing.clone());
+        // A thread that is gone ends the process: see `App::run`.
+        drop(self.threads[0].jobs.send(job));
+        Ok(())
     }
 
     /// Connections that wait for a request end now, the others with their answer.
     pub(super) fn stop(&self) {
-        for thread in &self.threads {
-            let _ = thread.jobs.send(Job::Stop);
+        for thread in &*self.threads {
+            drop(thread.jobs.send(Job::Stop));
         }
         self.connections.close();
     }
@@ -88,53 +109,99 @@ impl Workers {
 
     /// What tells when each thread is no more.
     pub(super) fn ends(&mut self) -> Vec<oneshot::Receiver<()>> {
-        self.threads.iter_mut().filter_map(|thread| thread.ended.take()).collect()
+        std::mem::take(&mut self.ends)
     }
 }
 
-impl Thread {
-    fn start(proxy: Arc<Proxy>, connections: TaskTracker, number: usize) -> io::Result<Self> {
-        let (jobs, mut inbox) = mpsc::unbounded_channel();
-        let (end, ended) = oneshot::channel::<()>();
-        let load = Arc::new(AtomicUsize::new(0));
-        let served = Arc::clone(&load);
-        let (report, reported) = std::sync::mpsc::sync_channel(1);
-        let body = move || {
-            // Dropped when the thread ends, however it does.
-            let _end = end;
-            let runtime =
-                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                    Ok(runtime) => runtime,
-                    Err(error) => return drop(report.send(Err(error))),
-                };
-            drop(report.send(Ok(())));
-            runtime.block_on(async {
-                let worker = Worker::new(proxy);
-                tokio::task::spawn_local(std::rc::Rc::clone(&worker).sweep());
-                while let Some(job) = inbox.recv().await {
-                    match job {
-                        Job::Serve(detached) => {
-                            let load = Load(Arc::clone(&served));
-                            let worker = std::rc::Rc::clone(&worker);
-                            let serve = async move {
-                                let _load = load;
-                                match Stream::attach(detached) {
-                                    Ok(stream) => worker.serve(stream).await,
-                                    Err(error) => {
-                                        warn!(%error, "A connection cannot be taken over, closing it")
-                                    }
-                                }
-                            };
-                            tokio::task::spawn_local(connections.track_future(serve));
+/// What a thread is made of.
+struct Body {
+    proxy: Arc<Proxy>,
+    connections: TaskTracker,
+    load: Arc<AtomicUsize>,
+    number: usize,
+    /// Dropped when the thread ends, however it does.
+    _end: oneshot::Sender<()>,
+}
+
+impl Body {
+    fn run(self, inbox: mpsc::UnboundedReceiver<Job>, report: &std::sync::mpsc::SyncSender<io::Result<()>>) {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        // Whoever started the thread waits for this.
+        match runtime {
+            Ok(runtime) => {
+                drop(report.send(Ok(())));
+                runtime.block_on(self.work(inbox));
+            }
+            Err(error) => drop(report.send(Err(error))),
+        }
+    }
+
+    async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
+        let worker = Worker::new(Arc::clone(&self.proxy));
+        tokio::task::spawn_local(Rc::clone(&worker).sweep());
+        let this = Rc::new(self);
+        let mut accepting = JoinSet::new();
+        loop {
+            tokio::select! {
+                job = inbox.recv() => match job {
+                    Some(Job::Serve(detached)) => match Stream::attach(detached) {
+                        Ok(stream) => this.serve(&worker, stream),
+                        Err(error) => {
+                            this.load.fetch_sub(1, Relaxed);
+                            warn!(%error, "A connection cannot be taken over, closing it");
                         }
-                        Job::Stop => worker.stop(),
+                    },
+                    Some(Job::Accept(listener, threads, closing)) => {
+                        accepting.spawn_local(accept(Rc::clone(&this), Rc::clone(&worker), listener, threads, closing));
                     }
-                }
-            });
+                    Some(Job::Stop) => worker.stop(),
+                    None => return,
+                },
+                // A listener that dies takes the thread along, and the thread the process.
+                Some(Err(_)) = accepting.join_next() => return,
+            }
+        }
+    }
+
+    /// Serves a connection that is counted already.
+    fn serve(&self, worker: &Rc<Worker>, stream: Stream) {
+        let load = Load(Arc::clone(&self.load));
+        let serving = Rc::clone(worker).serve(stream);
+        let counted = async move {
+            let _load = load;
+            serving.await;
         };
-        thread::Builder::new().name(format!("worker-{number}")).spawn(body)?;
-        reported.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
-        Ok(Self { jobs, load, ended: Some(ended) })
+        tokio::task::spawn_local(self.connections.track_future(counted));
+    }
+}
+
+/// Gives each connection to the thread that has the fewest.
+async fn accept(
+    own: Rc<Body>,
+    worker: Rc<Worker>,
+    listener: DetachedListener,
+    threads: Arc<[Thread]>,
+    closing: CancellationToken,
+) {
+    let listener = match Listener::attach(listener) {
+        Ok(listener) => listener,
+        Err(error) => panic!("the listener cannot be taken over: {error}"),
+    };
+    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+        let least = threads.iter().enumerate().min_by_key(|(_, thread)| thread.load.load(Relaxed));
+        let Some((number, thread)) = least else { return };
+        thread.load.fetch_add(1, Relaxed);
+        if number == own.number {
+            own.serve(&worker, stream);
+            continue;
+        }
+        match stream.detach() {
+            Ok(detached) => drop(thread.jobs.send(Job::Serve(detached))),
+            Err(error) => {
+                thread.load.fetch_sub(1, Relaxed);
+                warn!(%error, "A connection cannot be handed over, closing it");
+            }
+        }
     }
 }
 

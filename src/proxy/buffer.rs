@@ -72,6 +72,13 @@ impl Buffer {
         self.end = 0;
     }
 
+    /// The same bytes in just as much memory as they need; nothing is left here.
+    pub(super) fn packed(&mut self) -> Self {
+        let bytes = self.filled().to_vec();
+        self.clear();
+        Self { start: 0, end: bytes.len(), bytes }
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.fill(bytes.len());

@@ -327,7 +327,12 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) ->
     let buffers = &worker.buffers;
     let mut link = match worker.pool.take(buffers) {
         Some(link) => link,
-        None => connect(client, worker).await?,
+        None => {
+            // Many may wait for a connection at once: no longer than it must in a buffer of the thread's.
+            let waiting = head.packed();
+            buffers.release(&mut std::mem::replace(&mut head, waiting));
+            connect(client, worker).await?
+        }
     };
     if request.up.gate.is_none() && !request.up.is_done() {
         // What is there of the body travels with the head.
@@ -367,7 +372,7 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) ->
 }
 
 async fn connect(client: &mut Client, worker: &Worker) -> Result<Link, Failed> {
-    let mut connecting = pin!(worker.proxy.upstream.connect(&worker.buffers));
+    let mut connecting = pin!(worker.proxy.upstream.connect());
     poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
             return Poll::Ready(

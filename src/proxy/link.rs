@@ -64,31 +64,26 @@ impl Link {
     }
 
     /// A connection with TLS, once hands are shaken.
-    pub(super) async fn secure(socket: TcpStream, session: Session, buffers: &Buffers) -> io::Result<Self> {
-        let mut link = Self { session: Some(Box::new(session)), ..Self::plain(socket) };
-        let result = link.shake_hands(buffers).await;
-        link.rest(buffers);
-        result.map(|()| link)
-    }
-
-    async fn shake_hands(&mut self, buffers: &Buffers) -> io::Result<()> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        buffers.equip(&mut self.wire);
-        buffers.equip(&mut self.sealed);
+    ///
+    /// The thread's buffers are too large for this: many may shake hands at once, and each waits for the network while
+    /// it does.
+    pub(super) async fn secure(mut socket: TcpStream, mut session: Session) -> io::Result<Self> {
+        let (mut wire, mut sealed) = (Buffer::default(), Buffer::default());
         loop {
-            let step = session.shake_hands(&mut self.wire, &mut self.sealed);
-            self.socket.write_all(self.sealed.filled()).await?;
-            self.sealed.clear();
+            let step = session.shake_hands(&mut wire, &mut sealed);
+            socket.write_all(sealed.filled()).await?;
+            sealed.clear();
             match step {
-                Ok(Handshake::Done) => return Ok(()),
+                Ok(Handshake::Done) => break,
                 Ok(Handshake::More) => {}
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
-            let (wire, socket) = (&mut self.wire, &mut self.socket);
-            if std::future::poll_fn(|cx| wire.poll_fill(socket, cx)).await? == 0 {
+            if std::future::poll_fn(|cx| wire.poll_fill(&mut socket, cx)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+        // What came early stays.
+        Ok(Self { session: Some(Box::new(session)), wire: wire.packed(), ..Self::plain(socket) })
     }
 
     /// Adds `plain` to what is to be sent.

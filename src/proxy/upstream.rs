@@ -80,18 +80,18 @@ impl Upstream {
     ///
     /// # Errors
     /// When AEM cannot be reached, with what it died of.
-    pub(super) async fn connect(&self, buffers: &Buffers) -> Result<Link, ConnectError> {
-        match timeout(self.limit, self.link(buffers)).await {
+    pub(super) async fn connect(&self) -> Result<Link, ConnectError> {
+        match timeout(self.limit, self.link()).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError { cause: Cause::TimedOut, source: None }),
         }
     }
 
-    async fn link(&self, buffers: &Buffers) -> Result<Link, ConnectError> {
+    async fn link(&self) -> Result<Link, ConnectError> {
         let socket = self.socket().await?;
         let Some((config, name)) = &self.tls else { return Ok(Link::plain(socket)) };
         let session = Session::new(Arc::clone(config), name.clone()).map_err(ConnectError::new)?;
-        Link::secure(socket, session, buffers).await.map_err(ConnectError::new)
+        Link::secure(socket, session).await.map_err(ConnectError::new)
     }
 
     async fn socket(&self) -> Result<TcpStream, ConnectError> {

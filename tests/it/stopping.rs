@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::harness::{Setup, client, with_upstream};
+use crate::harness::{PATIENCE, Proxy, Setup, client, with_upstream};
 
 #[tokio::test]
 async fn requests_in_flight_finish_and_new_ones_are_refused() {
@@ -21,7 +21,7 @@ async fn requests_in_flight_finish_and_new_ones_are_refused() {
     proxy.until("/ready", 503).await;
     assert!(idle.is_ended().await, "an idle connection holds nobody up");
     assert!(unfinished.is_ended().await, "nor does one whose request is not there yet");
-    assert!(TcpStream::connect(proxy.addr).await.is_err(), "the listener is still open");
+    until_closed(&proxy).await;
     assert_eq!(proxy.ask("/live").await.0, 200);
 
     aem.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
@@ -75,12 +75,20 @@ async fn an_upload_in_flight_finishes_too() {
     aem.until("first").await;
     proxy.ask_to_stop().await;
     proxy.until("/ready", 503).await;
-    while TcpStream::connect(proxy.addr).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_closed(&proxy).await;
     app.send("-last").await;
     aem.until("-last").await;
     aem.send("HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").await;
     assert!(app.rest().await.starts_with("HTTP/1.1 201"));
     proxy.ended().await.expect("an orderly end");
+}
+
+/// Waits until nobody listens any more.
+async fn until_closed(proxy: &Proxy) {
+    let closing = async {
+        while TcpStream::connect(proxy.addr).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closing).await.expect("the listener closes");
 }
