@@ -14,6 +14,8 @@ mod exchange;
 mod fields;
 mod framing;
 mod guard;
+#[doc(hidden)]
+pub mod layers;
 mod link;
 mod request;
 mod response;

@@ -457,7 +457,7 @@ impl Exchange<'_> {
                 return Ok(moved);
             }
             moved |= sent > 0;
-            if !self.link.is_flushed() || !self.poll_gate(cx) {
+            if !self.link.is_flushed() || !self.poll_gate(cx)? {
                 return Ok(moved);
             }
             let buffers = &self.worker.buffers;
@@ -486,8 +486,8 @@ impl Exchange<'_> {
     }
 
     /// Whether the body may be asked for.
-    fn poll_gate(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(gate) = &mut self.request.up.gate else { return true };
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
+        let Some(gate) = &mut self.request.up.gate else { return Ok(true) };
         if !self.client.input.is_empty() {
             // It came without being asked for.
         } else if gate.patience.as_mut().poll(cx).is_ready() {
@@ -496,11 +496,12 @@ impl Exchange<'_> {
             // Should it come all the same, or the client leave, that is to be noticed.
             match self.client.poll_read(cx, &self.worker.buffers) {
                 Poll::Ready(Ok(1..)) => {}
-                _ => return false,
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Failed::Gone),
+                Poll::Pending => return Ok(false),
             }
         }
         self.request.up.gate = None;
-        true
+        Ok(true)
     }
 
     /// From AEM to the client. Tells whether anything moved.

@@ -141,7 +141,7 @@ impl Hop {
         match field {
             Field::Connection => self.connection(value),
             Field::Te => {
-                self.trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"))
+                self.trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"));
             }
             Field::Upgrade => self.websocket = value.eq_ignore_ascii_case(b"websocket"),
             Field::ContentLength => {

@@ -115,7 +115,7 @@ impl<'a> Asked<'a> {
 
     /// What the head of `request` says.
     pub fn of<B>(request: &'a Request<B>) -> Self {
-        let mut asked = Self::new(request.uri().authority().map(|authority| authority.as_str()));
+        let mut asked = Self::new(request.uri().authority().map(http::uri::Authority::as_str));
         let fields = request.headers();
         fields.get_all(header::HOST).iter().for_each(|value| asked.host(value.as_bytes()));
         fields.get_all(header::ORIGIN).iter().for_each(|value| asked.origin(value.as_bytes()));

@@ -154,7 +154,7 @@ fn encode(
                 return Ok(());
             }
             Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
-                wanted = required_size
+                wanted = required_size;
             }
             Err(EncodeError::AlreadyEncoded) => return Ok(()),
         }

@@ -94,7 +94,7 @@ async fn every_version_of_tls_carries_small_and_large_bodies() {
                     Some(aem) => aem,
                     None => upstream.accept().await,
                 };
-                let seen = read_request(&mut aem, size as usize).await;
+                let seen = read_request(&mut aem, size).await;
                 assert!(seen.ends_with(&body), "{size} bytes were changed on their way to AEM");
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
                 aem.write_all(head.as_bytes()).await.unwrap();
@@ -337,6 +337,18 @@ async fn a_body_that_came_without_being_asked_for_is_not_held_back() {
     aem.until("body").await;
     aem.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert!(app.until("\r\n\r\nok").await.starts_with("HTTP/1.1 200"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_for_continue_takes_its_request_along() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = proxy.connect().await;
+    app.send("PUT / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n").await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    drop(app);
+    assert_eq!(aem.rest().await, "");
     proxy.stop().await;
 }
 
