@@ -213,7 +213,8 @@ impl Running {
             Failure(format!("{name} {what}: {}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")))
         };
         loop {
-            if let Ok((200, _)) = ask(addr, origin::SMALL).await {
+            let answer = ask(addr, origin::SMALL).await;
+            if let Ok((200, _)) = answer {
                 break;
             }
             if child.try_wait().context(name)?.is_some() {
@@ -221,7 +222,8 @@ impl Running {
             }
             if begun.elapsed() > setup.patience {
                 process::end(&mut child).await;
-                return Err(tell("does not answer"));
+                let answer = answer.map(|(status, body)| (status, String::from_utf8_lossy(&body).into_owned()));
+                return Err(tell(&format!("does not answer with 200 but with {answer:?}")));
             }
             sleep(ASK_EVERY).await;
         }
@@ -453,10 +455,13 @@ fn envoy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
     let context = json!({
         "@type": kind("extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
         "sni": "localhost",
-        "common_tls_context": { "validation_context": {
-            "trusted_ca": { "filename": place.origin.ca_file },
-            "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "exact": "localhost" } }],
-        } },
+        "common_tls_context": {
+            "tls_params": { "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3" },
+            "validation_context": {
+                "trusted_ca": { "filename": place.origin.ca_file },
+                "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "exact": "localhost" } }],
+            },
+        },
     });
     let many = json!({
         "max_connections": CONNECTIONS, "max_pending_requests": CONNECTIONS,
