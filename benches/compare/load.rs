@@ -55,7 +55,7 @@ pub struct Arguments {
     /// In place of all that: one upload of so many bytes
     #[arg(long)]
     pub upload_bytes: Option<u64>,
-    /// Connections on which nothing is sent, beside the others
+    /// Connections that ask once and are then left alone, beside the others
     #[arg(long, default_value_t = 0)]
     pub idle: usize,
     /// A process of the proxy
@@ -67,6 +67,23 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// A load on a proxy at `to` with the processes `watch`: small answers on one connection.
+    pub fn at(to: SocketAddr, watch: &[u32], origin: u32) -> Self {
+        Self {
+            to,
+            path: origin::SMALL.to_owned(),
+            body_bytes: origin::SMALL_BYTES as u64,
+            connections: 1,
+            warm_up_seconds: 0.0,
+            seconds: 0.0,
+            requests: None,
+            upload_bytes: None,
+            idle: 0,
+            watch: watch.to_vec(),
+            origin,
+        }
+    }
+
     /// As they are given on the command line.
     pub fn to_words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -134,7 +151,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
 
 /// A closed loop for a while.
 async fn timed(arguments: &Arguments) -> Result<Report> {
-    let idle = connect(arguments, arguments.idle).await?;
+    let idle = connect_idle(arguments).await?;
     let (tally, mut tasks) = start(arguments).await?;
     sleep(Duration::from_secs_f64(arguments.warm_up_seconds)).await;
     let before = Watched::read(arguments)?;
@@ -155,11 +172,9 @@ async fn timed(arguments: &Arguments) -> Result<Report> {
 /// A number of requests, however long they take.
 async fn count(arguments: &Arguments) -> Result<Report> {
     let before = Watched::read(arguments)?;
-    let idle = connect(arguments, arguments.idle).await?;
     let (tally, mut tasks) = start(arguments).await?;
     tally.measures.store(true, Relaxed);
     while tasks.join_next().await.is_some() {}
-    drop(idle);
     before.report(arguments, &tally)
 }
 
@@ -209,6 +224,22 @@ async fn connect(arguments: &Arguments, count: usize) -> Result<Vec<Connection>>
         connections.push(Connection::open(arguments.to).await.context(arguments.to)?);
     }
     Ok(connections)
+}
+
+/// One after the other, so that they need but one connection to the origin.
+async fn connect_idle(arguments: &Arguments) -> Result<Vec<TcpStream>> {
+    let request = request("GET", &arguments.path, arguments.to, "");
+    let mut streams = Vec::with_capacity(arguments.idle);
+    for _ in 0..arguments.idle {
+        let mut connection = Connection::open(arguments.to).await.context(arguments.to)?;
+        connection.stream.write_all(&request).await.context(arguments.to)?;
+        let answer = connection.answer().await.context(arguments.to)?;
+        if answer.status != 200 {
+            return Err(Failure(format!("{} in place of 200", answer.status)));
+        }
+        streams.push(connection.stream);
+    }
+    Ok(streams)
 }
 
 async fn loop_over(mut connection: Connection, tally: Arc<Tally>) {

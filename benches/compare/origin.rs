@@ -54,6 +54,8 @@ pub struct Arguments {
 pub struct Ports {
     /// HTTPS, for `localhost`; only requests with a token are answered.
     pub tls: u16,
+    /// The same, but open to everyone.
+    pub open: u16,
     /// HTTP, open to everyone.
     pub plain: u16,
     /// IMS over HTTP.
@@ -74,25 +76,45 @@ pub struct Exchanges {
 /// Serves until standard input ends, which is when whoever started it is gone.
 pub async fn run(arguments: &Arguments) -> Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(identity(&arguments.directory)?));
-    let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
-    let tls_port = port(&tls)?;
-    // `localhost` may be either address. A machine without IPv6 has but one.
-    let tls6 = TcpListener::bind((Ipv6Addr::LOCALHOST, tls_port)).await.ok();
+    let (tls, tls6) = localhost().await?;
+    let (open, open6) = localhost().await?;
     let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
     let ims = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
 
     let origin = Arc::new(Origin::new(Duration::from_millis(arguments.lifetime_ms), arguments.renew));
-    let ports = Ports { tls: tls_port, plain: port(&plain)?, ims: port(&ims)?, token: origin.first.clone() };
-    for listener in [Some(tls), tls6].into_iter().flatten() {
-        tokio::spawn(accept(listener, Arc::clone(&origin), Face::Tls(acceptor.clone())));
+    let ports = Ports {
+        tls: port(&tls)?,
+        open: port(&open)?,
+        plain: port(&plain)?,
+        ims: port(&ims)?,
+        token: origin.first.clone(),
+    };
+    let over_tls = |is_guarded| Face::Tls { acceptor: acceptor.clone(), is_guarded };
+    let faces = [
+        (Some(tls), over_tls(true)),
+        (tls6, over_tls(true)),
+        (Some(open), over_tls(false)),
+        (open6, over_tls(false)),
+        (Some(plain), Face::Plain),
+        (Some(ims), Face::Ims),
+    ];
+    for (listener, face) in faces {
+        if let Some(listener) = listener {
+            tokio::spawn(accept(listener, Arc::clone(&origin), face));
+        }
     }
-    tokio::spawn(accept(plain, Arc::clone(&origin), Face::Plain));
-    tokio::spawn(accept(ims, origin, Face::Ims));
 
     println!("{}", serde_json::to_string(&ports).context("ports")?);
     let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
     ended.await.context("standard input")?.context("standard input")?;
     Ok(())
+}
+
+/// A port at both addresses that `localhost` may have. A machine without IPv6 has but one.
+async fn localhost() -> Result<(TcpListener, Option<TcpListener>)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
+    let listener6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port(&listener)?)).await.ok();
+    Ok((listener, listener6))
 }
 
 fn port(listener: &TcpListener) -> Result<u16> {
@@ -102,7 +124,7 @@ fn port(listener: &TcpListener) -> Result<u16> {
 /// What a listener is to those who connect to it.
 #[derive(Clone)]
 enum Face {
-    Tls(TlsAcceptor),
+    Tls { acceptor: TlsAcceptor, is_guarded: bool },
     Plain,
     Ims,
 }
@@ -114,7 +136,9 @@ async fn accept(listener: TcpListener, origin: Arc<Origin>, face: Face) {
         tokio::spawn(async move {
             stream.set_nodelay(true)?;
             match face {
-                Face::Tls(acceptor) => origin.serve(acceptor.accept(stream).await?, true).await,
+                Face::Tls { acceptor, is_guarded } => {
+                    origin.serve(acceptor.accept(stream).await?, is_guarded).await
+                }
                 Face::Plain => origin.serve(stream, false).await,
                 Face::Ims => origin.serve_ims(stream, accepted).await,
             }

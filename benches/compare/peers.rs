@@ -1,4 +1,4 @@
-//! The proxies: how each is configured, and how it is started.
+//! The proxies: which there are, and how each is configured.
 //!
 //! Peers are tuned as someone would who wants the least CPU for this task: one worker, connections to AEM kept for good,
 //! no access log, bodies streamed. All verify AEM's certificate.
@@ -12,17 +12,13 @@ use std::{
 
 use aem_auth_proxy::{config::keys, standin::keys::ServiceCredentials};
 use serde_json::json;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    process::{Child, ChildStdin, Command},
-    time::{Instant, sleep},
-};
+use tokio::process::Command;
 
 use crate::{
-    failure::{Context, Failure, Result},
-    http, origin,
-    process::{self, Cores, Memory},
+    failure::{Context, Result},
+    origin,
+    process::{self, Cores},
+    running::Origin,
 };
 
 /// One of those that are compared.
@@ -76,6 +72,8 @@ pub struct Programs {
     pub given: Vec<(Proxy, PathBuf)>,
     /// Who runs where.
     pub cores: Cores,
+    /// How many files a process may have open.
+    pub open_files: u64,
     /// For configurations and logs.
     pub directory: PathBuf,
 }
@@ -94,53 +92,6 @@ impl Programs {
     }
 }
 
-/// A running origin.
-pub struct Origin {
-    /// Where it listens.
-    pub ports: origin::Ports,
-    /// The certificate to trust.
-    pub ca_file: PathBuf,
-    /// Its process.
-    pub pid: u32,
-    child: Child,
-    /// It ends when this does.
-    _stdin: ChildStdin,
-}
-
-impl Origin {
-    /// Starts one whose tokens live for `lifetime`, each exchange with a new one if `renew`.
-    pub async fn start(programs: &Programs, lifetime: Duration, renew: bool) -> Result<Self> {
-        let this = std::env::current_exe().context("this program")?;
-        let mut command = process::pinned(&programs.cores.rest, this);
-        command.arg("origin").arg("--directory").arg(&programs.directory);
-        command.arg("--lifetime-ms").arg(lifetime.as_millis().to_string());
-        if renew {
-            command.arg("--renew");
-        }
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        let mut child = command.spawn().context("origin")?;
-        let stdin = child.stdin.take().context("origin")?;
-        let mut lines = BufReader::new(child.stdout.take().context("origin")?).lines();
-        let line = lines.next_line().await.context("origin")?.context("origin")?;
-        let ports = serde_json::from_str(&line).context("origin")?;
-        let pid = child.id().context("origin")?;
-        let ca_file = programs.directory.join(origin::CA_FILE);
-        Ok(Self { ports, ca_file, pid, child, _stdin: stdin })
-    }
-
-    /// What IMS tells of its exchanges.
-    pub async fn exchanges(&self) -> Result<origin::Exchanges> {
-        let ims = SocketAddr::from(([127, 0, 0, 1], self.ports.ims));
-        let (_, body) = ask(ims, origin::EXCHANGES).await.context("IMS")?;
-        serde_json::from_slice(&body).context("IMS")
-    }
-
-    /// Ends it.
-    pub async fn stop(mut self) {
-        process::end(&mut self.child).await;
-    }
-}
-
 /// How one proxy is to be started.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -148,8 +99,10 @@ pub struct Setup {
     pub proxy: Proxy,
     /// The cores that it may use.
     pub cores: String,
-    /// Environment variables, for ours.
-    pub variables: Vec<(String, String)>,
+    /// Keys of the configuration and their values, for ours.
+    pub keys: Vec<(String, String)>,
+    /// Whether to put it before the origin's face that demands no token; for ours.
+    pub is_open: bool,
     /// A program to run it with, and its arguments; for ours.
     pub under: Vec<String>,
     /// How long it may take to answer.
@@ -162,112 +115,40 @@ impl Setup {
         Self {
             proxy,
             cores: programs.cores.proxy.clone(),
-            variables: Vec::new(),
+            keys: Vec::new(),
+            is_open: false,
             under: Vec::new(),
             patience: START_PATIENCE,
         }
     }
-}
 
-/// A running proxy, which has answered once.
-pub struct Running {
-    /// Where it listens.
-    pub addr: SocketAddr,
-    /// All its processes.
-    pub pids: Vec<u32>,
-    /// From before it was started to the end of the first answer of 200 through it.
-    pub first_answer: Duration,
-    /// Its memory a moment after that.
-    pub idle: Memory,
-    child: Child,
-}
-
-impl Running {
-    /// Starts a proxy in front of `origin`, and waits until it answers.
+    /// Writes the configuration into `directory`, and says how to start the proxy so that it listens at `addr`.
     ///
     /// # Errors
-    /// When its program is missing, it ends by itself, or does not answer with 200 in time. Its log is then in the words.
-    pub async fn start(setup: &Setup, programs: &Programs, origin: &Origin) -> Result<Self> {
-        let name = setup.proxy.name();
-        let program = programs.find(setup.proxy).context(format!("{name}: {}", setup.proxy.how_to_get()))?;
-        let directory = programs.directory.join(name);
-        fs::create_dir_all(&directory).context(directory.display())?;
-        let log = directory.join("log.txt");
-        let addr = free_address()?;
-        let place = Place { program: &program, directory: &directory, addr, origin };
-        let mut command = match setup.proxy {
-            Proxy::Ours => ours(setup, &place)?,
-            Proxy::Nginx => nginx(setup, &place)?,
-            Proxy::Haproxy => haproxy(setup, &place)?,
-            Proxy::Envoy => envoy(setup, &place)?,
-            Proxy::Relay => relay(setup, &place),
-        };
-        command.current_dir(&directory).stdout(process::into_file(&directory.join("stdout.txt"))?);
-        command.stderr(process::into_file(&log)?);
-
-        let begun = Instant::now();
-        let mut child = command.spawn().context(name)?;
-        let tell = |what: &str| {
-            let log = fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            Failure(format!("{name} {what}: {}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")))
-        };
-        loop {
-            let answer = ask(addr, origin::SMALL).await;
-            if let Ok((200, _)) = answer {
-                break;
-            }
-            if child.try_wait().context(name)?.is_some() {
-                return Err(tell("has ended"));
-            }
-            if begun.elapsed() > setup.patience {
-                process::end(&mut child).await;
-                let answer = answer.map(|(status, body)| (status, String::from_utf8_lossy(&body).into_owned()));
-                return Err(tell(&format!("does not answer with 200 but with {answer:?}")));
-            }
-            sleep(ASK_EVERY).await;
+    /// When the program is missing or the configuration cannot be written.
+    pub fn command(
+        &self,
+        programs: &Programs,
+        origin: &Origin,
+        directory: &Path,
+        addr: SocketAddr,
+    ) -> Result<Command> {
+        let program = programs.find(self.proxy);
+        let program = program.context(format!("{}: {}", self.proxy.name(), self.proxy.how_to_get()))?;
+        let connections = CONNECTIONS.min(programs.open_files.saturating_sub(OPEN_FILES_SPARE));
+        let place = Place { program: &program, directory, addr, origin, connections };
+        match self.proxy {
+            Proxy::Ours => ours(self, &place),
+            Proxy::Nginx => nginx(self, &place),
+            Proxy::Haproxy => haproxy(self, &place),
+            Proxy::Envoy => envoy(self, &place),
+            Proxy::Relay => Ok(relay(self, &place)),
         }
-        let first_answer = begun.elapsed();
-        sleep(SETTLE).await;
-        let pids = process::family(child.id().context(name)?);
-        let idle = Memory::of(&pids)?;
-        Ok(Self { addr, pids, first_answer, idle, child })
     }
-
-    /// Its memory now.
-    pub fn memory(&self) -> Result<Memory> {
-        Memory::of(&self.pids)
-    }
-
-    /// Ends it.
-    pub async fn stop(mut self) {
-        process::end(&mut self.child).await;
-    }
-}
-
-/// One request on a connection of its own: status and body.
-pub async fn ask(addr: SocketAddr, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
-    let asking = async {
-        let mut stream = TcpStream::connect(addr).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut bytes = Vec::new();
-        loop {
-            if stream.read_buf(&mut bytes).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            let Some(head) = http::head_length(&bytes) else { continue };
-            let length = http::content_length(&bytes[..head]).unwrap_or(0);
-            if (bytes.len() - head) as u64 >= length {
-                return Ok((http::status(&bytes), bytes.split_off(head)));
-            }
-        }
-    };
-    tokio::time::timeout(ASK_PATIENCE, asking).await?
 }
 
 /// An address that nobody listens on.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
     listener.local_addr().context("a free port")
 }
@@ -278,6 +159,8 @@ struct Place<'a> {
     directory: &'a Path,
     addr: SocketAddr,
     origin: &'a Origin,
+    /// How many to allow, both sides together.
+    connections: u64,
 }
 
 impl Place<'_> {
@@ -299,9 +182,9 @@ fn ours(setup: &Setup, place: &Place<'_>) -> Result<Command> {
     fs::set_permissions(&document, permissions).context("credentials")?;
 
     let mut command = match setup.under.split_first() {
-        None => process::pinned(&setup.cores, place.program),
+        None => process::held(&setup.cores, place.program),
         Some((under, arguments)) => {
-            let mut command = process::pinned(&setup.cores, under);
+            let mut command = process::held(&setup.cores, under);
             command.args(arguments).arg(place.program);
             command
         }
@@ -313,27 +196,28 @@ fn ours(setup: &Setup, place: &Place<'_>) -> Result<Command> {
     }
     let ports = &place.origin.ports;
     command.arg("run").env_remove("RUST_LOG");
-    command.env(keys::variable("upstream"), format!("https://localhost:{}", ports.tls));
+    let upstream = if setup.is_open { ports.open } else { ports.tls };
+    command.env(keys::variable("upstream"), format!("https://localhost:{upstream}"));
     command.env(keys::variable("credentials_file"), document);
     command.env(keys::variable("ca_file"), &place.origin.ca_file);
     command.env(keys::variable("ims_endpoint"), format!("http://127.0.0.1:{}", ports.ims));
     command.env(keys::variable("listen"), place.addr.to_string());
     command.env(keys::variable("admin.listen"), free_address()?.to_string());
-    command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
+    command.envs(setup.keys.iter().map(|(name, value)| (keys::variable(name), value)));
     Ok(command)
 }
 
 fn nginx(setup: &Setup, place: &Place<'_>) -> Result<Command> {
-    let Place { directory, addr, origin, .. } = place;
+    let Place { directory, addr, origin, connections, .. } = place;
     let (directory, ca_file) = (directory.display(), origin.ca_file.display());
     let origin::Ports { tls, token, .. } = &origin.ports;
     let text = format!(
         "daemon off;
 worker_processes 1;
-worker_rlimit_nofile {CONNECTIONS};
+worker_rlimit_nofile {connections};
 pid {directory}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections {CONNECTIONS}; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   client_body_temp_path {directory}/body;
@@ -373,19 +257,21 @@ http {{
 "
     );
     let file = place.file("nginx.conf", &text)?;
-    let mut command = process::pinned(&setup.cores, place.program);
+    let mut command = process::held(&setup.cores, place.program);
     command.arg("-c").arg(file).arg("-p").arg(place.directory).arg("-e").arg("stderr");
     Ok(command)
 }
 
 fn haproxy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
-    let Place { addr, origin, .. } = place;
+    let Place { addr, origin, connections, .. } = place;
+    // It counts those of its clients.
+    let connections = connections / 2;
     let ca_file = origin.ca_file.display();
     let origin::Ports { tls, token, .. } = &origin.ports;
     let text = format!(
         "global
   nbthread 1
-  maxconn {CONNECTIONS}
+  maxconn {connections}
   ssl-server-verify required
 defaults
   mode http
@@ -396,17 +282,17 @@ defaults
   http-reuse always
 frontend app
   bind {addr} backlog 4096
-  maxconn {CONNECTIONS}
+  maxconn {connections}
   default_backend aem
 backend aem
   http-request set-header Authorization \"Bearer {token}\"
   http-request set-header Host localhost:{tls}
   server aem 127.0.0.1:{tls} ssl verify required ca-file {ca_file} verifyhost localhost sni str(localhost) \
-         ssl-min-ver TLSv1.3 alpn http/1.1 pool-max-conn {CONNECTIONS} pool-purge-delay 1h maxconn {CONNECTIONS}
+         ssl-min-ver TLSv1.3 alpn http/1.1 pool-max-conn {connections} pool-purge-delay 1h maxconn {connections}
 "
     );
     let file = place.file("haproxy.cfg", &text)?;
-    let mut command = process::pinned(&setup.cores, place.program);
+    let mut command = process::held(&setup.cores, place.program);
     command.arg("-db").arg("-f").arg(file);
     Ok(command)
 }
@@ -493,34 +379,26 @@ fn envoy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
         }],
     } });
     let file = place.file("envoy.json", &config.to_string())?;
-    let mut command = process::pinned(&setup.cores, place.program);
+    let mut command = process::held(&setup.cores, place.program);
     command.arg("-c").arg(file).args(["--concurrency", "1", "--log-level", "warn", "--disable-hot-restart"]);
     Ok(command)
 }
 
 fn relay(setup: &Setup, place: &Place<'_>) -> Command {
-    let mut command = process::pinned(&setup.cores, place.program);
+    let mut command = process::held(&setup.cores, place.program);
     command.arg("relay").arg("--listen").arg(place.addr.to_string());
     command.arg("--to").arg(format!("127.0.0.1:{}", place.origin.ports.plain));
     command
 }
 
-/// More connections than any scenario has. A proxied one takes two files, and the system may allow no more than 20,000.
-const CONNECTIONS: u32 = 8192;
+/// More connections than any scenario has, both sides together.
+const CONNECTIONS: u64 = 16_384;
+
+/// Files that a proxy has open beside its connections.
+const OPEN_FILES_SPARE: u64 = 128;
 
 /// More requests than any connection carries.
 const FOR_GOOD: u32 = 1_000_000_000;
 
 /// How long a proxy may take to answer for the first time.
 const START_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How often a proxy that starts is asked: the error of the time that it takes to start.
-const ASK_EVERY: Duration = Duration::from_millis(1);
-
-const ASK_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a proxy is left alone before its idle memory is read.
-const SETTLE: Duration = Duration::from_millis(200);
-
-/// How much of a log is told.
-const LOG_LINES: usize = 5;

@@ -219,7 +219,15 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// A command that runs on these cores only, and ends when nobody holds it any more.
 pub fn pinned(cores: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("taskset");
-    command.arg("-c").arg(cores).arg(program).kill_on_drop(true).stdin(Stdio::null());
+    command.arg("-c").arg(cores).arg(program).kill_on_drop(true);
+    command
+}
+
+/// The same, but the program is executed only when the standard input that is given here ends. Then nothing but `exec`
+/// stands between that moment and the program.
+pub fn held(cores: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = pinned(cores, "sh");
+    command.args(["-c", "read -r _; exec \"$@\"", "sh"]).arg(program).stdin(Stdio::piped());
     command
 }
 
@@ -228,7 +236,7 @@ pub fn pinned(cores: &str, program: impl AsRef<OsStr>) -> Command {
 /// # Errors
 /// When `taskset` is missing or refuses.
 pub async fn pin_self(cores: &str) -> Result<()> {
-    own(Command::new("taskset").args(["-c", "-p", cores]), &[]).await
+    own(Command::new("taskset").args(["-c", "-p", cores])).await
 }
 
 /// Raises the number of files that this process, and those that it starts, may have open to what the system allows.
@@ -240,13 +248,13 @@ pub async fn raise_open_files() -> Result<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let hard = line.and_then(|line| line.split_whitespace().nth(1)).context("Max open files")?;
     let hard: u64 = hard.parse().unwrap_or(OPEN_FILES_ENOUGH);
-    own(Command::new("prlimit").arg(format!("--nofile={hard}:{hard}")).arg("--pid"), &[]).await?;
+    own(Command::new("prlimit").arg(format!("--nofile={hard}:{hard}")).arg("--pid")).await?;
     Ok(hard)
 }
 
 /// Runs a command on this process: its id is the last argument.
-async fn own(command: &mut Command, more: &[&str]) -> Result<()> {
-    let command = command.arg(std::process::id().to_string()).args(more);
+async fn own(command: &mut Command) -> Result<()> {
+    let command = command.arg(std::process::id().to_string());
     let name = format!("{:?}", command.as_std().get_program());
     let output = command.output().await.context(&name)?;
     output.status.success().then_some(()).context(String::from_utf8_lossy(&output.stderr).trim())

@@ -34,11 +34,13 @@ pub fn figures_of(samples: &[Sample], scenario: &str, proxy: &str, name: &str) -
 pub fn print(scenarios: &[&Scenario], proxies: &[Proxy], samples: &[Sample]) {
     for scenario in scenarios {
         println!("\n{}: {}", scenario.name, scenario.about);
-        println!("{}", table(scenario, proxies, samples));
+        print!("{}", aligned(&rows(scenario, proxies, samples)));
+        notes(scenario, samples).iter().for_each(|note| println!("  {note}"));
     }
 }
 
-fn table(scenario: &Scenario, proxies: &[Proxy], samples: &[Sample]) -> String {
+/// A scenario's table: headings first, then a row for each proxy.
+pub fn rows(scenario: &Scenario, proxies: &[Proxy], samples: &[Sample]) -> Vec<Vec<String>> {
     let of = |proxy: &Proxy, name: &str| figures_of(samples, scenario.name, proxy.name(), name);
     let columns: Vec<_> =
         COLUMNS.iter().filter(|(name, ..)| proxies.iter().any(|proxy| !of(proxy, name).is_empty())).collect();
@@ -49,17 +51,20 @@ fn table(scenario: &Scenario, proxies: &[Proxy], samples: &[Sample]) -> String {
         row.extend(columns.iter().map(|(name, _, decimals)| spread(&of(proxy, name), *decimals)));
         rows.push(row);
     }
-    let mut text = aligned(&rows);
-    for sample in samples.iter().filter(|sample| sample.scenario == scenario.name) {
-        for note in &sample.notes {
-            text.push_str(&format!("  {}, round {}: {note}\n", sample.proxy, sample.round));
-        }
-    }
-    text
+    rows
+}
+
+/// What a reader has to know of a scenario's samples.
+pub fn notes(scenario: &Scenario, samples: &[Sample]) -> Vec<String> {
+    let its = samples.iter().filter(|sample| sample.scenario == scenario.name);
+    its.flat_map(|sample| {
+        sample.notes.iter().map(|note| format!("{}, round {}: {note}", sample.proxy, sample.round))
+    })
+    .collect()
 }
 
 /// The median, and the smallest and the largest where they differ.
-fn spread(figures: &[f64], decimals: usize) -> String {
+pub fn spread(figures: &[f64], decimals: usize) -> String {
     if figures.is_empty() {
         return "-".to_owned();
     }
@@ -69,16 +74,19 @@ fn spread(figures: &[f64], decimals: usize) -> String {
     if least == most { middle } else { format!("{middle} ({least}..{most})") }
 }
 
-/// Columns as wide as their longest cell; names to the left, figures to the right.
+/// Columns as wide as their longest cell: words to the left, figures to the right.
 pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+    let widths: Vec<usize> =
+        (0..columns).map(|column| cells(column).map(String::len).max().unwrap_or(0)).collect();
+    let is_figure =
+        |cell: &String| cell.starts_with(|first: char| first.is_ascii_digit() || "+-".contains(first));
+    let are_figures: Vec<bool> = (0..columns).map(|column| cells(column).skip(1).all(is_figure)).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        let cells = row.iter().zip(widths.iter().zip(&are_figures)).map(|(cell, (width, is_figure))| {
+            if *is_figure { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
         text.push_str(&format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end()));
     }

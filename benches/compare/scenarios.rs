@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     failure::{Context, Failure, Result},
     load, origin,
-    peers::{Origin, Programs, Proxy, Running, Setup},
-    process,
+    peers::{Programs, Proxy, Setup},
+    process::{self, Memory},
+    running::{Origin, Running},
 };
 
 /// One scenario.
@@ -27,9 +28,14 @@ pub struct Scenario {
 enum Work {
     /// Connections, path, length of the body.
     Loop(usize, &'static str, usize),
+    Transfer(Direction),
+    Start,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Direction {
     Download,
     Upload,
-    Start,
 }
 
 /// All of them, in the order in which they are run.
@@ -47,8 +53,8 @@ pub const ALL: &[Scenario] = &[
         "100 KiB of JSON, 16 connections",
         Work::Loop(16, origin::LARGE, origin::LARGE_BYTES),
     ),
-    standard("download", "one download of 256 MiB", Work::Download),
-    standard("upload", "one upload of 256 MiB", Work::Upload),
+    standard("download", "one download of 256 MiB", Work::Transfer(Direction::Download)),
+    standard("upload", "one upload of 256 MiB", Work::Transfer(Direction::Upload)),
     Scenario {
         is_standard: false,
         ..standard(
@@ -100,6 +106,8 @@ pub mod figures {
     pub const P99: &str = "p99_us";
     /// 99.9 % are faster.
     pub const P999: &str = "p999_us";
+    /// The slowest.
+    pub const LONGEST: &str = "longest_us";
     /// CPU time of a whole transfer.
     pub const TRANSFER_CPU: &str = "cpu_s";
     /// How long it took.
@@ -144,98 +152,189 @@ impl Scenario {
         programs: &Programs,
         origin: &Origin,
         times: Times,
+        round: usize,
     ) -> Result<Sample> {
-        let mut sample = Sample {
-            scenario: self.name.to_owned(),
-            proxy: setup.proxy.name().to_owned(),
-            round: 0,
-            figures: BTreeMap::new(),
-            notes: Vec::new(),
-        };
-        if matches!(self.work, Work::Start) {
-            start(setup, programs, origin, &mut sample).await?;
-            return Ok(sample);
-        }
-        let running = Running::start(setup, programs, origin).await?;
-        let arguments = self.arguments(&running, origin, times);
-        let report = under_load(programs, &arguments).await;
-        let memory = running.memory();
-        let idle = running.idle;
-        running.stop().await;
-        let (report, memory) = (report?, memory?);
-
-        let mut put = |name: &str, figure: f64| sample.figures.insert(name.to_owned(), figure);
-        put(figures::SYSTEM, report.proxy.system_share);
-        put(figures::ORIGIN_CORE, (report.origin.seconds + report.load.seconds) / report.seconds);
-        put(figures::PROXY_CORE, report.proxy.seconds / report.seconds);
-        put(figures::OTHERS, report.others_seconds / report.seconds);
-        if let Work::Loop(..) = self.work {
-            put(figures::CPU, report.proxy.seconds * 1e6 / report.requests as f64);
-            put(figures::RATE, report.requests as f64 / report.seconds);
-            put(figures::P50, report.p50_us);
-            put(figures::P99, report.p99_us);
-            put(figures::P999, report.p999_us);
-            put(figures::MEMORY, report.memory.resident as f64 / KIB_PER_MIB);
-        } else {
-            put(figures::TRANSFER_CPU, report.proxy.seconds);
-            put(figures::TRANSFER, report.seconds);
-            put(figures::PEAK, memory.peak.saturating_sub(idle.resident) as f64 / KIB_PER_MIB);
-        }
-        sample.notes = notes(&report);
-        Ok(sample)
-    }
-
-    fn arguments(&self, running: &Running, origin: &Origin, times: Times) -> load::Arguments {
-        let arguments = load::Arguments {
-            to: running.addr,
-            path: origin::SMALL.to_owned(),
-            body_bytes: origin::SMALL_BYTES as u64,
-            connections: 1,
-            warm_up_seconds: times.warm_up.as_secs_f64(),
-            seconds: times.measured.as_secs_f64(),
-            requests: None,
-            upload_bytes: None,
-            idle: 0,
-            watch: running.pids.clone(),
-            origin: origin.pid,
-        };
+        let name = setup.proxy.name();
         match self.work {
-            Work::Loop(connections, path, body_bytes) => load::Arguments {
-                connections,
-                path: path.to_owned(),
-                body_bytes: body_bytes as u64,
-                ..arguments
-            },
-            Work::Download => load::Arguments {
+            Work::Start => {
+                let mut samples = Vec::new();
+                for _ in 0..STARTS {
+                    samples.push(start(setup, programs, origin, self.name, round).await?);
+                }
+                Ok(middle(samples))
+            }
+            Work::Loop(connections, path, body_bytes) => {
+                let run = loaded(setup, programs, origin, |arguments| load::Arguments {
+                    connections,
+                    path: path.to_owned(),
+                    body_bytes: body_bytes as u64,
+                    ..times.of(arguments)
+                });
+                Ok(run.await?.loop_sample(self.name, name, round))
+            }
+            Work::Transfer(direction) => {
+                let mut samples = Vec::new();
+                for _ in 0..TRANSFERS {
+                    let run = loaded(setup, programs, origin, |arguments| direction.of(arguments)).await?;
+                    samples.push(run.transfer_sample(self.name, name, round));
+                }
+                Ok(middle(samples))
+            }
+        }
+    }
+}
+
+impl Direction {
+    /// The same load with one transfer in this direction.
+    fn of(self, arguments: load::Arguments) -> load::Arguments {
+        match self {
+            Self::Download => load::Arguments {
                 path: format!("{}{TRANSFER_BYTES}", origin::DOWNLOAD),
                 body_bytes: TRANSFER_BYTES,
                 requests: Some(1),
                 ..arguments
             },
-            Work::Upload => load::Arguments { upload_bytes: Some(TRANSFER_BYTES), ..arguments },
-            Work::Start => arguments,
+            Self::Upload => load::Arguments { upload_bytes: Some(TRANSFER_BYTES), ..arguments },
         }
     }
 }
 
-/// Starts a proxy some times, and takes the medians.
-async fn start(setup: &Setup, programs: &Programs, origin: &Origin, sample: &mut Sample) -> Result<()> {
-    let mut figures: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for _ in 0..STARTS {
-        let running = Running::start(setup, programs, origin).await?;
-        let (first_answer, idle) = (running.first_answer, running.idle);
-        running.stop().await;
-        let mut put = |name, figure| figures.entry(name).or_default().push(figure);
-        let start_ms = first_answer.as_secs_f64() * 1e3;
-        put(figures::START, start_ms);
-        let exchange_ms =
-            if setup.proxy == Proxy::Ours { origin.exchanges().await?.last_us / 1e3 } else { 0.0 };
-        put(figures::START_BEYOND_EXCHANGE, start_ms - exchange_ms);
-        put(figures::IDLE, idle.resident as f64 / KIB_PER_MIB);
-        put(figures::IDLE_PROPORTIONAL, idle.proportional as f64 / KIB_PER_MIB);
+impl Times {
+    /// The same load for these times.
+    pub fn of(self, arguments: load::Arguments) -> load::Arguments {
+        load::Arguments {
+            warm_up_seconds: self.warm_up.as_secs_f64(),
+            seconds: self.measured.as_secs_f64(),
+            ..arguments
+        }
     }
-    sample.figures = figures.into_iter().map(|(name, figures)| (name.to_owned(), median(&figures))).collect();
-    Ok(())
+}
+
+/// A proxy was started, put under load, and ended.
+#[derive(Debug)]
+pub struct Run {
+    /// What the load tells.
+    pub report: load::Report,
+    /// The proxy's memory before.
+    pub idle: Memory,
+    /// And after.
+    pub after: Memory,
+}
+
+/// Starts a proxy, runs the load against it, and ends it. `arguments` completes the load's: they come with the address
+/// and the processes, and ask for small answers on one connection.
+///
+/// # Errors
+/// When the proxy does not start, breaks connections, or answers wrongly: such a run measures nothing.
+pub async fn loaded(
+    setup: &Setup,
+    programs: &Programs,
+    origin: &Origin,
+    arguments: impl FnOnce(load::Arguments) -> load::Arguments,
+) -> Result<Run> {
+    let running = Running::start(setup, programs, origin).await?;
+    let arguments = arguments(load::Arguments::at(running.addr, &running.pids, origin.pid));
+    let report = under_load(programs, &arguments).await;
+    let after = running.memory();
+    let idle = running.idle;
+    running.stop().await;
+    Ok(Run { report: report?, idle, after: after? })
+}
+
+impl Run {
+    /// The figures of a loop.
+    pub fn loop_sample(&self, scenario: &str, proxy: &str, round: usize) -> Sample {
+        let report = &self.report;
+        let mut sample = self.sample(scenario, proxy, round);
+        sample.put(figures::CPU, report.proxy.seconds * 1e6 / report.requests as f64);
+        sample.put(figures::RATE, report.requests as f64 / report.seconds);
+        sample.put(figures::P50, report.p50_us);
+        sample.put(figures::P99, report.p99_us);
+        sample.put(figures::P999, report.p999_us);
+        sample.put(figures::LONGEST, report.longest_us);
+        sample.put(figures::MEMORY, mib(report.memory.resident));
+        sample
+    }
+
+    fn transfer_sample(&self, scenario: &str, proxy: &str, round: usize) -> Sample {
+        let mut sample = self.sample(scenario, proxy, round);
+        sample.put(figures::TRANSFER_CPU, self.report.proxy.seconds);
+        sample.put(figures::TRANSFER, self.report.seconds);
+        sample.put(figures::PEAK, mib(self.after.peak.saturating_sub(self.idle.resident)));
+        sample
+    }
+
+    /// What all have.
+    fn sample(&self, scenario: &str, proxy: &str, round: usize) -> Sample {
+        let report = &self.report;
+        let mut sample = Sample::new(scenario, proxy, round);
+        let origin_core = (report.origin.seconds + report.load.seconds) / report.seconds;
+        let others = report.others_seconds / report.seconds;
+        sample.put(figures::SYSTEM, report.proxy.system_share);
+        sample.put(figures::ORIGIN_CORE, origin_core);
+        sample.put(figures::PROXY_CORE, report.proxy.seconds / report.seconds);
+        sample.put(figures::OTHERS, others);
+        if origin_core > ORIGIN_CORE_FULL {
+            sample.notes.push("the origin's core is the limit".to_owned());
+        }
+        if others > OTHERS_DISTURB {
+            sample.notes.push(format!("disturbed: others took {:.0} % of a core", others * 100.0));
+        }
+        sample
+    }
+}
+
+impl Sample {
+    fn new(scenario: &str, proxy: &str, round: usize) -> Self {
+        let (scenario, proxy) = (scenario.to_owned(), proxy.to_owned());
+        Self { scenario, proxy, round, figures: BTreeMap::new(), notes: Vec::new() }
+    }
+
+    fn put(&mut self, name: &str, figure: f64) {
+        self.figures.insert(name.to_owned(), figure);
+    }
+
+    /// Whether others took so much of the machine that the figures may be wrong.
+    pub fn is_disturbed(&self) -> bool {
+        self.others() > OTHERS_DISTURB
+    }
+
+    /// What others took, in cores; 0 where nobody looked.
+    pub fn others(&self) -> f64 {
+        self.figures.get(figures::OTHERS).copied().unwrap_or_default()
+    }
+}
+
+/// Starts a proxy, and ends it.
+async fn start(
+    setup: &Setup,
+    programs: &Programs,
+    origin: &Origin,
+    scenario: &str,
+    round: usize,
+) -> Result<Sample> {
+    let running = Running::start(setup, programs, origin).await?;
+    let (first_answer, idle) = (running.first_answer, running.idle);
+    running.stop().await;
+    let start_ms = first_answer.as_secs_f64() * 1e3;
+    let exchange_ms = if setup.proxy == Proxy::Ours { origin.exchanges().await?.last_us / 1e3 } else { 0.0 };
+    let mut sample = Sample::new(scenario, setup.proxy.name(), round);
+    sample.put(figures::START, start_ms);
+    sample.put(figures::START_BEYOND_EXCHANGE, start_ms - exchange_ms);
+    sample.put(figures::IDLE, mib(idle.resident));
+    sample.put(figures::IDLE_PROPORTIONAL, mib(idle.proportional));
+    Ok(sample)
+}
+
+/// One sample of several of the same: the median of each figure, and the last one's notes.
+fn middle(samples: Vec<Sample>) -> Sample {
+    let mut figures: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, figure) in samples.iter().flat_map(|sample| &sample.figures) {
+        figures.entry(name.clone()).or_default().push(*figure);
+    }
+    let figures = figures.into_iter().map(|(name, figures)| (name, median(&figures))).collect();
+    let last = samples.into_iter().next_back().unwrap_or_else(|| Sample::new("", "", 0));
+    Sample { figures, ..last }
 }
 
 /// Runs the load in a process of its own.
@@ -262,16 +361,8 @@ pub async fn under_load(programs: &Programs, arguments: &load::Arguments) -> Res
     Ok(report)
 }
 
-fn notes(report: &load::Report) -> Vec<String> {
-    let mut notes = Vec::new();
-    if (report.origin.seconds + report.load.seconds) / report.seconds > ORIGIN_CORE_FULL {
-        notes.push("the origin's core is the limit".to_owned());
-    }
-    let others = report.others_seconds / report.seconds;
-    if others > OTHERS_DISTURB {
-        notes.push(format!("disturbed: others took {:.0} % of a core", others * 100.0));
-    }
-    notes
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }
 
 /// The middle one, or the mean of the two in the middle; not a number without figures.
@@ -288,13 +379,14 @@ pub fn median(figures: &[f64]) -> f64 {
 /// How many bytes a transfer has.
 const TRANSFER_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How often a proxy is started in each round.
+/// How often a proxy is started in each round. One start is short, and the median is less noisy.
 const STARTS: usize = 5;
+
+/// How often something is transferred in each round, for the same reason.
+const TRANSFERS: usize = 3;
 
 /// Above this share of its core, the origin and the load limit the rate.
 const ORIGIN_CORE_FULL: f64 = 0.95;
 
 /// Above this share of a core, others disturb. The system's own work and the reading of figures are below.
 const OTHERS_DISTURB: f64 = 0.08;
-
-const KIB_PER_MIB: f64 = 1024.0;
