@@ -64,10 +64,11 @@ pub async fn run(programs: &Programs, origin: &Origin, rounds: usize, times: Tim
     let defaults = median(&of(&switches[0], figures::CPU));
     for switch in &switches {
         let more = (median(&of(switch, figures::CPU)) / defaults - 1.0) * 100.0;
+        let more = if more.is_nan() { "-".to_owned() } else { format!("{more:+.1} %") };
         rows.push(vec![
             switch.name.clone(),
             report::spread(&of(switch, figures::CPU), 1),
-            format!("{more:+.1} %"),
+            more,
             report::spread(&of(switch, figures::RATE), 0),
             report::spread(&of(switch, figures::P99), 0),
             report::spread(&of(switch, figures::MEMORY), 1),

@@ -209,7 +209,7 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Scenario>> {
 }
 
 /// Measures all proxies one after the other in each scenario, round by round, so that whatever changes on the machine
-/// with time changes for all. What others disturb is measured once more. What fails is told of and left out.
+/// with time changes for all. What fails is told of and left out.
 async fn in_turns(
     rounds: usize,
     scenarios: &[&Scenario],
@@ -223,11 +223,7 @@ async fn in_turns(
         for scenario in scenarios {
             for proxy in proxies {
                 let setup = Setup::of(*proxy, programs);
-                let mut sample = scenario.run(&setup, programs, origin, times, round).await;
-                if sample.as_ref().is_ok_and(Sample::is_disturbed) {
-                    let again = scenario.run(&setup, programs, origin, times, round).await;
-                    sample = sample.map(|first| less_disturbed(first, again));
-                }
+                let sample = scenario.run(&setup, programs, origin, times, round).await;
                 match sample {
                     Ok(sample) => samples.push(sample),
                     Err(error) => eprintln!("round {round}, {}, {}: {error}", scenario.name, proxy.name()),
@@ -237,13 +233,6 @@ async fn in_turns(
         }
     }
     samples
-}
-
-fn less_disturbed(first: Sample, again: Result<Sample>) -> Sample {
-    match again {
-        Ok(again) if again.others() < first.others() => again,
-        _ => first,
-    }
 }
 
 /// Long enough for all connections to be open, upstream too, and for caches to be warm.

@@ -198,9 +198,12 @@ fn ours(setup: &Setup, place: &Place<'_>) -> Result<Command> {
     command.arg("run").env_remove("RUST_LOG");
     let upstream = if setup.is_open { ports.open } else { ports.tls };
     command.env(keys::variable("upstream"), format!("https://localhost:{upstream}"));
-    command.env(keys::variable("credentials_file"), document);
     command.env(keys::variable("ca_file"), &place.origin.ca_file);
-    command.env(keys::variable("ims_endpoint"), format!("http://127.0.0.1:{}", ports.ims));
+    // Credentials beside another kind of authentication are refused as a mistake.
+    if !setup.keys.iter().any(|(name, _)| name == "auth") {
+        command.env(keys::variable("credentials_file"), document);
+        command.env(keys::variable("ims_endpoint"), format!("http://127.0.0.1:{}", ports.ims));
+    }
     command.env(keys::variable("listen"), place.addr.to_string());
     command.env(keys::variable("admin.listen"), free_address()?.to_string());
     command.envs(setup.keys.iter().map(|(name, value)| (keys::variable(name), value)));

@@ -224,13 +224,29 @@ pub struct Run {
 /// Starts a proxy, runs the load against it, and ends it. `arguments` completes the load's: they come with the address
 /// and the processes, and ask for small answers on one connection.
 ///
+/// What others disturb is done once more, and the calmer of both counts.
+///
 /// # Errors
 /// When the proxy does not start, breaks connections, or answers wrongly: such a run measures nothing.
 pub async fn loaded(
     setup: &Setup,
     programs: &Programs,
     origin: &Origin,
-    arguments: impl FnOnce(load::Arguments) -> load::Arguments,
+    arguments: impl Fn(load::Arguments) -> load::Arguments,
+) -> Result<Run> {
+    let first = loaded_once(setup, programs, origin, &arguments).await?;
+    if first.others() <= OTHERS_DISTURB {
+        return Ok(first);
+    }
+    let again = loaded_once(setup, programs, origin, &arguments).await?;
+    Ok(if again.others() < first.others() { again } else { first })
+}
+
+async fn loaded_once(
+    setup: &Setup,
+    programs: &Programs,
+    origin: &Origin,
+    arguments: impl Fn(load::Arguments) -> load::Arguments,
 ) -> Result<Run> {
     let running = Running::start(setup, programs, origin).await?;
     let arguments = arguments(load::Arguments::at(running.addr, &running.pids, origin.pid));
@@ -242,6 +258,11 @@ pub async fn loaded(
 }
 
 impl Run {
+    /// What others took of the machine, in cores.
+    fn others(&self) -> f64 {
+        self.report.others_seconds / self.report.seconds
+    }
+
     /// The figures of a loop.
     pub fn loop_sample(&self, scenario: &str, proxy: &str, round: usize) -> Sample {
         let report = &self.report;
@@ -269,7 +290,7 @@ impl Run {
         let report = &self.report;
         let mut sample = Sample::new(scenario, proxy, round);
         let origin_core = (report.origin.seconds + report.load.seconds) / report.seconds;
-        let others = report.others_seconds / report.seconds;
+        let others = self.others();
         sample.put(figures::SYSTEM, report.proxy.system_share);
         sample.put(figures::ORIGIN_CORE, origin_core);
         sample.put(figures::PROXY_CORE, report.proxy.seconds / report.seconds);
@@ -292,16 +313,6 @@ impl Sample {
 
     fn put(&mut self, name: &str, figure: f64) {
         self.figures.insert(name.to_owned(), figure);
-    }
-
-    /// Whether others took so much of the machine that the figures may be wrong.
-    pub fn is_disturbed(&self) -> bool {
-        self.others() > OTHERS_DISTURB
-    }
-
-    /// What others took, in cores; 0 where nobody looked.
-    pub fn others(&self) -> f64 {
-        self.figures.get(figures::OTHERS).copied().unwrap_or_default()
     }
 }
 
