@@ -186,18 +186,14 @@ async fn upload(arguments: &Arguments, bytes: u64) -> Result<Report> {
     let before = Watched::read(arguments)?;
     let begun = Instant::now();
     let request = request("POST", origin::UPLOAD, arguments.to, &format!("Content-Length: {bytes}\r\n"));
-    let sent = async {
-        connection.stream.write_all(&request).await?;
-        let part = vec![0x5a; STREAM_BYTES];
-        let mut left = bytes;
-        while left > 0 {
-            let length = usize::try_from(left).unwrap_or(STREAM_BYTES).min(STREAM_BYTES);
-            connection.stream.write_all(&part[..length]).await?;
-            left -= length as u64;
-        }
-        connection.answer().await
+    // A proxy that refuses answers before all is sent, and closes: its answer says more than the broken connection.
+    let sent = connection.send(&request, bytes).await;
+    let answer = connection.answer().await;
+    let answer = match (sent, answer) {
+        (Ok(()), answer) => answer.context("upload")?,
+        (Err(error), Ok(answer)) => return Err(Failure(format!("upload: {error} after {}", answer.status))),
+        (Err(error), Err(_)) => return Err(error).context("upload"),
     };
-    let answer = sent.await.context("upload")?;
     let body: serde_json::Value =
         serde_json::from_slice(&connection.buffer[answer.head..answer.end]).unwrap_or_default();
     if answer.status != 200 || body["bytes"] != bytes {
@@ -329,6 +325,18 @@ impl Connection {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: vec![0; CONNECTION_BYTES], last: None })
+    }
+
+    /// Sends a request's head, and a body of so many bytes.
+    async fn send(&mut self, head: &[u8], mut bytes: u64) -> io::Result<()> {
+        self.stream.write_all(head).await?;
+        let part = vec![0x5a; STREAM_BYTES];
+        while bytes > 0 {
+            let length = usize::try_from(bytes).unwrap_or(STREAM_BYTES).min(STREAM_BYTES);
+            self.stream.write_all(&part[..length]).await?;
+            bytes -= length as u64;
+        }
+        Ok(())
     }
 
     async fn ask_on(&mut self, tally: &Tally) -> io::Result<()> {

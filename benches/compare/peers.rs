@@ -267,7 +267,8 @@ http {{
 
 fn haproxy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
     let Place { addr, origin, connections, .. } = place;
-    // It counts those of its clients.
+    // It counts those of its clients. The token does not fit into the room that it leaves for rewriting by default:
+    // a request whose body comes with its head would be answered with 500.
     let connections = connections / 2;
     let ca_file = origin.ca_file.display();
     let origin::Ports { tls, token, .. } = &origin.ports;
@@ -276,6 +277,7 @@ fn haproxy(setup: &Setup, place: &Place<'_>) -> Result<Command> {
   nbthread 1
   maxconn {connections}
   ssl-server-verify required
+  tune.maxrewrite 4096
 defaults
   mode http
   timeout connect 10s

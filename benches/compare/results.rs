@@ -108,10 +108,14 @@ impl Results {
         fs::create_dir_all(directory).context(directory.display())?;
         write("results.json", &(serde_json::to_string_pretty(self).context("results")? + "\n"))?;
         write("results.md", &self.paper(scenarios, proxies))?;
-        match plot::cpu(&self.samples, PLOTTED) {
-            Some(picture) => write("cpu.svg", &picture),
+        match self.picture() {
+            Some(picture) => write(PICTURE, &picture),
             None => Ok(()),
         }
+    }
+
+    fn picture(&self) -> Option<String> {
+        plot::cpu(&self.samples, PLOTTED)
     }
 
     fn paper(&self, scenarios: &[&Scenario], proxies: &[Proxy]) -> String {
@@ -131,7 +135,10 @@ impl Results {
         for (name, version) in &self.versions {
             text.push_str(&format!("- {name}: {version}\n"));
         }
-        text.push_str("\n![CPU time of each proxy for one request](cpu.svg)\n\n## Goals\n\n");
+        if self.picture().is_some() {
+            text.push_str(&format!("\n![CPU time of each proxy for one request]({PICTURE})\n"));
+        }
+        text.push_str("\n## Goals\n\n");
         text.push_str(&markdown(&self.goal_rows()));
         for scenario in scenarios {
             let rows = report::rows(scenario, proxies, &self.samples);
@@ -164,6 +171,8 @@ fn markdown(rows: &[Vec<String>]) -> String {
     }
     text
 }
+
+const PICTURE: &str = "cpu.svg";
 
 /// The scenarios in the picture, and what they are called there.
 const PLOTTED: &[(&str, &str)] =
