@@ -75,6 +75,7 @@ pub async fn run(programs: &Programs, origin: &Origin, rounds: usize, times: Tim
         ]);
     }
     println!("\nsettings: 1 KiB of JSON, {CONNECTIONS} connections\n{}", report::aligned(&rows));
+    report::print_disturbed(&samples);
     Ok(())
 }
 

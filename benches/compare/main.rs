@@ -41,7 +41,7 @@ mod token;
 
 /// Compares the proxy with its peers: CPU time, latency, memory, start. Without arguments: all that the goals need.
 #[derive(Debug, Parser)]
-#[command(name = "compare", args_conflicts_with_subcommands = true)]
+#[command(name = "compare", args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Arguments {
     /// The part that a process of the bench plays
     #[command(subcommand)]
@@ -85,10 +85,12 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-#[command(hide = true)]
 enum Role {
+    #[command(hide = true)]
     Origin(origin::Arguments),
+    #[command(hide = true)]
     Load(load::Arguments),
+    #[command(hide = true)]
     Relay(relay::Arguments),
 }
 

@@ -55,6 +55,7 @@ pub async fn run(programs: &Programs, rounds: usize, times: Times) -> Result<()>
         times.measured.as_secs_f64(),
         report::aligned(&rows)
     );
+    report::print_disturbed(&samples);
     Ok(())
 }
 

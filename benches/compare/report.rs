@@ -63,6 +63,14 @@ pub fn notes(scenario: &Scenario, samples: &[Sample]) -> Vec<String> {
     .collect()
 }
 
+/// Says so, where others disturbed some of these samples.
+pub fn print_disturbed(samples: &[Sample]) {
+    let disturbed = samples.iter().filter(|sample| sample.is_disturbed()).count();
+    if disturbed > 0 {
+        println!("  {disturbed} of {} runs were disturbed by others on this machine", samples.len());
+    }
+}
+
 /// The median, and the smallest and the largest where they differ.
 pub fn spread(figures: &[f64], decimals: usize) -> String {
     if figures.is_empty() {

@@ -311,6 +311,11 @@ impl Sample {
         Self { scenario, proxy, round, figures: BTreeMap::new(), notes: Vec::new() }
     }
 
+    /// Whether others took so much of the machine that the figures may be wrong.
+    pub fn is_disturbed(&self) -> bool {
+        self.figures.get(figures::OTHERS).is_some_and(|others| *others > OTHERS_DISTURB)
+    }
+
     fn put(&mut self, name: &str, figure: f64) {
         self.figures.insert(name.to_owned(), figure);
     }
