@@ -2,8 +2,6 @@
 //!
 //! The whole is measured by `cargo bench --bench compare`. This is for finding which part of it has become dearer.
 
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
-
 use std::{hint::black_box, io::Write, sync::Arc};
 
 use aem_auth_proxy::{
@@ -70,7 +68,7 @@ fn chunks(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chunks");
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("64 KiB in chunks of 8 KiB", |bencher| {
-        bencher.iter(|| heads.chunks(black_box(&body)))
+        bencher.iter(|| heads.chunks(black_box(&body)));
     });
     group.finish();
 }
@@ -119,7 +117,7 @@ fn tls_records(criterion: &mut Criterion) {
         let plain = vec![b'x'; bytes];
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(format!("seal {name}"), |bencher| {
-            bencher.iter(|| client.seal(black_box(&plain)))
+            bencher.iter(|| client.seal(black_box(&plain)));
         });
         // Records are sealed in the order in which they are opened.
         let mut seal = || {
