@@ -32,6 +32,7 @@ mod plot;
 mod process;
 mod refresh;
 mod relay;
+mod release;
 mod report;
 mod results;
 mod running;
@@ -138,9 +139,13 @@ async fn compare(arguments: &Arguments) -> Result<bool> {
     let scenarios = chosen(arguments)?;
     let open_files = process::raise_open_files().await?;
     let (machine, cores) = (Machine::this(), Cores::choose()?);
-    process::pin_self(&cores.rest).await?;
     let directory = tempfile::tempdir().context("a directory for the run")?;
-    let given = arguments.program.clone();
+    let mut given = arguments.program.clone();
+    let asked = arguments.only.is_empty() || arguments.only.contains(&Proxy::Ours);
+    if asked && !given.iter().any(|(proxy, _)| *proxy == Proxy::Ours) {
+        given.push((Proxy::Ours, release::build()?));
+    }
+    process::pin_self(&cores.rest).await?;
     let programs = Programs { given, cores, open_files, directory: directory.path().to_owned() };
     let times = Times { warm_up: WARM_UP, measured: Duration::from_secs_f64(arguments.seconds) };
     println!("{}", machine.line());

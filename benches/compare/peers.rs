@@ -85,7 +85,7 @@ impl Programs {
             return process::find(&path.to_string_lossy());
         }
         match proxy {
-            Proxy::Ours => Some(env!("CARGO_BIN_EXE_aem-auth-proxy").into()),
+            Proxy::Ours => None,
             Proxy::Relay => std::env::current_exe().ok(),
             _ => process::find(proxy.name()),
         }
