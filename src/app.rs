@@ -196,8 +196,8 @@ impl App {
         tokio::select! {
             () = stop() => {}
             () = reload => {}
-            _ = tasks.join_next() => return Err(Died),
-            _ = threads.join_next() => return Err(Died),
+            Some(_) = tasks.join_next() => return Err(Died),
+            Some(_) = threads.join_next() => return Err(Died),
         }
         admin.drain();
         let drain = async {

@@ -27,7 +27,8 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// The file goes before the socket: whoever binds next has a file of their own there.
+    Unix(SocketFile, UnixListener),
 }
 
 /// A socket's file, gone when this is dropped: whoever connects next shall find nothing rather than a dead socket.
@@ -41,7 +42,7 @@ pub struct DetachedListener(DetachedSocket);
 #[derive(Debug)]
 enum DetachedSocket {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, SocketFile),
+    Unix(SocketFile, std::os::unix::net::UnixListener),
 }
 
 /// A client's connection.
@@ -83,7 +84,7 @@ impl Listener {
             Listen::Unix(path) => {
                 remove_stale(path);
                 let socket = UnixListener::bind(path)?;
-                Ok(vec![Self { socket: Socket::Unix(socket, SocketFile(path.clone())) }])
+                Ok(vec![Self { socket: Socket::Unix(SocketFile(path.clone()), socket) }])
             }
         }
     }
@@ -103,7 +104,7 @@ impl Listener {
     pub fn detach(self) -> io::Result<DetachedListener> {
         Ok(DetachedListener(match self.socket {
             Socket::Tcp(listener) => DetachedSocket::Tcp(listener.into_std()?),
-            Socket::Unix(listener, file) => DetachedSocket::Unix(listener.into_std()?, file),
+            Socket::Unix(file, listener) => DetachedSocket::Unix(file, listener.into_std()?),
         }))
     }
 
@@ -114,7 +115,7 @@ impl Listener {
     pub fn attach(detached: DetachedListener) -> io::Result<Self> {
         let socket = match detached.0 {
             DetachedSocket::Tcp(listener) => Socket::Tcp(TcpListener::from_std(listener)?),
-            DetachedSocket::Unix(listener, file) => Socket::Unix(UnixListener::from_std(listener)?, file),
+            DetachedSocket::Unix(file, listener) => Socket::Unix(file, UnixListener::from_std(listener)?),
         };
         Ok(Self { socket })
     }
@@ -133,7 +134,7 @@ impl Listener {
         loop {
             let accepted = match &self.socket {
                 Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-                Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+                Socket::Unix(_, listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
             };
             match accepted {
                 Ok(stream) => return stream.tuned(),
@@ -154,7 +155,7 @@ impl fmt::Display for Listener {
                 Ok(addr) => addr.fmt(f),
                 Err(_) => f.write_str("a closed socket"),
             },
-            Socket::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
+            Socket::Unix(file, _) => write!(f, "unix:{}", file.0.display()),
         }
     }
 }
@@ -226,9 +227,9 @@ impl Stream {
         }
     }
 
-    /// Ends the connection with a reset, which nobody takes for the end of a message.
-    pub fn abort(self) {
-        if let Self::Tcp(stream) = &self {
+    /// The connection will end with a reset, which nobody takes for the end of a message.
+    pub fn reset(&self) {
+        if let Self::Tcp(stream) = self {
             let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
         }
     }

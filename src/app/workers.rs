@@ -138,9 +138,9 @@ impl Body {
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
         let worker = Worker::new(Arc::clone(&self.proxy));
-        tokio::task::spawn_local(Rc::clone(&worker).sweep());
         let this = Rc::new(self);
-        let mut accepting = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn_local(Rc::clone(&worker).sweep());
         loop {
             tokio::select! {
                 job = inbox.recv() => match job {
@@ -152,13 +152,13 @@ impl Body {
                         }
                     },
                     Some(Job::Accept(listener, threads, closing)) => {
-                        accepting.spawn_local(accept(Rc::clone(&this), Rc::clone(&worker), listener, threads, closing));
+                        tasks.spawn_local(accept(Rc::clone(&this), Rc::clone(&worker), listener, threads, closing));
                     }
                     Some(Job::Stop) => worker.stop(),
                     None => return,
                 },
-                // A listener that dies takes the thread along, and the thread the process.
-                Some(Err(_)) = accepting.join_next() => return,
+                // What dies takes the thread along, and the thread the process.
+                Some(Err(_)) = tasks.join_next() => return,
             }
         }
     }

@@ -20,12 +20,23 @@ pub(super) struct Client {
     /// Is to be sent.
     pub output: Buffer,
     pub watch: Watch,
+    /// An answer has begun and not ended.
+    pub half: bool,
+}
+
+impl Drop for Client {
+    /// However a connection ends, half an answer must not look whole.
+    fn drop(&mut self) {
+        if self.half {
+            self.stream.reset();
+        }
+    }
 }
 
 impl Client {
     pub(super) fn new(stream: Stream, timeouts: &Timeouts) -> Self {
         let watch = Watch::new(timeouts);
-        Self { stream, input: Buffer::default(), output: Buffer::default(), watch }
+        Self { stream, input: Buffer::default(), output: Buffer::default(), watch, half: false }
     }
 
     /// Reads once. 0 is the end.

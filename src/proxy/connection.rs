@@ -84,6 +84,12 @@ impl Connection<'_> {
     /// The next request, or the end of the connection if none comes.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request, End>> {
         loop {
+            if self.seen == 0 {
+                // Some clients end a body with a line end too many (RFC 9112, section 2.2).
+                while self.client.input.filled().starts_with(b"\r\n") {
+                    self.client.input.consume(2);
+                }
+            }
             if self.client.input.len() > self.seen {
                 match self.request() {
                     Ok(Some(request)) => {
@@ -144,20 +150,27 @@ impl Connection<'_> {
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
     /// request, and time to read our last answer for a client that is still sending.
-    async fn part(self, end: End) {
+    async fn part(mut self, end: End) {
         debug!(?end, "Client connection ends");
-        let mut stream = self.client.stream;
+        let client = &mut self.client;
         match end {
             End::Gone => {}
-            End::Abort => stream.abort(),
+            End::Abort => client.half = true,
             End::Close => {
-                // A client that has left already needs no good-bye.
-                let _ = stream.shutdown().await;
+                // Whoever has sent on gets the time that it takes to read our answer.
+                let sent = poll_fn(|cx| Poll::Ready(client.poll_gone(cx, &self.worker.buffers))).await;
+                if sent.is_pending() && !client.input.is_empty() {
+                    linger(&mut client.stream).await;
+                } else {
+                    // A client that has left already needs no good-bye.
+                    let _ = client.stream.shutdown().await;
+                }
             }
-            End::Linger => linger(stream).await,
+            End::Linger => linger(&mut client.stream).await,
             End::Refuse(status) => {
-                if let Ok(Ok(())) = timeout(LINGER, stream.write_all(&not_a_request(status))).await {
-                    linger(stream).await;
+                let answer = not_a_request(status);
+                if let Ok(Ok(())) = timeout(LINGER, client.stream.write_all(&answer)).await {
+                    linger(&mut client.stream).await;
                 }
             }
         }
@@ -191,7 +204,7 @@ impl super::Proxy {
 }
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
-async fn linger(mut stream: Stream) {
+async fn linger(stream: &mut Stream) {
     if stream.shutdown().await.is_err() {
         return;
     }

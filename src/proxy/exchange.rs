@@ -55,6 +55,8 @@ enum Failed {
     Answer(ProxyError),
     /// AEM broke off, or the client stopped reading, after the answer had begun.
     Cut,
+    /// The client has its whole answer; only the rest of its body did not get through.
+    Over,
 }
 
 /// The request's body, from the client to AEM.
@@ -68,15 +70,17 @@ pub(super) struct Up {
 
 /// Holds a body back until AEM has said `100 Continue`, or has been silent for so long that it never will: so the client
 /// hears it when AEM has said it, and hears AEM's refusal instead where there is one.
+#[derive(Default)]
 struct Gate {
-    patience: Pin<Box<Sleep>>,
+    /// Begins when AEM has the head.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Up {
     /// `trailers_max` bounds the fields after a chunked body; `expects` is `Expect: 100-continue`.
     pub(super) fn new(length: Length, trailers_max: usize, expects: bool) -> Self {
         let encoding = if length == Length::Chunked { Encoding::Chunked } else { Encoding::Identity };
-        let gate = expects.then(|| Gate { patience: Box::pin(tokio::time::sleep(CONTINUE_PATIENCE)) });
+        let gate = expects.then(Gate::default);
         Self { decoder: Decoder::new(length, trailers_max), encoding, gate, abandoned: false }
     }
 
@@ -134,6 +138,8 @@ struct Down {
     status: Option<u16>,
     /// AEM keeps the connection.
     reusable: bool,
+    /// Something went wrong with the connection that an answer may not show.
+    spoiled: bool,
     /// The client is told that its connection ends.
     close: bool,
     /// AEM said `100 Continue`.
@@ -168,6 +174,7 @@ impl Down {
             partial: Vec::new(),
             status: None,
             reusable: false,
+            spoiled: false,
             close: false,
             continued: false,
         }
@@ -175,6 +182,11 @@ impl Down {
 
     fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done | Stage::Tunnel)
+    }
+
+    /// Whether AEM's connection serves no other request, nor the rest of this one.
+    fn is_used_up(&self) -> bool {
+        self.spoiled || !self.reusable
     }
 
     /// Takes bytes of AEM's, and adds what becomes of them to `out`.
@@ -194,7 +206,7 @@ impl Down {
                 }
                 Stage::Done => {
                     // More than an answer: whatever it is, it is not the next one.
-                    self.reusable = false;
+                    self.spoiled = true;
                     return Ok(());
                 }
             }
@@ -274,9 +286,9 @@ impl Down {
         out: &mut Buffer,
     ) -> Result<(), LinkError> {
         let body = head.body(facing.to)?;
-        self.reusable = head.keeps_alive() && body.length != Length::UntilClose;
+        self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
-        let unread = !facing.uploaded && (!self.reusable || facing.held_back);
+        let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
         head.write(body, facing.to, self.close, out);
         self.status = Some(head.status);
@@ -298,7 +310,7 @@ impl Down {
 
     /// AEM's connection has ended, in order or not.
     fn ended(&mut self, in_order: bool, out: &mut Buffer) -> Result<(), LinkError> {
-        self.reusable = false;
+        self.spoiled = true;
         match &self.stage {
             Stage::Done | Stage::Tunnel => Ok(()),
             Stage::Body(decoder, encoding) if in_order && decoder.ends_with_connection() => {
@@ -317,6 +329,10 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
         Ok(then) => then,
         Err(Failed::Gone) => Then::End(End::Gone),
         Err(Failed::Cut) => Then::End(End::Abort),
+        Err(Failed::Over) => {
+            client.half = false;
+            Then::End(End::Linger)
+        }
         Err(Failed::Answer(error)) => answer(client, worker, request, &error).await,
     }
 }
@@ -325,13 +341,16 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) ->
     let head = std::mem::replace(&mut request.head, Err(ProxyError::Draining));
     let mut head = head.map_err(Failed::Answer)?;
     let buffers = &worker.buffers;
+    let mut since = request.began;
     let mut link = match worker.pool.take(buffers) {
         Some(link) => link,
         None => {
             // Many may wait for a connection at once: no longer than it must in a buffer of the thread's.
             let waiting = head.packed();
             buffers.release(&mut std::mem::replace(&mut head, waiting));
-            connect(client, worker).await?
+            let link = connect(client, worker).await?;
+            since = Instant::now();
+            link
         }
     };
     if request.up.gate.is_none() && !request.up.is_done() {
@@ -349,17 +368,18 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) ->
     pushed.map_err(|error| Failed::Answer(ProxyError::BrokenOff(Box::new(error))))?;
     let limits = &worker.limits().timeouts;
     let limit = if request.up.is_done() { limits.response_head } else { limits.idle };
-    client.watch.begin(limit, request.began);
+    client.watch.begin(limit, since);
     let mut exchange = Exchange { client, worker, link, down: Down::new(), request };
     poll_fn(|cx| exchange.poll(cx)).await?;
     let Exchange { down, link, .. } = exchange;
     if matches!(down.stage, Stage::Tunnel) {
         return Ok(Then::End(tunnel::run(client, worker, link).await));
     }
+    client.half = false;
     let now = Instant::now();
     request.in_flight.ended(now);
     client.watch.begin(limits.keep_alive, now);
-    if down.reusable && request.up.is_done() && link.is_flushed() {
+    if !down.is_used_up() && request.up.is_done() && link.is_flushed() {
         worker.pool.keep(link, now, buffers);
     } else {
         link.close(buffers);
@@ -399,7 +419,7 @@ impl Exchange<'_> {
         loop {
             moved |= self.poll_up(cx)?;
             moved |= self.poll_down(cx)?;
-            if self.down.is_done() && !self.request.up.is_over() && self.leaves_body() {
+            if !self.request.up.is_over() && self.leaves_body() {
                 self.request.up.abandoned = true;
             }
             let opened = self.down.continued && self.request.up.gate.take().is_some();
@@ -414,10 +434,14 @@ impl Exchange<'_> {
                 moved = true;
             }
         }
-        if self.down.is_done() && self.client.output.is_empty() && self.request.up.is_over() {
+        let delivered = self.is_delivered();
+        if delivered && self.is_uploaded() {
             return Poll::Ready(Ok(()));
         }
-        if self.request.up.is_over() && self.client.poll_gone(cx, &self.worker.buffers).is_ready() {
+        if !delivered
+            && self.request.up.is_over()
+            && self.client.poll_gone(cx, &self.worker.buffers).is_ready()
+        {
             return Poll::Ready(Err(Failed::Gone));
         }
         if moved {
@@ -429,9 +453,24 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the rest of a body has nowhere to go once the answer is complete.
+    /// Whether the rest of a body has nowhere to go: the answer has begun and the client was not asked for the body, or
+    /// the answer is complete and AEM will not read on.
     fn leaves_body(&self) -> bool {
-        !self.down.reusable || self.request.up.gate.is_some() || matches!(self.down.stage, Stage::Tunnel)
+        match self.down.stage {
+            Stage::Head => false,
+            Stage::Body(..) => self.request.up.gate.is_some(),
+            Stage::Done | Stage::Tunnel => self.down.is_used_up() || self.request.up.gate.is_some(),
+        }
+    }
+
+    /// Whether the client has its whole answer.
+    fn is_delivered(&self) -> bool {
+        self.down.is_done() && self.client.output.is_empty()
+    }
+
+    /// Whether AEM has the whole body, as far as it will have it.
+    fn is_uploaded(&self) -> bool {
+        self.request.up.abandoned || (self.request.up.is_done() && self.link.is_flushed())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> usize {
@@ -440,7 +479,7 @@ impl Exchange<'_> {
             Err(_) => {
                 // AEM takes no more. It may have said why: that is for `poll_down` to find.
                 self.link.forget(&self.worker.buffers);
-                self.down.reusable = false;
+                self.down.spoiled = true;
                 self.request.up.abandoned |= !self.request.up.is_done();
                 0
             }
@@ -457,12 +496,21 @@ impl Exchange<'_> {
                 return Ok(moved);
             }
             moved |= sent > 0;
-            if !self.link.is_flushed() || !self.poll_gate(cx)? {
+            if !self.link.is_flushed() {
+                // While AEM takes nothing, nothing is read: but a client that leaves is to be noticed.
+                return match self.client.poll_gone(cx, &self.worker.buffers) {
+                    Poll::Ready(()) => Err(if self.is_delivered() { Failed::Over } else { Failed::Gone }),
+                    Poll::Pending => Ok(moved),
+                };
+            }
+            if !self.poll_gate(cx)? {
                 return Ok(moved);
             }
             let buffers = &self.worker.buffers;
             if self.client.input.is_empty() {
                 match self.client.poll_read(cx, buffers) {
+                    // The answer was enough for it.
+                    Poll::Ready(Ok(0)) if self.is_delivered() => return Err(Failed::Over),
                     Poll::Ready(Ok(0)) => {
                         let broken = io::Error::from(io::ErrorKind::UnexpectedEof);
                         return Err(self.failed(ProxyError::RequestBroken(Box::new(broken))));
@@ -488,9 +536,10 @@ impl Exchange<'_> {
     /// Whether the body may be asked for.
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
         let Some(gate) = &mut self.request.up.gate else { return Ok(true) };
+        let patience = || Box::pin(tokio::time::sleep(CONTINUE_PATIENCE));
         if !self.client.input.is_empty() {
             // It came without being asked for.
-        } else if gate.patience.as_mut().poll(cx).is_ready() {
+        } else if gate.patience.get_or_insert_with(patience).as_mut().poll(cx).is_ready() {
             self.client.output.push(CONTINUE);
         } else {
             // Should it come all the same, or the client leave, that is to be noticed.
@@ -530,10 +579,13 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(Came::Cut)) => down.ended(false, output),
                 Poll::Ready(Err(error)) => Err(error),
             };
-            moved = true;
             self.note_status();
-            if let Err(error) = result {
-                return Err(self.broken(error));
+            // A head has a limit as a whole: a byte now and then does not extend it.
+            moved |= self.down.status.is_some();
+            match result {
+                Err(_) if self.down.is_done() => self.down.spoiled = true,
+                Err(error) => return Err(self.broken(error)),
+                Ok(()) => {}
             }
         }
     }
@@ -553,6 +605,7 @@ impl Exchange<'_> {
     fn note_status(&mut self) {
         let Some(status) = self.down.status else { return };
         if self.request.in_flight.answered(status) {
+            self.client.half = status != 101;
             if status == 401 {
                 self.worker.proxy.metrics.upstream_unauthorized();
             }
@@ -581,7 +634,11 @@ impl Exchange<'_> {
 
     /// The request cannot go on: ours to answer, unless AEM has begun to.
     fn failed(&self, error: ProxyError) -> Failed {
-        if self.down.status.is_some() { Failed::Cut } else { Failed::Answer(error) }
+        match self.down.status {
+            None => Failed::Answer(error),
+            Some(_) if self.is_delivered() => Failed::Over,
+            Some(_) => Failed::Cut,
+        }
     }
 
     fn overdue(&self) -> Failed {

@@ -86,7 +86,7 @@ impl Tls {
     /// Seals bytes; the length of the records. 0 when it cannot.
     pub fn seal(&mut self, plain: &[u8]) -> usize {
         self.sealed.clear();
-        self.session.seal(plain, &mut self.sealed).map_or(0, |()| self.sealed.len())
+        self.session.seal(plain, &mut self.wire, &mut self.sealed).map_or(0, |()| self.sealed.len())
     }
 
     /// Opens records; the length of what was in them. 0 when it cannot.

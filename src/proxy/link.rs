@@ -86,11 +86,16 @@ impl Link {
         Ok(Self { session: Some(Box::new(session)), wire: wire.packed(), ..Self::plain(socket) })
     }
 
+    /// Whether AEM has said that it sends no more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_ended())
+    }
+
     /// Adds `plain` to what is to be sent.
     pub(super) fn push(&mut self, plain: &[u8], buffers: &Buffers) -> Result<(), LinkError> {
         buffers.equip(&mut self.sealed);
         match &mut self.session {
-            Some(session) => Ok(session.seal(plain, &mut self.sealed)?),
+            Some(session) => Ok(session.seal(plain, &mut self.wire, &mut self.sealed)?),
             None => {
                 self.sealed.push(plain);
                 Ok(())
@@ -201,7 +206,7 @@ impl Link {
     pub(super) fn end(&mut self, buffers: &Buffers) {
         if let Some(session) = &mut self.session {
             buffers.equip(&mut self.sealed);
-            session.end(&mut self.sealed);
+            session.end(&mut self.wire, &mut self.sealed);
         }
     }
 

@@ -104,6 +104,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         !self.hop.close && (self.minor > 0 || self.hop.keep_alive)
     }
 
+    /// Whether it says two things about its length, or one that its version does not know: what such a peer says next is
+    /// not to be relied on.
+    pub(super) fn is_contradictory(&self) -> bool {
+        self.hop.is_framed_twice() || (self.hop.is_coded() && self.minor == 0)
+    }
+
     /// Where the body ends, and how it is framed for the client (RFC 9112, section 6.3).
     ///
     /// # Errors

@@ -58,12 +58,12 @@ impl Session {
                 Ok(ConnectionState::WriteTraffic(_)) => Some(Ok(Handshake::Done)),
                 Ok(ConnectionState::BlockedHandshake) => Some(Ok(Handshake::More)),
                 Ok(_) => Some(Err(rustls::Error::General("the handshake was not finished".to_owned()))),
-                Err(error) => {
-                    self.complain(sealed);
-                    Some(Err(error))
-                }
+                Err(error) => Some(Err(error)),
             };
             wire.consume(discard);
+            if matches!(next, Some(Err(_))) {
+                self.complain(wire, sealed);
+            }
             if let Some(next) = next {
                 return next;
             }
@@ -71,8 +71,10 @@ impl Session {
     }
 
     /// Tells AEM in an alert what went wrong, where there is something to tell.
-    fn complain(&mut self, sealed: &mut Buffer) {
-        if let Ok(ConnectionState::EncodeTlsData(mut alert)) = self.tls.process_tls_records(&mut []).state {
+    fn complain(&mut self, wire: &mut Buffer, sealed: &mut Buffer) {
+        if let Ok(ConnectionState::EncodeTlsData(mut alert)) =
+            self.tls.process_tls_records(wire.filled_mut()).state
+        {
             // Without the alert the other side has less to read in its log; nothing else depends on it.
             let _ = encode(|room| alert.encode(room), sealed);
         }
@@ -112,27 +114,41 @@ impl Session {
         }
     }
 
-    /// Seals `plain` and adds it to `sealed`.
-    pub(super) fn seal(&mut self, plain: &[u8], sealed: &mut Buffer) -> Result<(), rustls::Error> {
+    /// Seals `plain` and adds it to `sealed`. `wire` holds what is not opened yet: rustls remembers where in it the
+    /// beginning of a message lies, and has to find it there.
+    pub(super) fn seal(
+        &mut self,
+        plain: &[u8],
+        wire: &mut Buffer,
+        sealed: &mut Buffer,
+    ) -> Result<(), rustls::Error> {
         loop {
-            match self.tls.process_tls_records(&mut []).state? {
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(wire.filled_mut());
+            let mut done = false;
+            match state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let room = sealed.room(plain.len() + (plain.len() / RECORD_MAX + 1) * RECORD_EXTRA);
                     let bytes = traffic.encrypt(plain, room).map_err(unsealed)?;
                     sealed.fill(bytes);
-                    return Ok(());
+                    done = true;
                 }
                 ConnectionState::EncodeTlsData(mut message) => encode(|room| message.encode(room), sealed)?,
                 ConnectionState::TransmitTlsData(message) => message.done(),
                 ConnectionState::PeerClosed => self.ended = true,
                 _ => return Err(rustls::Error::General("the session takes no data".to_owned())),
             }
+            wire.consume(discard);
+            if done {
+                return Ok(());
+            }
         }
     }
 
     /// Adds the word that nothing more will come.
-    pub(super) fn end(&mut self, sealed: &mut Buffer) {
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.tls.process_tls_records(&mut []).state {
+    pub(super) fn end(&mut self, wire: &mut Buffer, sealed: &mut Buffer) {
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+            self.tls.process_tls_records(wire.filled_mut()).state
+        {
             // At the end of a connection nothing depends on it any more.
             if let Ok(bytes) = traffic.queue_close_notify(sealed.room(RECORD_EXTRA * 2)) {
                 sealed.fill(bytes);

@@ -37,7 +37,9 @@ enum Side {
 
 pub(super) async fn run(client: &mut Client, worker: &Worker, link: Link) -> End {
     client.watch.begin(worker.limits().timeouts.idle, Instant::now());
-    let mut tunnel = Tunnel { client, worker, link, up: Side::Open, down: Side::Open };
+    // AEM may have ended with its first word.
+    let down = if link.has_ended() { Side::Ending } else { Side::Open };
+    let mut tunnel = Tunnel { client, worker, link, up: Side::Open, down };
     match poll_fn(|cx| tunnel.poll(cx)).await {
         Ok(true) => debug!("Tunnel ended"),
         Ok(false) => debug!("Tunnel closed, nothing moves in it"),
@@ -68,8 +70,15 @@ impl Tunnel<'_> {
                 self.client.input.clear();
                 buffers.release(&mut self.client.input);
             }
-            moved |= self.link.poll_flush(cx, buffers)? > 0;
-            if !self.link.is_flushed() {
+            match self.link.poll_flush(cx, buffers) {
+                Ok(sent) => moved |= sent > 0,
+                Err(_) => {
+                    // AEM takes no more. What it still says is to arrive.
+                    self.link.forget(buffers);
+                    self.up = Side::Ended;
+                }
+            }
+            if self.up == Side::Ended || !self.link.is_flushed() {
                 return Ok(moved);
             }
             match self.up {

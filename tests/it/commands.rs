@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
     time::timeout,
 };
@@ -362,4 +362,32 @@ async fn demo_prints_curl_lines_that_work() {
     assert_eq!(tried, 4);
     running.signal("-INT").await;
     assert_eq!(running.ended().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_proxy_without_admin_listener_and_token_runs_on() {
+    let socket = tempfile::tempdir().unwrap();
+    let listen = socket.path().join("proxy.sock");
+    let mut child = Command::new(binary())
+        .arg("run")
+        .env_clear()
+        .env("AEM_PROXY_UPSTREAM", "http://localhost:1")
+        .env("AEM_PROXY_LISTEN", format!("unix:{}", listen.display()))
+        .env("AEM_PROXY_ADMIN__LISTEN", "off")
+        .env("AEM_PROXY_AUTH", "none")
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let asking = async {
+        while tokio::net::UnixStream::connect(&listen).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut app = tokio::net::UnixStream::connect(&listen).await.unwrap();
+        app.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        app.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    };
+    timeout(PATIENCE, asking).await.expect("it serves");
+    assert!(child.try_wait().unwrap().is_none(), "it has ended");
 }

@@ -9,6 +9,7 @@
 mod admin;
 mod bodies;
 mod commands;
+mod edges;
 mod engine;
 mod forward;
 mod guard;
