@@ -152,8 +152,9 @@ impl Pool {
     }
 }
 
-/// As many as a busy app may have in use at once: connections are dear, and end by themselves when idle.
-const IDLE_MAX: usize = 1024;
+/// As many as a busy app may have in use at once: fewer, and every burst would end in handshakes. They end by themselves
+/// when idle.
+const IDLE_MAX: usize = 4096;
 
 /// Keeps a long upload's connection in the tables of the firewalls on the way.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
