@@ -1,8 +1,8 @@
 //! The data path: HTTP/1.1 from a client to AEM and back, in one task for each client connection.
 //!
 //! A request's head is read in place, written once as AEM is to see it, and sealed into the connection; the answer comes
-//! back the same way. No task is woken for another, nothing is boxed, nothing is allocated for a request. Bodies stream
-//! through buffers that belong to the thread. Each thread is a [`Worker`] with connections to AEM of its own, so that no
+//! back the same way. No task is woken for another, nothing is boxed; what is allocated for a request are rustls'
+//! records. Bodies stream through buffers that belong to the thread. Each thread is a [`Worker`] with connections to AEM of its own, so that no
 //! request takes a lock.
 
 mod authorize;

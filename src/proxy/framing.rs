@@ -24,7 +24,6 @@ pub(super) enum Length {
 pub(super) struct FramingError(&'static str);
 
 /// Finds the body's bytes in those of the connection.
-#[derive(Debug)]
 pub(super) struct Decoder {
     state: State,
     /// The bytes of a chunk-size line so far, or the fields after the last chunk.

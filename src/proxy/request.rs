@@ -9,8 +9,7 @@ use super::{
     guard::Asked,
 };
 
-/// A head that has come whole.
-#[derive(Debug)]
+/// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
 pub(super) struct RequestHead<'h, 'b> {
     pub method: &'b str,
     /// As the client wrote it.

@@ -9,8 +9,7 @@ use super::{
     request::{line, number, via},
 };
 
-/// A head that has come whole.
-#[derive(Debug)]
+/// A head that has come whole. No `Debug`: it holds cookies.
 pub(super) struct ResponseHead<'h, 'b> {
     pub status: u16,
     reason: &'b str,
