@@ -8,6 +8,7 @@ mod certificate;
 mod document;
 mod pem;
 mod private_key;
+mod watch;
 
 use std::{
     fs::File,
@@ -23,6 +24,7 @@ use self::document::{Document, Fields};
 pub use self::{
     certificate::{Certificate, CertificateError},
     private_key::{PrivateKey, PrivateKeyError},
+    watch::Watch,
 };
 
 /// Service credentials of an AEM technical account, which IMS exchanges for a token (JWT exchange).
