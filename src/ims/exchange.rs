@@ -72,9 +72,9 @@ impl CredentialExchange {
 
     /// Where they are exchanged; none where nobody is asked.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        match &self.way {
-            Way::Ims(ims) => Some(&ims.endpoint),
-            Way::Local(_) => None,
+        match (&self.way, &*self.credentials) {
+            (Way::Ims(ims), Credentials::Jwt(_) | Credentials::OAuth(_)) => Some(&ims.endpoint),
+            _ => None,
         }
     }
 

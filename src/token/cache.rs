@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::{
-    credentials::Credentials,
     ims::{CredentialExchange, Exchange, Grant, ImsError},
     secret::Authorization,
 };
@@ -47,17 +46,13 @@ struct Stored {
 impl Cache {
     /// The cache of `exchange`'s tokens at `path`; none for a local token, whose own file is one.
     pub fn new(path: PathBuf, exchange: &CredentialExchange) -> Option<Self> {
-        let credentials = exchange.credentials();
-        let asked = match credentials {
-            Credentials::Jwt(_) => Vec::new(),
-            Credentials::OAuth(credentials) => credentials.scopes.clone(),
-            Credentials::LocalToken(_) => return None,
-        };
+        let (credentials, endpoint) = (exchange.credentials(), exchange.endpoint()?);
+        let is_oauth = credentials.kind() == "oauth";
         Some(Self {
             path,
             client_id: credentials.client_id()?.to_owned(),
-            ims: exchange.endpoint()?.authority().to_owned(),
-            asked,
+            ims: endpoint.authority().to_owned(),
+            asked: if is_oauth { credentials.scopes().to_vec() } else { Vec::new() },
             org: credentials.org().map(str::to_owned),
         })
     }
@@ -162,6 +157,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::credentials::Credentials;
 
     fn cache(dir: &tempfile::TempDir, client_id: &str) -> Cache {
         Cache {

@@ -6,7 +6,7 @@ use aem_auth_proxy::standin::{LOCAL_CLIENT_ID, StandIns};
 use serde_json::Value;
 
 use crate::{
-    harness::{Proxy, Setup},
+    harness::{PATIENCE, Proxy, Setup},
     log,
 };
 
@@ -74,9 +74,12 @@ async fn a_local_token_that_has_ended_is_told_and_not_sent() {
     })
     .await;
     let name = "aem_proxy_token_refreshes_total{credential=\"default\",outcome=\"expired\"}";
-    while proxy.metric(name).await < 1.0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let told = async {
+        while proxy.metric(name).await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the end is told");
     assert_eq!(proxy.ask("/ready").await.0, 503);
     let error = &proxy.status().await["credentials"][0]["token"]["last_error"];
     assert_eq!(error["class"], "expired");

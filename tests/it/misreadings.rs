@@ -141,14 +141,16 @@ async fn a_cached_token_past_its_end_is_not_used() {
         // In place: the file keeps its mode, without which it would not be believed.
         std::fs::write(&cache, stored.to_string()).unwrap();
         let again = document(&first.standins);
+        first.standins.ims.set_always(Some(Fault::internal_error()));
         let second = Setup::default()
             .set("TOKEN__CACHE_FILE", cache.display().to_string())
             .set("CREDENTIALS_JSON", again)
             .upstream(&first.standins.aem_origin)
-            .start()
+            .start_without_token()
             .await;
-        assert_eq!(second.get("/api/assets.json").await.status(), 200);
-        assert_eq!(first.standins.ims.exchanges(), 2);
+        first.standins.ims.attempts_reach(2).await;
+        assert_eq!(second.get("/api/assets.json").await.status(), 503);
+        assert_eq!(first.standins.aem.requests(), 0);
         second.stop().await;
         first.stop().await;
     }

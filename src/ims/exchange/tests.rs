@@ -201,6 +201,7 @@ async fn a_local_token_is_sent_to_no_ims_even_if_there_is_one() {
     let credentials = Arc::new(Credentials::parse(token.as_bytes(), None).unwrap());
     let exchange = CredentialExchange::at_ims(reqwest::Client::new(), endpoint, credentials, clock);
     exchange.exchange().await.unwrap();
+    assert!(exchange.endpoint().is_none());
     assert_eq!(standins.ims.attempts(), 0);
 }
 
