@@ -8,22 +8,18 @@ mod answer;
 mod assertion;
 mod endpoint;
 mod error;
+mod exchange;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use http::header::{DATE, HeaderMap};
-use secrecy::{ExposeSecret, SecretString};
-use tracing::debug;
+use secrecy::SecretString;
 
-use self::answer::Answered;
 pub use self::{
-    endpoint::{Endpoint, EndpointError},
+    endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError},
     error::{Answer, Code, Hint, ImsError, Retry},
+    exchange::CredentialExchange,
 };
-use crate::{clock::Clock, credentials::Credentials, secret::Authorization};
+use crate::secret::Authorization;
 
 /// What an exchange brings: an access token and what is known of it.
 #[derive(Clone)]
@@ -36,12 +32,18 @@ pub struct Grant {
     pub issued_at: SystemTime,
     /// When it ends, by this machine's clock.
     pub expires_at: SystemTime,
-    /// The client id that the token was issued to.
+    /// The client id that the token was issued to; empty where a local token does not say so.
     pub client_id: String,
-    /// The technical account that AEM will see, if the token says so.
+    /// The organisation of the credentials, if they say so.
+    pub org: Option<String>,
+    /// The account that AEM will see, if the token says so.
     pub user_id: Option<String>,
     /// What the token allows, if it says so.
     pub scopes: Vec<String>,
+    /// Whether another exchange brings another token. A local token's brings the same one until it ends.
+    pub renewable: bool,
+    /// By how many seconds this machine's clock was off when the token came: see [`Answer::clock_skew_seconds`].
+    pub clock_skew_seconds: Option<i64>,
 }
 
 impl Grant {
@@ -61,17 +63,6 @@ impl std::fmt::Debug for Grant {
 pub trait Exchange: Send + Sync + 'static {
     /// Asks once.
     fn exchange(&self) -> impl Future<Output = Result<Grant, ImsError>> + Send;
-}
-
-/// The JWT exchange of one technical account.
-///
-/// Source: Adobe, "Generating Access Tokens for Server-Side APIs".
-#[derive(Debug)]
-pub struct JwtExchange {
-    http: reqwest::Client,
-    endpoint: Endpoint,
-    credentials: Arc<Credentials>,
-    clock: Clock,
 }
 
 /// How long IMS may take.
@@ -105,77 +96,3 @@ pub fn client(
         .user_agent(concat!("aem-auth-proxy/", env!("CARGO_PKG_VERSION")))
         .build()
 }
-
-impl JwtExchange {
-    /// An exchange at `endpoint` with `credentials`.
-    pub fn new(
-        http: reqwest::Client,
-        endpoint: Endpoint,
-        credentials: Arc<Credentials>,
-        clock: Clock,
-    ) -> Self {
-        crate::jwt::install();
-        Self { http, endpoint, credentials, clock }
-    }
-
-    /// The credentials that are exchanged.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
-    }
-
-    /// Where they are exchanged.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    async fn ask(&self) -> Result<Grant, ImsError> {
-        let asked_at = self.clock.now();
-        let assertion = assertion::sign(&self.credentials, &self.endpoint, &self.clock)?;
-        let form = [
-            ("client_id", self.credentials.client_id.as_str()),
-            ("client_secret", self.credentials.client_secret.expose_secret()),
-            ("jwt_token", assertion.expose_secret()),
-        ];
-        let request = self.http.post(self.endpoint.exchange_jwt().clone()).form(&form);
-        let response = request.send().await.map_err(ImsError::unreachable)?;
-        let answer = self.answer(response.status().as_u16(), response.headers());
-        let retry_after = error::retry_after(response.headers(), self.clock.now());
-        let body = read_bounded(response).await?;
-        debug!(status = answer.status, debug_id = answer.debug_id, "IMS answered");
-        Answered {
-            answer,
-            retry_after,
-            body: &body,
-            asked_at,
-            credentials: &self.credentials,
-            now: self.clock.now(),
-        }
-        .read()
-    }
-
-    fn answer(&self, status: u16, headers: &HeaderMap) -> Answer {
-        let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
-        Answer { status, debug_id: error::debug_id(headers), date, received_at: self.clock.now() }
-    }
-}
-
-impl Exchange for JwtExchange {
-    async fn exchange(&self) -> Result<Grant, ImsError> {
-        self.ask().await
-    }
-}
-
-/// The body, up to [`MAX_BODY_BYTES`]; what is longer is cut, and then no JSON.
-async fn read_bounded(mut response: reqwest::Response) -> Result<SecretString, ImsError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(ImsError::unreachable)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_BODY_BYTES {
-            break;
-        }
-    }
-    Ok(SecretString::from(String::from_utf8_lossy(&body).into_owned()))
-}
-
-/// Tokens are below 2 KB; a login page of a captive portal is not worth reading.
-const MAX_BODY_BYTES: usize = 64 * 1024;

@@ -242,8 +242,8 @@ fn counter(rest: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCou
 const DENIALS: [&str; 4] = ["host", "origin", "cross_site", "method"];
 
 /// How an exchange ends: well, or in one of [`crate::ims::ImsError::class`].
-const REFRESHES: [&str; 7] =
-    ["success", "unreachable", "throttled", "unavailable", "malformed", "refused", "unsigned"];
+const REFRESHES: [&str; 8] =
+    ["success", "unreachable", "throttled", "unavailable", "malformed", "refused", "unsigned", "expired"];
 
 /// Methods that AEM serves; all others are `other`.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];

@@ -1,14 +1,19 @@
 //! The IMS and the AEM of `demo` and of the tests: real sockets, real keys, real checks, no Adobe.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use rsa::rand_core::{OsRng, RngCore};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::spawn_blocking};
 
 use self::{
     keys::{KeysError, ServiceCredentials, Tls},
-    ledger::Ledger,
+    ledger::{Holder, Ledger, Look},
+    oauth::OAuthCredential,
     server::Server,
 };
 use crate::clock::Clock;
@@ -17,6 +22,7 @@ pub mod aem;
 pub mod ims;
 pub mod keys;
 pub mod ledger;
+pub mod oauth;
 pub mod pattern;
 pub mod server;
 
@@ -28,6 +34,8 @@ pub struct StandIns {
     pub aem_origin: String,
     /// The service credentials as Adobe's document, secrets included.
     pub credentials_document: Value,
+    /// The OAuth credential that IMS knows beside them, with all its documents.
+    pub oauth: OAuthCredential,
     /// The authority to trust; none without TLS.
     pub ca_pem: Option<String>,
     /// Faults and counters of IMS.
@@ -40,6 +48,7 @@ pub struct StandIns {
     pub ims_server: Server,
     /// To stop and restart AEM.
     pub aem_server: Server,
+    clock: Clock,
 }
 
 /// How to start the stand-ins. The default: any ports on loopback, no TLS, tokens as IMS gives them.
@@ -114,7 +123,9 @@ impl StandIns {
         let ims = ims::Switches::new(options.token_lifetime);
         let aem = aem::Switches::default();
         let credentials_document = credentials.document();
-        let ims_router = ims::router(credentials, ledger.clone(), ims.clone(), options.clock);
+        let oauth = OAuthCredential::generate(&ims_endpoint);
+        let clock = options.clock;
+        let ims_router = ims::router(credentials, oauth.clone(), ledger.clone(), ims.clone(), clock.clone());
         let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone());
         let config = || tls.as_ref().map(Tls::server_config);
         Ok(Self {
@@ -124,10 +135,32 @@ impl StandIns {
             ims_endpoint,
             aem_origin,
             credentials_document,
+            oauth,
             ims,
             aem,
             ledger,
+            clock,
         })
+    }
+
+    /// A developer's local token as the AEM Developer Console gives it, alive until its end.
+    pub fn local_token(&self, lifetime: Duration) -> String {
+        self.local_token_of(self.clock.now(), lifetime)
+    }
+
+    /// One that was taken from the console at another time, and lives from then.
+    pub fn local_token_of(&self, created_at: SystemTime, lifetime: Duration) -> String {
+        let holder = Holder {
+            client_id: LOCAL_CLIENT_ID.to_owned(),
+            user_id: "ABCDEF0123456789ABCDEF01@AdobeID".to_owned(),
+            scope: "openid,AdobeID,read_organizations".to_owned(),
+        };
+        self.ledger.issue_at(created_at, holder, lifetime, Look::Claims)
+    }
+
+    /// The document that the console offers for download with such a token in it.
+    pub fn local_token_document(token: &str) -> Value {
+        json!({"ok": true, "accessToken": token, "statusCode": 200})
     }
 }
 
@@ -179,6 +212,8 @@ fn random_hex(length: usize) -> String {
     random_bytes::<32>().iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The client for which local tokens are made: the console itself.
+pub const LOCAL_CLIENT_ID: &str = "aem-developer-console";
 const HTTPS_PORT: u16 = 443;
 /// A day less a millisecond, as IMS gives it.
 const TOKEN_LIFETIME: Duration = Duration::from_millis(86_399_999);

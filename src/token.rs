@@ -366,7 +366,7 @@ impl<E: Exchange> Refresher<E> {
         }
         // Permanent errors are loud: nothing mends itself.
         match failure.retry() {
-            Retry::Slowly => tell!(error, "No new token, and trying again will not help"),
+            Retry::Slowly | Retry::Never => tell!(error, "No new token, and trying again will not help"),
             Retry::Soon | Retry::After(_) => tell!(warn, "No new token, trying again"),
         }
     }

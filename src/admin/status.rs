@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::Admin;
-use crate::{clock::rfc3339, ims::JwtExchange, metrics::CredentialMetrics, token::TokenHandle};
+use crate::{clock::rfc3339, ims::CredentialExchange, metrics::CredentialMetrics, token::TokenHandle};
 
 /// A proxy, as shown.
 #[derive(Debug, Clone, Serialize)]
@@ -37,27 +37,27 @@ pub struct CredentialView {
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
     kind: &'static str,
-    client_id: String,
-    technical_account: String,
+    client_id: Option<String>,
+    technical_account: Option<String>,
     email: Option<String>,
-    org: String,
+    org: Option<String>,
     metascopes: Vec<String>,
-    ims_endpoint: String,
+    ims_endpoint: Option<String>,
     certificate_expires_at: Option<String>,
 }
 
 impl Facts {
     /// The facts of an exchange's credentials.
-    pub fn of(exchange: &JwtExchange) -> Self {
+    pub fn of(exchange: &CredentialExchange) -> Self {
         let credentials = exchange.credentials();
         Self {
-            kind: "jwt",
-            client_id: credentials.client_id.clone(),
-            technical_account: credentials.technical_account_id.clone(),
-            email: credentials.email.clone(),
-            org: credentials.org.clone(),
-            metascopes: credentials.metascopes.clone(),
-            ims_endpoint: exchange.endpoint().authority().to_owned(),
+            kind: credentials.kind(),
+            client_id: credentials.client_id().map(str::to_owned),
+            technical_account: credentials.technical_account_id().map(str::to_owned),
+            email: credentials.email().map(str::to_owned),
+            org: credentials.org().map(str::to_owned),
+            metascopes: credentials.scopes().to_vec(),
+            ims_endpoint: exchange.endpoint().map(|endpoint| endpoint.authority().to_owned()),
             certificate_expires_at: credentials.expires_at().map(rfc3339),
         }
     }
@@ -65,12 +65,13 @@ impl Facts {
     /// The facts, for the page.
     pub(super) fn rows(&self) -> [(&'static str, String); 5] {
         [
-            ("client id", self.client_id.clone()),
-            ("technical account", self.technical_account.clone()),
-            ("organisation", self.org.clone()),
-            ("IMS", self.ims_endpoint.clone()),
-            ("certificate ends", self.certificate_expires_at.clone().unwrap_or_else(|| "-".to_owned())),
+            ("client id", &self.client_id),
+            ("technical account", &self.technical_account),
+            ("organisation", &self.org),
+            ("IMS", &self.ims_endpoint),
+            ("certificate ends", &self.certificate_expires_at),
         ]
+        .map(|(name, fact)| (name, fact.clone().unwrap_or_else(|| "-".to_owned())))
     }
 }
 

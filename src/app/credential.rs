@@ -12,7 +12,7 @@ use crate::{
     clock::{Clock, rfc3339, unix_seconds},
     config::{Auth, Config, CredentialsSource},
     credentials::{self, Credentials},
-    ims::{self, Endpoint, JwtExchange},
+    ims::{self, CredentialExchange, DEFAULT_ENDPOINT, Endpoint},
     metrics::{CredentialMetrics, Metrics},
     proxy::Credential,
     secret::Authorization,
@@ -30,7 +30,7 @@ pub(super) struct Wired {
 
 /// What a bearer credential needs to live.
 pub(super) struct Bearer {
-    pub(super) refresher: Refresher<Cached<JwtExchange>>,
+    pub(super) refresher: Refresher<Cached<CredentialExchange>>,
     pub(super) reloader: Reloader,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Bearer {
 pub(super) struct Reloader {
     config: Arc<Config>,
     clock: Clock,
-    replacer: Replacer<Cached<JwtExchange>>,
+    replacer: Replacer<Cached<CredentialExchange>>,
     facts: Arc<ArcSwap<Facts>>,
     metrics: CredentialMetrics,
 }
@@ -133,15 +133,15 @@ fn watch_certificate(end: Option<SystemTime>, metrics: &CredentialMetrics, clock
     }
 }
 
-fn cache(config: &Config, exchange: &JwtExchange) -> Option<Cache> {
-    config.token.cache_file.clone().map(|path| Cache::new(path, exchange))
+fn cache(config: &Config, exchange: &CredentialExchange) -> Option<Cache> {
+    config.token.cache_file.clone().and_then(|path| Cache::new(path, exchange))
 }
 
 /// The exchange that `config` asks for; none without bearer authentication.
 ///
 /// # Errors
 /// When credentials, IMS's address or the CA file are unusable.
-pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<JwtExchange>, StartError> {
+pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<CredentialExchange>, StartError> {
     exchange_over(config, clock, || Ok(tls::client_config(config.ca_file.as_deref())?))
 }
 
@@ -150,19 +150,25 @@ fn exchange_over(
     config: &Config,
     clock: &Clock,
     tls: impl FnOnce() -> Result<ClientConfig, StartError>,
-) -> Result<Option<JwtExchange>, StartError> {
+) -> Result<Option<CredentialExchange>, StartError> {
     let Auth::Bearer(source) = &config.auth else { return Ok(None) };
     let credentials = read_credentials(source)?;
+    if let Credentials::LocalToken(token) = credentials {
+        return Ok(Some(CredentialExchange::of_local_token(token, clock.clone())));
+    }
     let (place, text) = match &config.ims_endpoint {
-        Some(given) => (format!("`ims_endpoint` ({})", given.source), &given.text),
-        None => ("the credentials' imsEndpoint".to_owned(), &credentials.ims_endpoint),
+        Some(given) => (format!("`ims_endpoint` ({})", given.source), given.text.as_str()),
+        None => (
+            "the credentials' imsEndpoint".to_owned(),
+            credentials.ims_endpoint().unwrap_or(DEFAULT_ENDPOINT),
+        ),
     };
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
     let tls = tls()?;
     let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
     let http = ims::client(tls, limits, &endpoint)
         .map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
-    Ok(Some(JwtExchange::new(http, endpoint, Arc::new(credentials), clock.clone())))
+    Ok(Some(CredentialExchange::at_ims(http, endpoint, Arc::new(credentials), clock.clone())))
 }
 
 /// Reads and checks the credentials, and warns of a file that everybody may read.
@@ -171,10 +177,10 @@ fn exchange_over(
 /// When they are unusable, with the place and the field.
 pub fn read_credentials(source: &CredentialsSource) -> Result<Credentials, StartError> {
     let (place, result) = match source {
-        CredentialsSource::File(path) => (path.display().to_string(), Credentials::read(path)),
+        CredentialsSource::File(path) => (path.display().to_string(), Credentials::read(path, None)),
         CredentialsSource::Inline(document, place) => {
             use secrecy::ExposeSecret;
-            (place.clone(), Credentials::parse_json_or_base64(document.expose_secret()))
+            (place.clone(), Credentials::parse_json_or_base64(document.expose_secret(), None))
         }
     };
     if let (CredentialsSource::File(path), Ok(_)) = (source, &result) {

@@ -11,7 +11,7 @@ use crate::{
     clock::{Clock, rfc3339},
     config::{Auth, Config, Sources},
     credentials::Credentials,
-    ims::{Exchange, Grant, JwtExchange},
+    ims::{CredentialExchange, Exchange, Grant},
     network::Cause,
     secret::Authorization,
     tls,
@@ -108,8 +108,15 @@ impl Report {
     }
 
     fn add_credentials(&mut self, credentials: &Credentials, clock: &Clock) {
-        let matches = if credentials.certificate.is_some() { ", key matches certificate" } else { "" };
-        self.add("credentials", Ok(format!("parsed: client {}{matches}", credentials.client_id)));
+        let matches = match credentials {
+            Credentials::Jwt(jwt) if jwt.certificate.is_some() => ", key matches certificate",
+            _ => "",
+        };
+        let client = credentials.client_id().unwrap_or("not told");
+        self.add("credentials", Ok(format!("parsed: client {client}{matches}")));
+        if !matches!(credentials, Credentials::Jwt(_)) {
+            return;
+        }
         let Some(end) = credentials.expires_at() else {
             return self.add("certificate", Ok("not in the document, its end is not known".to_owned()));
         };
@@ -132,8 +139,8 @@ impl Report {
         }
     }
 
-    async fn add_exchange(&mut self, exchange: &JwtExchange) -> Option<Grant> {
-        let ims = exchange.endpoint().authority();
+    async fn add_exchange(&mut self, exchange: &CredentialExchange) -> Option<Grant> {
+        let ims = exchange.endpoint().map_or("local token", |endpoint| endpoint.authority());
         match exchange.exchange().await {
             Ok(grant) => {
                 let life = humantime::format_duration(Duration::from_secs(grant.lifetime().as_secs()));

@@ -35,7 +35,8 @@ pub(super) struct Demo {
     /// Where the stand-in IMS listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
     ims_listen: SocketAddr,
-    /// Run only the stand-ins, over TLS, and write service_token.json and ca.pem for a proxy elsewhere into DIR
+    /// Run only the stand-ins, over TLS, and write service_token.json, oauth_credentials.json
+    /// and ca.pem for a proxy elsewhere into DIR
     #[arg(long, value_name = "DIR")]
     standins_only: Option<PathBuf>,
     /// With --standins-only: the host name under which they are reached
@@ -121,11 +122,14 @@ impl Demo {
     async fn standins(&self, dir: &Path) -> Result<(), Failure> {
         let mut signals = Signals::listen().map_err(Failure::wrong)?;
         let standins = self.start(vec![self.host.clone()]).await?;
+        // Who waits for service_token.json has waited for all three.
+        let oauth = standins.oauth.lone_project_document();
         let written = write(dir, "ca.pem", standins.ca_pem.as_deref().unwrap_or_default())
+            .and_then(|()| write(dir, "oauth_credentials.json", &oauth.to_string()))
             .and_then(|()| write(dir, "service_token.json", &standins.credentials_document.to_string()));
         written.map_err(|error| Failure::wrong(format!("cannot write to {}: {error}", dir.display())))?;
         print(&format!(
-            "Stand-in AEM at {}, stand-in IMS at {}; wrote ca.pem and service_token.json to {}\n",
+            "Stand-in AEM at {}, stand-in IMS at {}; wrote ca.pem, oauth_credentials.json and service_token.json to {}\n",
             standins.aem_origin,
             standins.ims_endpoint,
             dir.display()

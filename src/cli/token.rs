@@ -41,7 +41,7 @@ fn grant(config: &Config) -> Result<Grant, Failure> {
     let Some(exchange) = app::exchange(config, &clock)? else {
         return Err(Failure::config("auth is not \"bearer\": there is no token"));
     };
-    let cache = config.token.cache_file.clone().map(|path| Cache::new(path, &exchange));
+    let cache = config.token.cache_file.clone().and_then(|path| Cache::new(path, &exchange));
     if let Some(grant) = cache.and_then(|cache| cache.load(clock.now())) {
         return Ok(grant);
     }

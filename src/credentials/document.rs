@@ -49,6 +49,7 @@ fn wipe(value: &mut Value) {
 }
 
 /// One object of the document and the way to it. A field that is `null` counts as absent.
+#[derive(Clone)]
 pub(super) struct Fields<'a> {
     object: &'a Map<String, Value>,
     /// Names with a dot after each, such as `integration.technicalAccount.`; empty at the top.
@@ -69,6 +70,12 @@ impl<'a> Fields<'a> {
         names.iter().any(|name| self.has(name))
     }
 
+    /// The first of these names that is there, or else the first of all: the one to ask for.
+    pub(super) fn first_of(&self, names: &[&'static str]) -> &'static str {
+        let there = names.iter().find(|name| self.has(name));
+        there.or(names.first()).copied().unwrap_or_default()
+    }
+
     /// Whether the field is there and is the JSON value `false`.
     pub(super) fn is_false(&self, name: &str) -> bool {
         self.find(name) == Some(&Value::Bool(false))
@@ -77,6 +84,17 @@ impl<'a> Fields<'a> {
     pub(super) fn object(&self, name: &str) -> Result<Fields<'a>, CredentialsError> {
         let object = self.required(name)?.as_object().ok_or_else(|| self.wrong(name, "an object"))?;
         Ok(Fields { object, path: format!("{}.", self.path(name)) })
+    }
+
+    /// The objects of a list, none where the list is absent. What is no object is passed over.
+    pub(super) fn objects(&self, name: &str) -> Result<Vec<Fields<'a>>, CredentialsError> {
+        let Some(list) = self.find(name) else { return Ok(Vec::new()) };
+        let list = list.as_array().ok_or_else(|| self.wrong(name, "a list"))?;
+        let numbered = list.iter().enumerate();
+        let objects = numbered.filter_map(|(index, value)| {
+            Some(Fields { object: value.as_object()?, path: format!("{}[{index}].", self.path(name)) })
+        });
+        Ok(objects.collect())
     }
 
     /// A string without white space round it; at least one character.
@@ -107,6 +125,20 @@ impl<'a> Fields<'a> {
         if items.is_empty() { Err(self.empty(name)) } else { Ok(items) }
     }
 
+    /// What commas or white space separate, in one string or in several; none where the field is absent or blank.
+    pub(super) fn optional_list(&self, name: &str) -> Result<Vec<String>, CredentialsError> {
+        let texts = if self.has(name) { self.texts(name)? } else { Vec::new() };
+        let items = texts.iter().flat_map(|text| text.split(|c: char| c == ',' || c.is_whitespace()));
+        Ok(items.filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// The strings of a list, or the one string that stands in its place, trimmed; without those that are `null` or
+    /// blank, so there may be none.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<&'a str>, CredentialsError> {
+        let texts = self.strings(name)?.into_iter().map(str::trim);
+        Ok(texts.filter(|text| !text.is_empty()).collect())
+    }
+
     /// A text of lines, in one string or in an array of them; at least one character.
     pub(super) fn lines(&self, name: &str) -> Result<Zeroizing<String>, CredentialsError> {
         let text = Zeroizing::new(self.strings(name)?.join("\n"));
@@ -116,7 +148,7 @@ impl<'a> Fields<'a> {
     fn strings(&self, name: &str) -> Result<Vec<&'a str>, CredentialsError> {
         let strings = match self.required(name)? {
             Value::String(text) => Some(vec![text.as_str()]),
-            Value::Array(items) => items.iter().map(Value::as_str).collect(),
+            Value::Array(items) => items.iter().filter(|item| !item.is_null()).map(Value::as_str).collect(),
             _ => None,
         };
         strings.ok_or_else(|| self.wrong(name, "a string or an array of strings"))
@@ -130,7 +162,7 @@ impl<'a> Fields<'a> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 
-    fn empty(&self, name: &str) -> CredentialsError {
+    pub(super) fn empty(&self, name: &str) -> CredentialsError {
         CredentialsError::EmptyField { field: self.path(name) }
     }
 

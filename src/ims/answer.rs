@@ -1,8 +1,7 @@
 //! Reading IMS's answer: the token, its end, and every form of refusal.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +11,10 @@ use super::{
     Grant, assertion,
     error::{Answer, Code, Hint, ImsError},
 };
-use crate::{credentials::Credentials, secret::Authorization};
+use crate::{
+    credentials::{Claims, Credentials, millis, number},
+    secret::Authorization,
+};
 
 /// An answer, with all that is needed to read it.
 pub(super) struct Answered<'a> {
@@ -58,7 +60,7 @@ impl Answered<'_> {
             },
             500..=599 => {
                 let code = Code::new(body.as_ref().and_then(Body::error));
-                Err(ImsError::Unavailable { answer: self.answer, code, retry_after: self.retry_after })
+                Err(self.unavailable(code))
             }
             _ => Err(self.malformed("neither a token nor an error")),
         }
@@ -82,18 +84,21 @@ impl Answered<'_> {
             token: secret,
             issued_at: self.asked_at,
             expires_at: self.asked_at + lifetime,
-            client_id: self.credentials.client_id.clone(),
+            client_id: self.credentials.client_id().unwrap_or_default().to_owned(),
+            org: self.credentials.org().map(str::to_owned),
             user_id: claims.user_id,
             scopes: claims.scopes,
+            renewable: true,
+            clock_skew_seconds: self.answer.clock_skew_seconds(),
         })
     }
 
     /// How long the token lives from when it was asked for. Its own claims come first: they are always
-    /// milliseconds. Then the grant decides: the JWT exchange answers in milliseconds.
+    /// milliseconds. Then the grant decides.
     fn lifetime(&self, claims: Option<&Claims>, expires_in: Option<f64>) -> Option<Duration> {
-        let lifetime = match claims.and_then(Claims::lifetime) {
+        let lifetime = match claims.and_then(Claims::life) {
             Some((created_at, lifetime)) => lifetime.saturating_sub(self.age(created_at, lifetime)),
-            None => millis(expires_in?)?,
+            None => self.told_lifetime(expires_in?)?,
         };
         if lifetime > LIFETIME_MAX {
             warn!(
@@ -103,6 +108,14 @@ impl Answered<'_> {
             return Some(LIFETIME_ASSUMED);
         }
         Some(lifetime)
+    }
+
+    /// `expires_in` in the grant's own unit: the JWT exchange answers in milliseconds, the token endpoint in seconds.
+    /// There, what no token lives in seconds is milliseconds too.
+    fn told_lifetime(&self, expires_in: f64) -> Option<Duration> {
+        let is_seconds =
+            matches!(self.credentials, Credentials::OAuth(_)) && expires_in <= SECONDS_BELIEVED_MAX;
+        if is_seconds { Duration::try_from_secs_f64(expires_in).ok() } else { millis(expires_in) }
     }
 
     /// How old the token was when it came, by IMS's own clock (`Date`) where it told it, so that this
@@ -123,9 +136,7 @@ impl Answered<'_> {
     fn refusal(self, body: &Body) -> ImsError {
         let code = Code::new(body.error());
         match code {
-            Code::InternalError => {
-                ImsError::Unavailable { answer: self.answer, code, retry_after: self.retry_after }
-            }
+            Code::InternalError => self.unavailable(code),
             Code::None => self.malformed("no error code"),
             _ => ImsError::Refused { hint: self.hint(&code, body), answer: self.answer, code },
         }
@@ -133,6 +144,22 @@ impl Answered<'_> {
 
     /// What a refusal most likely means. The description is looked at and not kept.
     fn hint(&self, code: &Code, body: &Body) -> Hint {
+        match self.credentials {
+            Credentials::OAuth(_) => self.oauth_hint(code),
+            _ => self.jwt_hint(code, body),
+        }
+    }
+
+    fn oauth_hint(&self, code: &Code) -> Hint {
+        match code {
+            Code::InvalidClient if self.answer.status == 401 => Hint::OAuthSecretWrong,
+            Code::InvalidClient => Hint::OAuthClientUnknown,
+            Code::InvalidScope => Hint::OAuthScopeNotHeld,
+            _ => Hint::OAuthRefused,
+        }
+    }
+
+    fn jwt_hint(&self, code: &Code, body: &Body) -> Hint {
         match code {
             Code::InvalidClient if self.answer.status == 401 => Hint::SecretWrong,
             Code::InvalidClient => Hint::ClientUnknown,
@@ -155,6 +182,13 @@ impl Answered<'_> {
         self.credentials.expires_at().is_some_and(|end| end <= now)
     }
 
+    /// JWT credentials that were migrated are refused in these words.
+    fn unavailable(self, code: Code) -> ImsError {
+        let migrated = code == Code::InternalError && matches!(self.credentials, Credentials::Jwt(_));
+        let hint = migrated.then_some(Hint::Migrated);
+        ImsError::Unavailable { answer: self.answer, code, retry_after: self.retry_after, hint }
+    }
+
     fn malformed(self, what: &'static str) -> ImsError {
         ImsError::Malformed { answer: self.answer, what }
     }
@@ -170,48 +204,11 @@ impl Body {
     }
 }
 
-/// What an access token says of itself. IMS's tokens are JWTs without `exp`: `created_at` and `expires_in` are
-/// decimal strings in milliseconds.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    created_at: Option<f64>,
-    expires_in: Option<f64>,
-    user_id: Option<String>,
-    scopes: Vec<String>,
-}
-
-impl Claims {
-    /// Reads without verifying: the token came from IMS over TLS, and only AEM has to believe it.
-    pub(super) fn of(token: &str) -> Option<Self> {
-        let payload = token.split('.').nth(1)?.trim_end_matches('=');
-        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-        let claims: Value = serde_json::from_slice(&payload).ok()?;
-        let text = |name: &str| claims.get(name)?.as_str().map(str::to_owned);
-        let scopes = text("scope").unwrap_or_default();
-        Some(Self {
-            created_at: claims.get("created_at").and_then(number),
-            expires_in: claims.get("expires_in").and_then(number),
-            user_id: text("user_id"),
-            scopes: scopes.split([',', ' ']).filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
-        })
-    }
-
-    fn lifetime(&self) -> Option<(SystemTime, Duration)> {
-        Some((UNIX_EPOCH.checked_add(millis(self.created_at?)?)?, millis(self.expires_in?)?))
-    }
-}
-
-/// A number, or a string that holds one: both are seen.
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number: &f64| number.is_finite())
-}
-
-fn millis(number: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(number / 1000.0).ok()
-}
-
 /// No IMS access token lives beyond about a day.
 const LIFETIME_MAX: Duration = Duration::from_secs(48 * 3600);
+
+/// Ten days: more than any token has in seconds, less than any has in milliseconds.
+const SECONDS_BELIEVED_MAX: f64 = 864_000.0;
 
 /// What a token with an unbelievable life is given.
 const LIFETIME_ASSUMED: Duration = Duration::from_secs(24 * 3600);

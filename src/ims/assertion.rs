@@ -5,13 +5,13 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::{Endpoint, ImsError};
-use crate::{clock::Clock, credentials::Credentials};
+use crate::{clock::Clock, credentials::JwtCredentials};
 
 /// Signs an assertion of who we are: a new one for each exchange, short-lived, as Adobe advises.
 ///
 /// Source: Adobe Developer Console, "JWT Authentication", tables of required claims.
 pub(super) fn sign(
-    credentials: &Credentials,
+    credentials: &JwtCredentials,
     endpoint: &Endpoint,
     clock: &Clock,
 ) -> Result<SecretString, ImsError> {
@@ -23,7 +23,7 @@ pub(super) fn sign(
 
 /// The claims; all times are whole seconds, since IMS refuses any other number. There is no `jti`: IMS takes
 /// only integers there, and `exp` is short enough.
-fn claims(credentials: &Credentials, endpoint: &Endpoint, now: u64) -> Map<String, Value> {
+fn claims(credentials: &JwtCredentials, endpoint: &Endpoint, now: u64) -> Map<String, Value> {
     let ims = format!("https://{}", endpoint.authority());
     let mut claims = Map::new();
     claims.insert("iss".to_owned(), json!(credentials.org));
@@ -56,11 +56,19 @@ const ISSUED_BEFORE_SECONDS: u64 = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Credentials;
+
+    fn credentials() -> JwtCredentials {
+        let document = include_bytes!("../../tests/fixtures/service_token.json");
+        match Credentials::parse(document, None) {
+            Ok(Credentials::Jwt(credentials)) => credentials,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn claims_are_those_that_ims_asks_for() {
-        let document = include_bytes!("../../tests/fixtures/service_token.json");
-        let mut credentials = Credentials::parse(document).unwrap();
+        let mut credentials = credentials();
         credentials.metascopes =
             vec!["ent_aem_cloud_api".to_owned(), "https://ims.example/s/ent_whole".to_owned()];
         let endpoint = "ims-na1.adobelogin.com".parse().unwrap();
@@ -82,8 +90,7 @@ mod tests {
     #[test]
     fn an_assertion_is_signed_with_rs256_and_verifies_with_the_certificate() {
         crate::jwt::install();
-        let credentials =
-            Credentials::parse(include_bytes!("../../tests/fixtures/service_token.json")).unwrap();
+        let credentials = credentials();
         let endpoint = "ims-na1.adobelogin.com".parse().unwrap();
         let jwt = sign(&credentials, &endpoint, &Clock::system()).unwrap();
         let key =

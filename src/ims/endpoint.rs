@@ -10,6 +10,7 @@ use crate::network::is_loopback;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     exchange_jwt: Url,
+    token: Url,
     authority: String,
     is_loopback: bool,
 }
@@ -32,6 +33,11 @@ impl Endpoint {
     /// Where assertions are exchanged.
     pub fn exchange_jwt(&self) -> &Url {
         &self.exchange_jwt
+    }
+
+    /// Where OAuth credentials are exchanged.
+    pub fn token(&self) -> &Url {
+        &self.token
     }
 
     /// Whether it is on this machine.
@@ -66,9 +72,14 @@ impl FromStr for Endpoint {
         }
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let exchange_jwt = url.join("/ims/exchange/jwt").map_err(|_| EndpointError::Invalid)?;
-        Ok(Self { exchange_jwt, authority, is_loopback: is_loopback(&url) })
+        let token = url.join("/ims/token/v3").map_err(|_| EndpointError::Invalid)?;
+        Ok(Self { exchange_jwt, token, authority, is_loopback: is_loopback(&url) })
     }
 }
+
+/// IMS in production, for documents that do not say where theirs is: the only host in Adobe's libraries beside the one
+/// for Adobe's own tests (aio-lib-ims).
+pub const DEFAULT_ENDPOINT: &str = "ims-na1.adobelogin.com";
 
 #[cfg(test)]
 mod tests {
@@ -89,6 +100,7 @@ mod tests {
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.exchange_jwt().as_str(), endpoint.authority()), (url, authority));
+            assert_eq!(endpoint.token().as_str(), url.replace("exchange/jwt", "token/v3"));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use http::header::{HeaderMap, RETRY_AFTER};
 
-use crate::network::Cause;
+use crate::{clock::rfc3339, network::Cause};
 
 /// Why there is no grant. Holds nothing of IMS's body but a short code.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,8 @@ pub enum ImsError {
         code: Code,
         /// When to come back, if IMS said so.
         retry_after: Option<Duration>,
+        /// What it means if it goes on.
+        hint: Option<Hint>,
     },
     /// An answer that is not IMS's: a captive portal, a half body, a token without an end.
     #[error("IMS answered status {} with {what}", answer.status)]
@@ -61,6 +63,12 @@ pub enum ImsError {
     /// The assertion could not be signed.
     #[error("the private key does not sign")]
     Unsigned,
+    /// The local token is past its end. No network was asked: there is nothing that renews it.
+    #[error("the local development token ended at {}", rfc3339(*at))]
+    LocalTokenEnded {
+        /// When.
+        at: SystemTime,
+    },
 }
 
 /// When to ask again.
@@ -72,6 +80,8 @@ pub enum Retry {
     After(Duration),
     /// Slowly: a person has to do something first.
     Slowly,
+    /// Not with this document: only another one helps.
+    Never,
 }
 
 impl ImsError {
@@ -85,7 +95,13 @@ impl ImsError {
             | Self::Unavailable { .. }
             | Self::Malformed { .. } => Retry::Soon,
             Self::Refused { .. } | Self::Unsigned => Retry::Slowly,
+            Self::LocalTokenEnded { .. } => Retry::Never,
         }
+    }
+
+    /// Whether a person has to do something: time alone mends nothing.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.retry(), Retry::Slowly | Retry::Never)
     }
 
     /// The class, as a label: one of a closed set.
@@ -97,6 +113,7 @@ impl ImsError {
             Self::Malformed { .. } => "malformed",
             Self::Refused { .. } => "refused",
             Self::Unsigned => "unsigned",
+            Self::LocalTokenEnded { .. } => "expired",
         }
     }
 
@@ -104,14 +121,15 @@ impl ImsError {
     pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Refused { hint, .. } => Some(*hint),
-            Self::Unavailable { code: Code::InternalError, .. } => Some(Hint::Migrated),
+            Self::Unavailable { hint, .. } => *hint,
             Self::Unreachable { cause: Cause::Certificate | Cause::Tls | Cause::TlsAlert, .. } => {
                 Some(Hint::Tls)
             }
             Self::Unreachable { .. } => Some(Hint::Network),
             Self::Malformed { .. } => Some(Hint::NotIms),
             Self::Throttled { .. } => Some(Hint::TooMany),
-            Self::Unavailable { .. } | Self::Unsigned => None,
+            Self::LocalTokenEnded { .. } => Some(Hint::LocalTokenEnded),
+            Self::Unsigned => None,
         }
     }
 
@@ -122,7 +140,7 @@ impl ImsError {
             | Self::Unavailable { answer, .. }
             | Self::Malformed { answer, .. }
             | Self::Refused { answer, .. } => Some(answer),
-            Self::Unreachable { .. } | Self::Unsigned => None,
+            Self::Unreachable { .. } | Self::Unsigned | Self::LocalTokenEnded { .. } => None,
         }
     }
 
@@ -249,6 +267,16 @@ pub enum Hint {
     FieldMalformed,
     /// The project was moved to OAuth Server-to-Server.
     Migrated,
+    /// OAuth: client id unknown, or not of this IMS.
+    OAuthClientUnknown,
+    /// OAuth: no secret of the document belongs to the client id.
+    OAuthSecretWrong,
+    /// OAuth: a scope that this credential does not hold, or a list that is none.
+    OAuthScopeNotHeld,
+    /// OAuth: refused for another reason.
+    OAuthRefused,
+    /// The local token is past its end.
+    LocalTokenEnded,
     /// The certificate of IMS is not trusted here.
     Tls,
     /// No way to IMS from here.
@@ -286,7 +314,22 @@ impl fmt::Display for Hint {
             }
             Self::FieldMalformed => "id or org in the document is malformed: download the document again",
             Self::Migrated => {
-                "if this goes on, the project was moved to OAuth Server-to-Server, whose credentials IMS no longer takes as JWT"
+                "if this goes on, the project was moved to OAuth Server-to-Server, and IMS takes no JWT for it any more: download the OAuth credential and use that"
+            }
+            Self::OAuthClientUnknown => {
+                "IMS does not know the client id, or it belongs to another IMS: check client_id, whether the credential was deleted, and ims_endpoint"
+            }
+            Self::OAuthSecretWrong => {
+                "the client secret is wrong, or was deleted or rotated: add a new one to the credential in the Adobe Developer Console and put it into client_secrets"
+            }
+            Self::OAuthScopeNotHeld => {
+                "this credential does not hold one of the scopes, or they are not separated by commas: compare scopes with those of the credential in the Adobe Developer Console"
+            }
+            Self::OAuthRefused => {
+                "the credential was deleted or disabled, or its API has no product profile: look at it in the Adobe Developer Console"
+            }
+            Self::LocalTokenEnded => {
+                "take a new one from the AEM Developer Console (Integrations, Local token) and replace the file in place: no restart is needed"
             }
             Self::Tls => {
                 "behind a TLS-inspecting proxy give its CA with ca_file; otherwise check imsEndpoint"
@@ -334,6 +377,17 @@ mod tests {
         for word in ["eyJhbGciOi", "p8e-secret", "secret1", "two words", ""] {
             assert_eq!(Code::new(Some(word)), Code::None, "{word}");
         }
+    }
+
+    #[test]
+    fn a_local_token_that_has_ended_needs_a_person() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let error = ImsError::LocalTokenEnded { at };
+        assert_eq!(error.to_string(), "the local development token ended at 2023-11-14T22:13:20Z");
+        assert_eq!((error.class(), error.retry()), ("expired", Retry::Never));
+        assert!(error.is_permanent() && error.answer().is_none());
+        let hint = error.hint().unwrap().to_string();
+        assert!(hint.contains("Integrations, Local token") && hint.contains("no restart"), "{hint}");
     }
 
     #[test]

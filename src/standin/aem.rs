@@ -4,7 +4,10 @@
 //! Sources: Adobe's page "CDN in AEM as a Cloud Service" for the outer door, `SlingAuthenticator` and
 //! `AuthUtil` of Apache Sling's authentication for the inner one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -40,6 +43,7 @@ pub struct Switches(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    reserved: Mutex<Vec<(String, String)>>,
     counts: watch::Sender<Counts>,
     released: watch::Sender<bool>,
 }
@@ -78,6 +82,20 @@ impl Switches {
         self.0.released.send_replace(true);
     }
 
+    /// From now on, paths under `prefix` take tokens of `client_id` only: another one's are refused as unknown ones are.
+    /// AEM's newer APIs know OAuth credentials alone.
+    pub fn reserve(&self, prefix: &str, client_id: &str) {
+        self.reserved().push((prefix.to_owned(), client_id.to_owned()));
+    }
+
+    fn is_open_to(&self, client_id: &str, path: &str) -> bool {
+        self.reserved().iter().all(|(prefix, only)| !path.starts_with(prefix) || only == client_id)
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, Vec<(String, String)>> {
+        self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn released(&self) {
         let _ = self.0.released.subscribe().wait_for(|released| *released).await;
     }
@@ -104,6 +122,7 @@ enum Visitor {
 
 async fn gate(State(aem): State<Aem>, mut request: Request, next: Next) -> Response {
     aem.switches.count(|counts| counts.requests += 1);
+    let client = aem.client(request.headers());
     let mut response = match aem.admit(&request) {
         Ok(visitor) => {
             request.extensions_mut().insert(visitor);
@@ -116,14 +135,20 @@ async fn gate(State(aem): State<Aem>, mut request: Request, next: Next) -> Respo
         }
     };
     trace(response.headers_mut());
+    if let Some(client) = client.and_then(|client| HeaderValue::try_from(client).ok()) {
+        response.headers_mut().insert(CLIENT, client);
+    }
     response
 }
 
 impl Aem {
     fn admit(&self, request: &Request) -> Result<Visitor, Refusal> {
         self.admit_at_cdn(request.headers())?;
+        let client = self.client(request.headers()).unwrap_or_default();
         match self.verdict(request.headers()) {
-            Some(Verdict::Live) => Ok(Visitor::Authenticated),
+            Some(Verdict::Live) if self.switches.is_open_to(&client, request.uri().path()) => {
+                Ok(Visitor::Authenticated)
+            }
             None if request.uri().path() == CSRF_TOKEN => Ok(Visitor::Anonymous),
             verdict => {
                 if verdict == Some(Verdict::Expired) {
@@ -155,6 +180,12 @@ impl Aem {
             return Some(Verdict::Unknown);
         }
         Some(bearer(first).map_or(Verdict::Unknown, |token| self.ledger.verdict(token)))
+    }
+
+    /// Whose token came, if it is known, live or not.
+    fn client(&self, headers: &HeaderMap) -> Option<String> {
+        let token = bearer(headers.get(AUTHORIZATION)?)?;
+        self.ledger.holder(token).map(|holder| holder.client_id)
     }
 }
 
@@ -242,6 +273,9 @@ fn origin(request: &Request) -> String {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     format!("{}://{host}", if secure { "https" } else { "http" })
 }
+
+/// The client id of the token that came, for tests; the real AEM tells nobody.
+const CLIENT: HeaderName = HeaderName::from_static("x-standin-client");
 
 const MISDIRECTED: &str =
     "Requested host does not match any Subject Alternative Names (SANs) on TLS certificate\n";

@@ -1,8 +1,9 @@
-//! A stand-in for Adobe's Identity Management System: one endpoint that exchanges a signed assertion for an
-//! access token, with the real checks and, where asked, with the real troubles.
+//! A stand-in for Adobe's Identity Management System: endpoints that exchange a signed assertion, or an OAuth
+//! credential, for an access token, with the real checks and, where asked, with the real troubles.
 //!
-//! Sources: Adobe's guide on JWT authentication (request, claims and table of errors) and the client
-//! libraries of Adobe that call this endpoint (both forms, both paths).
+//! Sources: Adobe's guide on JWT authentication (request, claims and table of errors), that on OAuth Server-to-Server
+//! credentials (parameters and units), and the client libraries of Adobe that call these endpoints (both forms, all
+//! paths).
 
 use std::{
     collections::HashMap,
@@ -29,7 +30,8 @@ use x509_cert::der::DateTime;
 
 use super::{
     keys::ServiceCredentials,
-    ledger::{Ledger, Verdict},
+    ledger::{Holder, Ledger, SCOPE as JWT_SCOPE, Verdict},
+    oauth::OAuthCredential,
     random_hex,
     server::Connection,
 };
@@ -37,16 +39,25 @@ use crate::clock::{Clock, unix_seconds};
 
 mod switches;
 
-pub use switches::{ExpiresIn, Fault, FormKind, Switches};
+pub use switches::{ExpiresIn, Fault, FormKind, GrantKind, Switches};
 
-/// The stand-in, to be served. It knows one client, the one of `credentials`, and writes what it issues into
-/// `ledger`.
-pub fn router(credentials: ServiceCredentials, ledger: Ledger, switches: Switches, clock: Clock) -> Router {
+/// The stand-in, to be served. It knows two clients, and writes what it issues into `ledger`. Both secrets of `oauth`
+/// live until `switches` say otherwise.
+pub fn router(
+    credentials: ServiceCredentials,
+    oauth: OAuthCredential,
+    ledger: Ledger,
+    switches: Switches,
+    clock: Clock,
+) -> Router {
     crate::jwt::install();
-    let ims = Ims { credentials: Arc::new(credentials), ledger, switches, clock };
+    switches.set_oauth_secrets(oauth.client_secrets());
+    let ims = Ims { credentials: Arc::new(credentials), oauth: Arc::new(oauth), ledger, switches, clock };
     Router::new()
         .route("/ims/exchange/jwt", post(exchange))
         .route("/ims/exchange/jwt/", post(exchange))
+        .route("/ims/token/v2", post(token))
+        .route("/ims/token/v3", post(token))
         .route("/ims/validate_token/v1", post(validate_token))
         .layer(from_fn_with_state(ims.clone(), sign))
         .layer(DefaultBodyLimit::max(FORM_MAX))
@@ -56,6 +67,7 @@ pub fn router(credentials: ServiceCredentials, ledger: Ledger, switches: Switche
 #[derive(Clone)]
 struct Ims {
     credentials: Arc<ServiceCredentials>,
+    oauth: Arc<OAuthCredential>,
     ledger: Ledger,
     switches: Switches,
     clock: Clock,
@@ -79,28 +91,77 @@ async fn exchange(State(ims): State<Ims>, request: Request) -> Response {
     let form = Form::read(request).await;
     let assertion = form.as_ref().ok().and_then(|form| form.field("jwt_token"));
     let claims = assertion.and_then(|jwt| dangerous::insecure_decode_claims(jwt).ok());
-    ims.switches.attempted(claims, form.as_ref().ok().map(|form| form.kind));
-    if let Some(fault) = ims.switches.next_fault()
+    ims.switches.jwt_attempted(claims, form.as_ref().ok().map(|form| form.kind));
+    if let Some(fault) = ims.switches.next_fault(GrantKind::Jwt)
         && let Some(response) = fault.act(connection).await
     {
         return response;
     }
     match form.and_then(|form| ims.verify(&form)) {
-        Ok(()) => ims.grant(),
+        Ok(()) => ims.grant(GrantKind::Jwt, ims.jwt_holder()),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// `POST /ims/token/v3`, and `v2`, which takes the same from Adobe's libraries.
+async fn token(State(ims): State<Ims>, request: Request) -> Response {
+    let connection = request.extensions().get::<Connection>().cloned();
+    let form = Form::read_with_query(request).await;
+    let scope = form.as_ref().ok().and_then(|form| form.field("scope")).map(str::to_owned);
+    ims.switches.oauth_attempted(scope);
+    if let Some(fault) = ims.switches.next_fault(GrantKind::OAuth)
+        && let Some(response) = fault.act(connection).await
+    {
+        return response;
+    }
+    match form.and_then(|form| ims.verify_oauth(&form)) {
+        Ok(holder) => ims.grant(GrantKind::OAuth, holder),
         Err(refusal) => refusal.into_response(),
     }
 }
 
 impl Ims {
-    fn grant(&self) -> Response {
+    fn grant(&self, grant: GrantKind, holder: Holder) -> Response {
         let lifetime = self.switches.token_lifetime();
-        let token = self.ledger.issue(lifetime);
-        let mut answer = json!({"token_type": "bearer", "access_token": token});
-        if let Some(expires_in) = self.switches.expires_in().value(lifetime) {
+        let token = self.ledger.issue_to(holder, lifetime, self.switches.look());
+        let mut answer = json!({"access_token": token});
+        if self.switches.tells_token_type() {
+            answer["token_type"] = json!("bearer");
+        }
+        if let Some(expires_in) = self.switches.expires_in(grant).value(lifetime) {
             answer["expires_in"] = expires_in;
         }
-        self.switches.exchanged();
+        self.switches.exchanged(grant);
         ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+    }
+
+    fn jwt_holder(&self) -> Holder {
+        Holder {
+            client_id: self.credentials.client_id().to_owned(),
+            user_id: self.credentials.id().to_owned(),
+            scope: JWT_SCOPE.to_owned(),
+        }
+    }
+
+    /// For whom the token is to be. Without `scope` it is for all that the credential holds.
+    fn verify_oauth(&self, form: &Form) -> Result<Holder, Refusal> {
+        if form.field("grant_type") != Some("client_credentials") {
+            return Err(WRONG_GRANT_TYPE);
+        }
+        if form.field("client_id") != Some(self.oauth.client_id()) {
+            return Err(UNKNOWN_CLIENT);
+        }
+        if !form.field("client_secret").is_some_and(|secret| self.switches.is_live(secret)) {
+            return Err(WRONG_SECRET);
+        }
+        let held = self.oauth.scopes();
+        let scope = form.field("scope").map_or_else(|| held.join(","), str::to_owned);
+        // Spaces are part of a name here, as at the real IMS: then no scope of that name is held.
+        if !scope.split(',').all(|asked| held.contains(&asked)) {
+            return Err(WRONG_SCOPE);
+        }
+        let client_id = self.oauth.client_id().to_owned();
+        Ok(Holder { client_id, user_id: self.oauth.technical_account_id().to_owned(), scope })
     }
 
     /// The client first, then the signature, then the claims: nothing of an assertion counts before its
@@ -216,6 +277,19 @@ impl Form {
         self.fields.get(name).map(String::as_str)
     }
 
+    /// Parameters may stand in the URL, in the body or in both, where the body counts.
+    async fn read_with_query(request: Request) -> Result<Self, Refusal> {
+        let query = request.uri().query().unwrap_or_default().as_bytes();
+        let mut fields: HashMap<_, _> = url::form_urlencoded::parse(query).into_owned().collect();
+        if !request.headers().contains_key(CONTENT_TYPE) {
+            return Ok(Self { kind: FormKind::UrlEncoded, fields });
+        }
+        let mut form = Self::read(request).await?;
+        fields.extend(form.fields);
+        form.fields = fields;
+        Ok(form)
+    }
+
     /// Both forms are in use: Adobe documents the first and half of its libraries send the second.
     async fn read(request: Request) -> Result<Self, Refusal> {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -303,6 +377,8 @@ const NO_FORM: Refusal = Refusal::new(BAD, "bad_request", "The request body is n
 const UNKNOWN_CLIENT: Refusal = Refusal::new(BAD, "invalid_client", "Invalid client_id parameter");
 const WRONG_SECRET: Refusal =
     Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", "Invalid client_secret parameter");
+const WRONG_GRANT_TYPE: Refusal = Refusal::new(BAD, "unsupported_grant_type", "Unsupported grant type");
+const WRONG_SCOPE: Refusal = Refusal::new(BAD, "invalid_scope", "Invalid scope parameter");
 const NO_ASSERTION: Refusal = Refusal::new(BAD, "invalid_token", "The jwt_token parameter is missing");
 const UNDECODABLE: Refusal = Refusal::new(BAD, "invalid_token", "Could not decode the JWT");
 const WRONG_ALGORITHM: Refusal = Refusal::new(BAD, "invalid_signature", "The JWT is not signed with RS256");

@@ -19,16 +19,41 @@ pub struct Ledger(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
-    client_id: String,
-    user_id: String,
+    holder: Holder,
     book: Mutex<Book>,
+}
+
+/// For whom a token is made, and what it allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The client that asks for it.
+    pub client_id: String,
+    /// As whom AEM sees its bearer.
+    pub user_id: String,
+    /// The scopes, with commas between.
+    pub scope: String,
+}
+
+/// How a token looks from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Look {
+    /// IMS's format, whose claims tell all there is to know.
+    #[default]
+    Claims,
+    /// A word that tells nothing, so that only the answer says how long it lives.
+    Opaque,
 }
 
 #[derive(Default)]
 struct Book {
-    ends: HashMap<String, SystemTime>,
+    entries: HashMap<String, Entry>,
     last: Option<String>,
     issued: usize,
+}
+
+struct Entry {
+    end: SystemTime,
+    holder: Holder,
 }
 
 /// What the ledger knows of a token.
@@ -43,28 +68,47 @@ pub enum Verdict {
 }
 
 impl Ledger {
-    /// An empty book; the tokens in it will name this client and this technical account.
+    /// An empty book; where nobody says otherwise, tokens in it are for this client and this technical account.
     pub fn new(clock: Clock, client_id: &str, user_id: &str) -> Self {
-        let (client_id, user_id) = (client_id.to_owned(), user_id.to_owned());
-        Self(Arc::new(Inner { clock, client_id, user_id, book: Mutex::default() }))
+        let holder =
+            Holder { client_id: client_id.to_owned(), user_id: user_id.to_owned(), scope: SCOPE.to_owned() };
+        Self(Arc::new(Inner { clock, holder, book: Mutex::default() }))
     }
 
     /// A new access token in IMS's format. Older ones stay valid: overlapping is officially fine.
     pub fn issue(&self, lifetime: Duration) -> String {
+        self.issue_to(self.0.holder.clone(), lifetime, Look::Claims)
+    }
+
+    /// The same for another holder, and with another look.
+    pub fn issue_to(&self, holder: Holder, lifetime: Duration, look: Look) -> String {
+        self.issue_at(self.0.clock.now(), holder, lifetime, look)
+    }
+
+    /// A token that was made at another time than now, and lives from then.
+    pub fn issue_at(&self, created_at: SystemTime, holder: Holder, lifetime: Duration, look: Look) -> String {
+        let token = match look {
+            Look::Claims => signed(&claims(&holder, created_at, lifetime)),
+            Look::Opaque => format!("p8e-opaque-{}", random_hex(32)),
+        };
         let now = self.0.clock.now();
-        let token = self.token(now, lifetime);
         let mut book = self.book();
-        book.ends.retain(|_, end| *end + REMEMBERED > now);
-        book.ends.insert(token.clone(), now + lifetime);
+        book.entries.retain(|_, entry| entry.end + REMEMBERED > now);
+        book.entries.insert(token.clone(), Entry { end: created_at + lifetime, holder });
         book.last = Some(token.clone());
         book.issued += 1;
         token
     }
 
+    /// For whom a token was made, unless it is unknown.
+    pub fn holder(&self, token: &str) -> Option<Holder> {
+        self.book().entries.get(token).map(|entry| entry.holder.clone())
+    }
+
     /// Whether this token lives.
     pub fn verdict(&self, token: &str) -> Verdict {
-        match self.book().ends.get(token) {
-            Some(end) if self.0.clock.now() < *end => Verdict::Live,
+        match self.book().entries.get(token) {
+            Some(entry) if self.0.clock.now() < entry.end => Verdict::Live,
             Some(_) => Verdict::Expired,
             None => Verdict::Unknown,
         }
@@ -72,7 +116,7 @@ impl Ledger {
 
     /// Forgets all tokens, as if someone had revoked the certificate: they are unknown from now on.
     pub fn revoke_all(&self) {
-        self.book().ends.clear();
+        self.book().entries.clear();
     }
 
     /// The newest token.
@@ -88,36 +132,36 @@ impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn token(&self, now: SystemTime, lifetime: Duration) -> String {
-        let header = json!({"alg": "RS256", "x5u": "ims_na1-key-1.cer", "kid": "ims_na1-key-1", "itt": "at"});
-        let payload = self.claims(now, lifetime);
-        let signature = URL_SAFE_NO_PAD.encode(random_bytes::<SIGNATURE_BYTES>());
-        format!("{}.{}.{signature}", part(&header), part(&payload))
-    }
+/// As a JWT, with a signature that nobody checks.
+fn signed(claims: &Value) -> String {
+    let header = json!({"alg": "RS256", "x5u": "ims_na1-key-1.cer", "kid": "ims_na1-key-1", "itt": "at"});
+    let signature = URL_SAFE_NO_PAD.encode(random_bytes::<SIGNATURE_BYTES>());
+    format!("{}.{}.{signature}", part(&header), part(claims))
+}
 
-    /// The claims of a decoded IMS token: times are decimal strings in milliseconds, and there is no
-    /// standard `exp` or `iat`.
-    fn claims(&self, now: SystemTime, lifetime: Duration) -> Value {
-        let created_at = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        json!({
-            "id": format!("{}_{}", created_at.as_millis(), random_hex(16)),
-            "type": "access_token",
-            "client_id": self.0.client_id,
-            "user_id": self.0.user_id,
-            "as": "ims-na1",
-            "aa_id": self.0.user_id,
-            "ctp": 0,
-            "fg": random_hex(15).to_uppercase(),
-            "sid": random_hex(16),
-            "moi": random_hex(4),
-            "pba": "MedSecNoEV,LowSec",
-            "oc": random_hex(24),
-            "scope": SCOPE,
-            "created_at": created_at.as_millis().to_string(),
-            "expires_in": lifetime.as_millis().to_string(),
-        })
-    }
+/// The claims of a decoded IMS token: times are decimal strings in milliseconds, and there is no standard `exp` or
+/// `iat`.
+fn claims(holder: &Holder, created_at: SystemTime, lifetime: Duration) -> Value {
+    let created_at = created_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    json!({
+        "id": format!("{}_{}", created_at.as_millis(), random_hex(16)),
+        "type": "access_token",
+        "client_id": holder.client_id,
+        "user_id": holder.user_id,
+        "as": "ims-na1",
+        "aa_id": holder.user_id,
+        "ctp": 0,
+        "fg": random_hex(15).to_uppercase(),
+        "sid": random_hex(16),
+        "moi": random_hex(4),
+        "pba": "MedSecNoEV,LowSec",
+        "oc": random_hex(24),
+        "scope": holder.scope,
+        "created_at": created_at.as_millis().to_string(),
+        "expires_in": lifetime.as_millis().to_string(),
+    })
 }
 
 impl fmt::Debug for Ledger {
@@ -130,8 +174,8 @@ fn part(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
-/// As in tokens for AEM.
-const SCOPE: &str = "read_pc.dma_aem_ams,openid,AdobeID,read_organizations,\
+/// As in tokens for AEM that were exchanged for a JWT.
+pub(super) const SCOPE: &str = "read_pc.dma_aem_ams,openid,AdobeID,read_organizations,\
      additional_info.projectedProductContext,additional_info.roles,ent_aem_cloud_api";
 /// Of RSA 2048.
 const SIGNATURE_BYTES: usize = 256;
@@ -162,6 +206,28 @@ mod tests {
         assert_eq!(claims["expires_in"], "86399999");
         assert!(claims["created_at"].as_str().unwrap().parse::<u64>().is_ok());
         assert!(claims["exp"].is_null());
+    }
+
+    #[test]
+    fn a_token_is_its_holder_s_and_lives_from_when_it_was_made() {
+        let clock = Clock::system();
+        let ledger = ledger(&clock);
+        let holder = Holder {
+            client_id: "other".to_owned(),
+            user_id: "X@AdobeID".to_owned(),
+            scope: "openid,AdobeID".to_owned(),
+        };
+        let made = clock.now() - HOUR;
+        let ended = ledger.issue_at(made, holder.clone(), HOUR, Look::Claims);
+        let opaque = ledger.issue_at(made, holder.clone(), HOUR * 2, Look::Opaque);
+        assert_eq!((ledger.verdict(&ended), ledger.verdict(&opaque)), (Verdict::Expired, Verdict::Live));
+        assert_eq!((ledger.holder(&ended), ledger.holder("none")), (Some(holder), None));
+        assert_eq!(ledger.holder(&ledger.issue(HOUR)).unwrap().client_id, "cm-p1-e2-integration-0");
+        assert!(opaque.starts_with("p8e-") && !opaque.contains('.'));
+        let claims = URL_SAFE_NO_PAD.decode(ended.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!((&claims["client_id"], &claims["user_id"]), (&json!("other"), &json!("X@AdobeID")));
+        assert_eq!(claims["scope"], "openid,AdobeID");
     }
 
     #[tokio::test(start_paused = true)]

@@ -112,6 +112,21 @@ async fn ims_can_go_down_and_come_back_with_what_it_knew() {
 }
 
 #[tokio::test]
+async fn a_local_token_opens_aem_until_its_end() {
+    let standins = StandIns::start(options(&[])).await.unwrap();
+    let client = client(None);
+    let hour = Duration::from_secs(3600);
+    let token = standins.local_token(hour);
+    assert_eq!(assets(&client, &standins.aem_origin, &token).await, StatusCode::OK);
+    let ended = standins.local_token_of(Clock::system().now() - hour, hour);
+    assert_eq!(assets(&client, &standins.aem_origin, &ended).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(standins.aem.expired_seen(), 1);
+    let document = StandIns::local_token_document(&token);
+    assert_eq!(document["accessToken"], token);
+    assert_eq!(standins.ims.attempts(), 0);
+}
+
+#[tokio::test]
 async fn new_credentials_are_made_when_none_are_given() {
     let standins = StandIns::start(Options::default()).await.unwrap();
     exchange(&client(None), &standins.credentials_document).await.unwrap();

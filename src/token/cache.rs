@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::{
-    ims::{Exchange, Grant, ImsError, JwtExchange},
+    ims::{CredentialExchange, Exchange, Grant, ImsError},
     secret::Authorization,
 };
 
@@ -23,6 +23,9 @@ pub struct Cache {
     path: PathBuf,
     client_id: String,
     ims: String,
+    /// What an OAuth credential asks for; a token for less must not outlive a change of the list.
+    asked: Vec<String>,
+    org: Option<String>,
 }
 
 /// What the file holds. Times are milliseconds of Unix time.
@@ -30,6 +33,9 @@ pub struct Cache {
 struct Stored {
     client_id: String,
     ims: String,
+    /// None in files of before there was OAuth.
+    #[serde(default)]
+    asked: Vec<String>,
     issued_at_ms: u64,
     expires_at_ms: u64,
     user_id: Option<String>,
@@ -38,10 +44,17 @@ struct Stored {
 }
 
 impl Cache {
-    /// The cache of `exchange`'s tokens at `path`.
-    pub fn new(path: PathBuf, exchange: &JwtExchange) -> Self {
-        let client_id = exchange.credentials().client_id.clone();
-        Self { path, client_id, ims: exchange.endpoint().authority().to_owned() }
+    /// The cache of `exchange`'s tokens at `path`; none for a local token, whose own file is one.
+    pub fn new(path: PathBuf, exchange: &CredentialExchange) -> Option<Self> {
+        let (credentials, endpoint) = (exchange.credentials(), exchange.endpoint()?);
+        let is_oauth = credentials.kind() == "oauth";
+        Some(Self {
+            path,
+            client_id: credentials.client_id()?.to_owned(),
+            ims: endpoint.authority().to_owned(),
+            asked: if is_oauth { credentials.scopes().to_vec() } else { Vec::new() },
+            org: credentials.org().map(str::to_owned),
+        })
     }
 
     /// The token, if there is one that lives and belongs to these credentials. A file that others can write or read is
@@ -54,11 +67,11 @@ impl Cache {
         }
         // A file that cannot be read or understood is as good as none: the next refresh writes it anew.
         let stored: Stored = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
-        if stored.client_id != self.client_id || stored.ims != self.ims {
+        if stored.client_id != self.client_id || stored.ims != self.ims || stored.asked != self.asked {
             debug!("The token cache belongs to other credentials");
             return None;
         }
-        let grant = stored.grant()?;
+        let grant = stored.grant(self.org.clone())?;
         // A span of years is no token's: the file is not ours, or was tampered with.
         let lives = grant.issued_at <= now && now < grant.expires_at && grant.lifetime() <= LIFETIME_MAX;
         lives.then(|| {
@@ -72,6 +85,7 @@ impl Cache {
         let stored = Stored {
             client_id: self.client_id.clone(),
             ims: self.ims.clone(),
+            asked: self.asked.clone(),
             issued_at_ms: millis(grant.issued_at),
             expires_at_ms: millis(grant.expires_at),
             user_id: grant.user_id.clone(),
@@ -88,7 +102,7 @@ impl Cache {
 }
 
 impl Stored {
-    fn grant(self) -> Option<Grant> {
+    fn grant(self, org: Option<String>) -> Option<Grant> {
         let token = SecretString::from(self.access_token);
         Some(Grant {
             authorization: Authorization::bearer(&token).ok()?,
@@ -96,8 +110,11 @@ impl Stored {
             issued_at: UNIX_EPOCH.checked_add(Duration::from_millis(self.issued_at_ms))?,
             expires_at: UNIX_EPOCH.checked_add(Duration::from_millis(self.expires_at_ms))?,
             client_id: self.client_id,
+            org,
             user_id: self.user_id,
             scopes: self.scopes,
+            renewable: true,
+            clock_skew_seconds: None,
         })
     }
 }
@@ -140,12 +157,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::credentials::Credentials;
 
     fn cache(dir: &tempfile::TempDir, client_id: &str) -> Cache {
         Cache {
             path: dir.path().join("token"),
             client_id: client_id.to_owned(),
             ims: "ims.example".to_owned(),
+            asked: Vec::new(),
+            org: Some("A@AdobeOrg".to_owned()),
         }
     }
 
@@ -157,8 +177,11 @@ mod tests {
             issued_at: now,
             expires_at: now + Duration::from_secs(60),
             client_id: "client".to_owned(),
+            org: None,
             user_id: None,
             scopes: vec!["a".to_owned()],
+            renewable: true,
+            clock_skew_seconds: None,
         }
     }
 
@@ -176,10 +199,37 @@ mod tests {
         let loaded = kept.load(now + Duration::from_secs(59)).unwrap();
         assert_eq!(loaded.authorization.header(), "Bearer kept-token");
         assert!(kept.load(now + Duration::from_secs(60)).is_none());
+        assert_eq!(loaded.org.as_deref(), Some("A@AdobeOrg"));
         assert!(cache(&dir, "another").load(now).is_none());
+        let for_more = Cache { asked: vec!["openid".to_owned()], ..cache(&dir, "client") };
+        assert!(for_more.load(now).is_none());
 
         fs::set_permissions(&kept.path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(kept.load(now).is_none());
+    }
+
+    #[test]
+    fn a_token_is_kept_for_what_an_oauth_credential_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let exchange = |document: &str| {
+            crate::tls::install();
+            let credentials = Credentials::parse(document.as_bytes(), None).unwrap();
+            let endpoint = "ims.example".parse().unwrap();
+            let (http, clock) = (reqwest::Client::new(), crate::clock::Clock::system());
+            CredentialExchange::at_ims(http, endpoint, std::sync::Arc::new(credentials), clock)
+        };
+        let oauth = |scopes: &str| {
+            let document =
+                serde_json::json!({"client_id": "c", "client_secret": "p8e-s", "scopes": scopes}).to_string();
+            Cache::new(dir.path().join("token"), &exchange(&document)).unwrap()
+        };
+        oauth("openid,AdobeID").save(&grant(now)).unwrap();
+        assert!(oauth("openid AdobeID").load(now).is_some());
+        assert!(oauth("openid").load(now).is_none());
+        // {"created_at":"1","expires_in":"1"}
+        let local = "e30.eyJjcmVhdGVkX2F0IjoiMSIsImV4cGlyZXNfaW4iOiIxIn0.c2ln";
+        assert!(Cache::new(dir.path().join("token"), &exchange(local)).is_none());
     }
 
     #[test]

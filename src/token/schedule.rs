@@ -6,7 +6,11 @@ use crate::ims::{Grant, Retry};
 
 /// At `share` of the lifetime, less up to 10 % of that, so that a fleet started together does not ask together.
 /// A share, not a fixed margin: a 3 s token works as a 24 h one does.
+/// What cannot be renewed is left alone until its end.
 pub(super) fn refresh_due(grant: &Grant, share: f64, roll: f64) -> SystemTime {
+    if !grant.renewable {
+        return grant.expires_at;
+    }
     grant.issued_at + grant.lifetime().mul_f64(share * (1.0 - 0.1 * roll)).max(REFRESH_MIN)
 }
 
@@ -23,6 +27,7 @@ pub(super) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
         Retry::After(after) => (after + after.mul_f64(0.1 * roll)).max(backoff(failures, roll)),
         Retry::Soon => backoff(failures, roll),
         Retry::Slowly => PERMANENT.mul_f64(1.0 - 0.2 * roll),
+        Retry::Never => REMINDER,
     }
 }
 
@@ -42,10 +47,43 @@ const FIRST: Duration = Duration::from_secs(1);
 const CEILING: Duration = Duration::from_secs(60);
 /// A person has to do something first; and each attempt counts against the client at IMS.
 const PERMANENT: Duration = Duration::from_secs(300);
+/// Another document comes by another way; the attempt that cannot succeed only says so in the log once more.
+const REMINDER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use secrecy::SecretString;
+
     use super::*;
+    use crate::secret::Authorization;
+
+    #[test]
+    fn what_cannot_be_renewed_is_not_asked_for_before_its_end() {
+        let token = SecretString::from("local");
+        let mut grant = Grant {
+            authorization: Authorization::bearer(&token).unwrap(),
+            token,
+            issued_at: UNIX_EPOCH,
+            expires_at: UNIX_EPOCH + Duration::from_secs(86_400),
+            client_id: String::new(),
+            org: None,
+            user_id: None,
+            scopes: Vec::new(),
+            renewable: false,
+            clock_skew_seconds: None,
+        };
+        assert_eq!(refresh_due(&grant, 0.75, 1.0), grant.expires_at);
+        grant.renewable = true;
+        assert!(refresh_due(&grant, 0.75, 0.0) < grant.expires_at);
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_succeed_is_a_reminder_each_hour() {
+        assert_eq!(wait_after(Retry::Never, 1, 0.5), Duration::from_secs(3600));
+        assert_eq!(wait_after(Retry::Never, 50, 1.0), Duration::from_secs(3600));
+    }
 
     #[test]
     fn backoff_doubles_up_to_a_minute_and_never_is_zero() {

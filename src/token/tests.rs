@@ -56,8 +56,11 @@ fn grant(token: &str, issued_at: SystemTime, lifetime: Duration) -> Grant {
         issued_at,
         expires_at: issued_at + lifetime,
         client_id: "cm-p1-e2".to_owned(),
+        org: None,
         user_id: None,
         scopes: Vec::new(),
+        renewable: true,
+        clock_skew_seconds: None,
     }
 }
 
@@ -67,6 +70,7 @@ fn failure(retry: Retry, now: SystemTime) -> ImsError {
         Retry::Soon => ImsError::Malformed { answer, what: "nothing" },
         Retry::After(after) => ImsError::Throttled { answer, retry_after: Some(after) },
         Retry::Slowly => ImsError::Unsigned,
+        Retry::Never => ImsError::LocalTokenEnded { at: now },
     }
 }
 

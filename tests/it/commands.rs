@@ -76,7 +76,7 @@ async fn wrong_usage_and_unusable_configuration_have_exit_codes_of_their_own() {
         (&["--upstream", aem], 78, "`credentials_file` is not set"),
         (&["--upstream", aem, "--listen", "8080"], 78, "`listen` (--listen) is not an address"),
         (&["--upstream", aem, "--credentials-file", "/nowhere"], 78, "/nowhere: "),
-        (&["--upstream", aem, "--credentials-file", credentials], 78, "`integration` is missing"),
+        (&["--upstream", aem, "--credentials-file", credentials], 78, "is not a document that is known here"),
         (&["--config", "/nowhere.toml"], 78, "/nowhere.toml cannot be read"),
         (&["health", "--admin-listen", "127.0.0.1:1"], 1, "no answer from the admin listener at 127.0.0.1:1"),
         (&["wait", "--max", "10ms", "--admin-listen", "127.0.0.1:1"], 1, "not ready after 10ms"),

@@ -23,7 +23,8 @@ static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 pub fn secret_in(text: &str) -> Option<&'static str> {
     let key = include_str!("../fixtures/private_key.pem").lines().nth(1).expect("a key has lines");
     let parts = (0..key.len() - 24).step_by(8).map(|start| &key[start..start + 24]);
-    let found = ["eyJ", "p8e-", "PRIVATE KEY", "YWRtaW46"].into_iter().find(|secret| text.contains(secret));
+    let found =
+        ["eyJ", "p8e-", "s8e-", "PRIVATE KEY", "YWRtaW46"].into_iter().find(|secret| text.contains(secret));
     found.or_else(|| parts.into_iter().find(|part| text.contains(part)))
 }
 
@@ -84,6 +85,7 @@ fn a_secret_would_be_found() {
     for line in [
         "token=eyJhbGciOi",
         "secret p8e-123",
+        "secret s8e-123",
         "-----BEGIN RSA PRIVATE KEY-----",
         "Basic YWRtaW46YWRtaW4=",
         key,

@@ -1,3 +1,4 @@
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
 use super::*;
@@ -8,21 +9,36 @@ fn token(claims: &Value) -> String {
     format!("e30.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
+fn jwt() -> Credentials {
+    Credentials::parse(include_bytes!("../../../tests/fixtures/service_token.json"), None).unwrap()
+}
+
+fn oauth() -> Credentials {
+    let document = json!({"client_id": "client", "client_secret": "p8e-made-up", "org_id": "A@AdobeOrg"});
+    Credentials::parse(document.to_string().as_bytes(), None).unwrap()
+}
+
 fn read(status: u16, body: &str) -> Result<Grant, ImsError> {
     read_at(status, body, "Sun, 06 Nov 1994 08:49:37 GMT")
 }
 
-/// Reads an answer that came at 08:49:37, with `date` as IMS's clock.
+/// Reads an answer to a JWT exchange that came at 08:49:37, with `date` as IMS's clock.
 fn read_at(status: u16, body: &str, date: &str) -> Result<Grant, ImsError> {
+    read_for(&jwt(), status, body, date)
+}
+
+fn read_oauth(status: u16, body: &Value) -> Result<Grant, ImsError> {
+    read_for(&oauth(), status, &body.to_string(), "Sun, 06 Nov 1994 08:49:37 GMT")
+}
+
+fn read_for(credentials: &Credentials, status: u16, body: &str, date: &str) -> Result<Grant, ImsError> {
     let now = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-    let credentials =
-        Credentials::parse(include_bytes!("../../../tests/fixtures/service_token.json")).unwrap();
     Answered {
         answer: Answer { status, debug_id: None, date: http_date(date), received_at: now },
         retry_after: None,
         body: &SecretString::from(body),
         asked_at: now,
-        credentials: &credentials,
+        credentials,
         now,
     }
     .read()
@@ -61,6 +77,25 @@ fn without_claims_the_jwt_exchange_counts_in_milliseconds() {
 }
 
 #[test]
+fn without_claims_the_token_endpoint_counts_in_seconds_unless_no_token_lives_so_long() {
+    for (expires_in, expected) in [
+        (json!(86_399), Duration::from_secs(86_399)),
+        (json!("86399"), Duration::from_secs(86_399)),
+        (json!(3), Duration::from_secs(3)),
+        // More than the cap, yet not milliseconds: an hour's worth of those would be cut to nothing.
+        (json!(864_000), HOUR * 24),
+        (json!(864_001), Duration::from_millis(864_001)),
+        (json!(86_399_999), Duration::from_millis(86_399_999)),
+    ] {
+        let grant = read_oauth(200, &json!({"access_token": "opaque", "expires_in": expires_in})).unwrap();
+        assert_eq!(grant.lifetime(), expected, "{expires_in}");
+    }
+    let claims = json!({"created_at": CREATED.to_string(), "expires_in": DAY_MS.to_string()});
+    let grant = read_oauth(200, &json!({"access_token": token(&claims), "expires_in": 86})).unwrap();
+    assert_eq!(grant.lifetime(), HOUR * 24);
+}
+
+#[test]
 fn a_life_that_no_token_has_is_cut_to_a_day() {
     check_lifetime(&json!({"access_token": "opaque", "expires_in": 86_399_999_000_u64}), HOUR * 24);
 }
@@ -94,8 +129,7 @@ fn a_token_that_ended_by_the_clock_of_ims_is_no_token() {
 fn a_certificate_is_judged_by_the_clock_of_ims() {
     // This machine's clock is a century ahead of IMS's: the certificate is not what is wrong.
     let now = http_date("Mon, 06 Nov 2130 08:49:37 GMT").unwrap();
-    let credentials =
-        Credentials::parse(include_bytes!("../../../tests/fixtures/service_token.json")).unwrap();
+    let credentials = jwt();
     let hint = |date: Option<&str>| {
         let answer = Answer { status: 400, debug_id: None, date: date.and_then(http_date), received_at: now };
         let body = SecretString::from(json!({"error": "invalid_token"}).to_string());
@@ -121,6 +155,16 @@ fn a_grant_tells_account_and_scopes() {
         read(200, &json!({"access_token": token(&claims), "token_type": "bearer"}).to_string()).unwrap();
     assert_eq!(grant.user_id.as_deref(), Some("A@techacct.adobe.com"));
     assert_eq!(grant.scopes, ["a", "b"]);
+}
+
+#[test]
+fn a_grant_tells_client_organisation_and_a_clock_that_is_off() {
+    let body = json!({"access_token": "opaque", "expires_in": 3600});
+    let grant = read_oauth(200, &body).unwrap();
+    assert_eq!((grant.client_id.as_str(), grant.org.as_deref()), ("client", Some("A@AdobeOrg")));
+    assert!(grant.renewable && grant.clock_skew_seconds.is_none());
+    let grant = read_for(&oauth(), 200, &body.to_string(), "Sun, 06 Nov 1994 08:59:37 GMT").unwrap();
+    assert_eq!(grant.clock_skew_seconds, Some(-600));
 }
 
 #[test]
@@ -170,6 +214,31 @@ fn every_refusal_is_permanent_and_says_what_it_means() {
         let error = read(status, &body).unwrap_err();
         assert_eq!((error.retry(), error.hint()), (Retry::Slowly, Some(hint)), "{status} {body}");
     }
+}
+
+#[test]
+fn every_refusal_of_an_oauth_credential_has_words_of_its_own() {
+    for (status, error, hint, words) in [
+        (400, "invalid_client", Hint::OAuthClientUnknown, "check client_id"),
+        (401, "invalid_client", Hint::OAuthSecretWrong, "add a new one"),
+        (400, "invalid_scope", Hint::OAuthScopeNotHeld, "compare scopes"),
+        (400, "unauthorized_client", Hint::OAuthRefused, "product profile"),
+        (403, "access_denied", Hint::OAuthRefused, "deleted or disabled"),
+        (400, "invalid_token", Hint::OAuthRefused, "product profile"),
+        (400, "bad_request", Hint::OAuthRefused, "product profile"),
+    ] {
+        let body = json!({"error": error, "error_description": "Could not match JWT signature"});
+        let error = read_oauth(status, &body).unwrap_err();
+        assert_eq!((error.retry(), error.hint()), (Retry::Slowly, Some(hint)), "{status} {body}");
+        assert!(error.is_permanent() && hint.to_string().contains(words), "{hint}");
+    }
+}
+
+#[test]
+fn trouble_at_ims_does_not_send_an_oauth_credential_to_be_migrated() {
+    let error = read_oauth(500, &json!({"error": "internal_error"})).unwrap_err();
+    assert_eq!((error.retry(), error.hint()), (Retry::Soon, None));
+    assert!(!error.is_permanent());
 }
 
 #[test]

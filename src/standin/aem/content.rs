@@ -48,6 +48,7 @@ pub(super) fn routes() -> Router<Aem> {
         .route("/echo", any(echo))
         .route("/echo/", any(echo))
         .route("/echo/{*rest}", any(echo))
+        .route("/adobe/{*rest}", any(echo))
         .route("/download/{bytes}", get(download))
         .route("/upload", put(upload).post(upload))
         .route("/trailers", get(trailers))

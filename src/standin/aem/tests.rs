@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     clock::Clock,
     standin::{
+        ledger::{Holder, Look},
         pattern::{pattern, sha256_hex},
         server::Server,
         tests::client,
@@ -104,6 +105,29 @@ async fn a_browser_without_a_live_token_is_sent_to_the_login_page_and_a_script_t
         assert!(answer.headers().contains_key("x-reason"));
     }
     assert_eq!(script().bearer_auth(&aem.token).send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_answer_tells_whose_token_came_and_a_path_can_be_for_one_client_alone() {
+    let aem = aem().await;
+    let holder =
+        Holder { client_id: "other".to_owned(), user_id: "X@AdobeID".to_owned(), scope: String::new() };
+    let other = aem.ledger.issue_to(holder, Duration::from_secs(60), Look::Claims);
+    let ask = async |path: &str, token: &str| {
+        let answer = aem.anonymous(Method::GET, path).bearer_auth(token).send().await.unwrap();
+        let client = answer.headers().get("x-standin-client").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), client.unwrap_or_default())
+    };
+    let of = |client: &str, status: u16| (status, client.to_owned());
+    for path in ["/api/assets.json", "/adobe/sites/cf"] {
+        assert_eq!(ask(path, &aem.token).await, of("cm-p1-e2", 200));
+        assert_eq!(ask(path, &other).await, of("other", 200));
+        assert_eq!(ask(path, "made-up").await, of("", 401));
+    }
+    aem.switches.reserve("/adobe/", "other");
+    assert_eq!(ask("/adobe/sites/cf", &aem.token).await, of("cm-p1-e2", 401));
+    assert_eq!(ask("/adobe/sites/cf", &other).await, of("other", 200));
+    assert_eq!(ask("/api/assets.json", &aem.token).await, of("cm-p1-e2", 200));
 }
 
 #[tokio::test]

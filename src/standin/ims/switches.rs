@@ -15,10 +15,11 @@ use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
-use crate::standin::server::Connection;
+use crate::standin::{ledger::Look, server::Connection};
 
 /// Fault switches and counters. Clones share them.
 #[derive(Clone, Debug)]
@@ -33,18 +34,67 @@ struct Inner {
 #[derive(Debug)]
 struct Settings {
     token_lifetime: Duration,
-    expires_in: ExpiresIn,
-    queue: VecDeque<Fault>,
-    always: Option<Fault>,
+    look: Look,
+    token_type: bool,
+    /// For any grant, and for each kind of its own.
+    faults: Faults,
+    jwt: OfGrant,
+    oauth: OfGrant,
+    live_secrets: Vec<SecretString>,
     date_offset_seconds: i64,
     last_assertion_claims: Option<Value>,
+    last_scope: Option<String>,
     last_form_kind: Option<FormKind>,
+}
+
+#[derive(Debug)]
+struct OfGrant {
+    expires_in: ExpiresIn,
+    faults: Faults,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    queue: VecDeque<Fault>,
+    always: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
+    jwt: Count,
+    oauth: Count,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
     attempts: usize,
     exchanges: usize,
+}
+
+impl Counts {
+    fn attempts(&self) -> usize {
+        self.jwt.attempts + self.oauth.attempts
+    }
+
+    fn exchanges(&self) -> usize {
+        self.jwt.exchanges + self.oauth.exchanges
+    }
+
+    fn of(&mut self, grant: GrantKind) -> &mut Count {
+        match grant {
+            GrantKind::Jwt => &mut self.jwt,
+            GrantKind::OAuth => &mut self.oauth,
+        }
+    }
+}
+
+/// What is exchanged for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantKind {
+    /// A signed assertion, at `/ims/exchange/jwt`.
+    Jwt,
+    /// `client_credentials`, at `/ims/token/v3` or `v2`.
+    OAuth,
 }
 
 /// How `expires_in` is written.
@@ -52,7 +102,9 @@ struct Counts {
 pub enum ExpiresIn {
     /// A number of milliseconds, as the JWT exchange answers.
     Milliseconds,
-    /// The same as a numeric string, which Adobe's own tests send.
+    /// A number of seconds, as the token endpoint answers.
+    Seconds,
+    /// Milliseconds as a numeric string, which Adobe's own tests send.
     Text,
     /// Not at all.
     Omitted,
@@ -65,6 +117,7 @@ impl ExpiresIn {
         let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         match self {
             Self::Milliseconds => Some(json!(milliseconds)),
+            Self::Seconds => Some(json!(lifetime.as_secs())),
             Self::Text => Some(json!(milliseconds.to_string())),
             Self::Omitted => None,
             Self::Raw(value) => Some(value.clone()),
@@ -170,16 +223,30 @@ fn answer(status: StatusCode, headers: Vec<(String, String)>, body: String) -> R
     response
 }
 
+impl Settings {
+    fn of(&mut self, grant: GrantKind) -> &mut OfGrant {
+        match grant {
+            GrantKind::Jwt => &mut self.jwt,
+            GrantKind::OAuth => &mut self.oauth,
+        }
+    }
+}
+
 impl Switches {
     /// An IMS in good health, with tokens of this lifetime.
     pub fn new(token_lifetime: Duration) -> Self {
+        let of_grant = |expires_in| OfGrant { expires_in, faults: Faults::default() };
         let settings = Settings {
             token_lifetime,
-            expires_in: ExpiresIn::Milliseconds,
-            queue: VecDeque::new(),
-            always: None,
+            look: Look::Claims,
+            token_type: true,
+            faults: Faults::default(),
+            jwt: of_grant(ExpiresIn::Milliseconds),
+            oauth: of_grant(ExpiresIn::Seconds),
+            live_secrets: Vec::new(),
             date_offset_seconds: 0,
             last_assertion_claims: None,
+            last_scope: None,
             last_form_kind: None,
         };
         Self(Arc::new(Inner { settings: Mutex::new(settings), counts: watch::Sender::default() }))
@@ -190,19 +257,49 @@ impl Switches {
         self.settings().token_lifetime = lifetime;
     }
 
-    /// How answers from now on write `expires_in`.
+    /// How answers to JWT exchanges from now on write `expires_in`.
     pub fn set_expires_in(&self, form: ExpiresIn) {
-        self.settings().expires_in = form;
+        self.set_expires_in_for(GrantKind::Jwt, form);
+    }
+
+    /// How answers to one kind of grant from now on write `expires_in`.
+    pub fn set_expires_in_for(&self, grant: GrantKind, form: ExpiresIn) {
+        self.settings().of(grant).expires_in = form;
+    }
+
+    /// How tokens from now on look.
+    pub fn set_look(&self, look: Look) {
+        self.settings().look = look;
+    }
+
+    /// Whether answers from now on have a `token_type`, which Adobe sometimes leaves out.
+    pub fn set_token_type(&self, told: bool) {
+        self.settings().token_type = told;
+    }
+
+    /// The OAuth secrets that are taken from now on; all others are refused.
+    pub fn set_oauth_secrets(&self, live: &[SecretString]) {
+        self.settings().live_secrets = live.to_vec();
     }
 
     /// One more attempt to go wrong, after those already queued.
     pub fn push(&self, fault: Fault) {
-        self.settings().queue.push_back(fault);
+        self.settings().faults.queue.push_back(fault);
+    }
+
+    /// One more attempt with this grant to go wrong, before those that are queued for any.
+    pub fn push_for(&self, grant: GrantKind, fault: Fault) {
+        self.settings().of(grant).faults.queue.push_back(fault);
     }
 
     /// What every attempt meets once the queue is empty; `None` is good health.
     pub fn set_always(&self, fault: Option<Fault>) {
-        self.settings().always = fault;
+        self.settings().faults.always = fault;
+    }
+
+    /// What every attempt with this grant meets, as when Adobe has switched one of them off.
+    pub fn set_always_for(&self, grant: GrantKind, fault: Option<Fault>) {
+        self.settings().of(grant).faults.always = fault;
     }
 
     /// How far the clock in `Date` is ahead of the real one.
@@ -212,27 +309,52 @@ impl Switches {
 
     /// How many exchanges were asked for.
     pub fn attempts(&self) -> usize {
-        self.0.counts.borrow().attempts
+        self.0.counts.borrow().attempts()
+    }
+
+    /// How many of them were of JWTs.
+    pub fn jwt_attempts(&self) -> usize {
+        self.0.counts.borrow().jwt.attempts
+    }
+
+    /// How many of them were of OAuth credentials.
+    pub fn oauth_attempts(&self) -> usize {
+        self.0.counts.borrow().oauth.attempts
     }
 
     /// How many tokens were given.
     pub fn exchanges(&self) -> usize {
-        self.0.counts.borrow().exchanges
+        self.0.counts.borrow().exchanges()
+    }
+
+    /// How many of them for JWTs.
+    pub fn jwt_exchanges(&self) -> usize {
+        self.0.counts.borrow().jwt.exchanges
+    }
+
+    /// How many of them for OAuth credentials.
+    pub fn oauth_exchanges(&self) -> usize {
+        self.0.counts.borrow().oauth.exchanges
     }
 
     /// Waits for the `count`-th attempt; it may still be under way.
     pub async fn attempts_reach(&self, count: usize) {
-        self.wait_for(|counts| counts.attempts >= count).await;
+        self.wait_for(|counts| counts.attempts() >= count).await;
     }
 
     /// Waits for the `count`-th token; its answer may still be under way.
     pub async fn exchanges_reach(&self, count: usize) {
-        self.wait_for(|counts| counts.exchanges >= count).await;
+        self.wait_for(|counts| counts.exchanges() >= count).await;
     }
 
     /// What the last assertion claimed, whether right or wrong.
     pub fn last_assertion_claims(&self) -> Option<Value> {
         self.settings().last_assertion_claims.clone()
+    }
+
+    /// The last `scope` that was asked for, whether right or wrong.
+    pub fn last_scope(&self) -> Option<String> {
+        self.settings().last_scope.clone()
     }
 
     /// How the last form was encoded.
@@ -244,30 +366,56 @@ impl Switches {
         self.settings().token_lifetime
     }
 
-    pub(super) fn expires_in(&self) -> ExpiresIn {
-        self.settings().expires_in.clone()
+    pub(super) fn expires_in(&self, grant: GrantKind) -> ExpiresIn {
+        self.settings().of(grant).expires_in.clone()
+    }
+
+    pub(super) fn look(&self) -> Look {
+        self.settings().look
+    }
+
+    pub(super) fn tells_token_type(&self) -> bool {
+        self.settings().token_type
+    }
+
+    pub(super) fn is_live(&self, secret: &str) -> bool {
+        self.settings().live_secrets.iter().any(|live| live.expose_secret() == secret)
     }
 
     pub(super) fn date_offset_seconds(&self) -> i64 {
         self.settings().date_offset_seconds
     }
 
-    pub(super) fn next_fault(&self) -> Option<Fault> {
+    pub(super) fn next_fault(&self, grant: GrantKind) -> Option<Fault> {
         let mut settings = self.settings();
-        settings.queue.pop_front().or_else(|| settings.always.clone())
+        let queued = settings.of(grant).faults.queue.pop_front();
+        let queued = queued.or_else(|| settings.faults.queue.pop_front());
+        queued.or_else(|| {
+            let own = settings.of(grant).faults.always.clone();
+            own.or_else(|| settings.faults.always.clone())
+        })
     }
 
-    pub(super) fn attempted(&self, claims: Option<Value>, form: Option<FormKind>) {
+    pub(super) fn jwt_attempted(&self, claims: Option<Value>, form: Option<FormKind>) {
         {
             let mut settings = self.settings();
             settings.last_assertion_claims = claims;
             settings.last_form_kind = form;
         }
-        self.0.counts.send_modify(|counts| counts.attempts += 1);
+        self.attempted(GrantKind::Jwt);
     }
 
-    pub(super) fn exchanged(&self) {
-        self.0.counts.send_modify(|counts| counts.exchanges += 1);
+    pub(super) fn oauth_attempted(&self, scope: Option<String>) {
+        self.settings().last_scope = scope;
+        self.attempted(GrantKind::OAuth);
+    }
+
+    fn attempted(&self, grant: GrantKind) {
+        self.0.counts.send_modify(|counts| counts.of(grant).attempts += 1);
+    }
+
+    pub(super) fn exchanged(&self, grant: GrantKind) {
+        self.0.counts.send_modify(|counts| counts.of(grant).exchanges += 1);
     }
 
     async fn wait_for(&self, reached: impl FnMut(&Counts) -> bool) {

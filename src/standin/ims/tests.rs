@@ -4,6 +4,7 @@ use reqwest::{Client, RequestBuilder};
 use super::*;
 use crate::standin::{
     keys,
+    ledger::Look,
     server::Server,
     tests::{claims, client, form, sign},
 };
@@ -14,6 +15,7 @@ struct Fixture {
     server: Server,
     client: Client,
     document: Value,
+    oauth: OAuthCredential,
     ledger: Ledger,
     switches: Switches,
 }
@@ -23,9 +25,10 @@ async fn ims() -> Fixture {
     let ledger = Ledger::new(Clock::system(), credentials.client_id(), credentials.id());
     let switches = Switches::new(Duration::from_secs(60));
     let document = credentials.document();
-    let router = router(credentials, ledger.clone(), switches.clone(), Clock::system());
+    let oauth = OAuthCredential::generate(HOST);
+    let router = router(credentials, oauth.clone(), ledger.clone(), switches.clone(), Clock::system());
     let server = Server::start(router, ([127, 0, 0, 1], 0).into(), None).await.unwrap();
-    Fixture { server, client: client(None), document, ledger, switches }
+    Fixture { server, client: client(None), document, oauth, ledger, switches }
 }
 
 impl Fixture {
@@ -46,6 +49,21 @@ impl Fixture {
         assert!(answer.headers().contains_key("x-debug-id") && answer.headers().contains_key(DATE));
         (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
     }
+}
+
+/// The parameters as documented, with one of the two secrets.
+fn parameters(oauth: &OAuthCredential, secret: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("grant_type", "client_credentials".to_owned()),
+        ("client_id", oauth.client_id().to_owned()),
+        ("client_secret", oauth.client_secrets()[secret].expose_secret().to_owned()),
+        ("scope", oauth.scopes().join(",")),
+    ]
+}
+
+async fn read(asked: RequestBuilder) -> (u16, Value) {
+    let answer = asked.send().await.unwrap();
+    (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
 }
 
 #[track_caller]
@@ -238,4 +256,84 @@ async fn a_token_can_be_validated() {
         let answer: Value = serde_json::from_str(&asked.send().await.unwrap().text().await.unwrap()).unwrap();
         assert_eq!(answer["valid"], valid);
     }
+}
+
+#[tokio::test]
+async fn an_oauth_credential_gets_a_token_with_either_secret_from_body_or_query() {
+    let ims = ims().await;
+    for secret in 0..2 {
+        let parameters = parameters(&ims.oauth, secret);
+        for path in ["/ims/token/v3", "/ims/token/v2"] {
+            let query =
+                url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&parameters).finish();
+            for asked in [ims.post(path).form(&parameters), ims.post(&format!("{path}?{query}"))] {
+                let (status, answer) = read(asked).await;
+                assert_eq!((status, &answer["expires_in"]), (200, &json!(60)), "{answer}");
+                assert_eq!(answer["token_type"], "bearer");
+                let holder = ims.ledger.holder(answer["access_token"].as_str().unwrap()).unwrap();
+                assert_eq!(holder.client_id, ims.oauth.client_id());
+                assert_eq!(holder.user_id, ims.oauth.technical_account_id());
+                assert_eq!(holder.scope, ims.oauth.scopes().join(","));
+            }
+        }
+    }
+    assert_eq!((ims.switches.oauth_attempts(), ims.switches.oauth_exchanges()), (8, 8));
+    assert_eq!((ims.switches.jwt_attempts(), ims.switches.exchanges()), (0, 8));
+    assert_eq!(ims.switches.last_scope(), Some(ims.oauth.scopes().join(",")));
+}
+
+#[tokio::test]
+async fn each_wrong_parameter_of_an_oauth_credential_is_refused_as_documented() {
+    let ims = ims().await;
+    let right = parameters(&ims.oauth, 0);
+    for (index, value, expected) in [
+        (0, "authorization_code", (400, "unsupported_grant_type")),
+        (1, "cm-p1-e2-integration-0", (400, "invalid_client")),
+        (2, "p8e-wrong", (401, "invalid_client")),
+        (3, "openid AdobeID", (400, "invalid_scope")),
+        (3, "openid, AdobeID", (400, "invalid_scope")),
+        (3, "openid,other", (400, "invalid_scope")),
+    ] {
+        let mut parameters = right.clone();
+        value.clone_into(&mut parameters[index].1);
+        check(read(ims.post("/ims/token/v3").form(&parameters)).await, expected);
+        if index < 3 {
+            parameters.remove(index);
+            check(read(ims.post("/ims/token/v3").form(&parameters)).await, expected);
+        }
+    }
+    check(read(ims.post("/ims/token/v3").form(&right[..3])).await, (200, "none"));
+
+    ims.switches.set_oauth_secrets(&ims.oauth.client_secrets()[1..]);
+    check(read(ims.post("/ims/token/v3").form(&right)).await, (401, "invalid_client"));
+    check(read(ims.post("/ims/token/v3").form(&parameters(&ims.oauth, 1))).await, (200, "none"));
+}
+
+#[tokio::test]
+async fn one_grant_can_go_wrong_while_the_other_works() {
+    let ims = ims().await;
+    let oauth = parameters(&ims.oauth, 0);
+    let oauth = async || read(ims.post("/ims/token/v3").form(&oauth)).await;
+    ims.switches.set_always_for(GrantKind::Jwt, Some(Fault::internal_error()));
+    check(ims.claim(|_| {}).await, (500, "internal_error"));
+    check(oauth().await, (200, "none"));
+    ims.switches.set_always_for(GrantKind::Jwt, None);
+    ims.switches.push_for(GrantKind::OAuth, Fault::throttled(None));
+    check(ims.claim(|_| {}).await, (200, "none"));
+    check(oauth().await, (429, "too_many_requests"));
+    check(oauth().await, (200, "none"));
+    assert_eq!((ims.switches.jwt_exchanges(), ims.switches.oauth_exchanges()), (1, 2));
+}
+
+#[tokio::test]
+async fn an_answer_can_say_less_than_usual() {
+    let ims = ims().await;
+    ims.switches.set_token_type(false);
+    ims.switches.set_look(Look::Opaque);
+    ims.switches.set_expires_in_for(GrantKind::OAuth, ExpiresIn::Omitted);
+    let (_, answer) = read(ims.post("/ims/token/v3").form(&parameters(&ims.oauth, 0))).await;
+    let token = answer["access_token"].as_str().unwrap();
+    assert!(token.starts_with("p8e-") && ims.ledger.verdict(token) == Verdict::Live);
+    assert_eq!(answer.as_object().unwrap().len(), 1);
+    assert_eq!(ims.claim(|_| {}).await.1["expires_in"], 60_000);
 }
