@@ -22,6 +22,7 @@ pub struct Metrics {
     refreshes: IntCounterVec,
     token_expiry: GaugeVec,
     certificate_expiry: GaugeVec,
+    fallback: IntGaugeVec,
 }
 
 impl Metrics {
@@ -66,8 +67,12 @@ impl Metrics {
                 ),
                 &["credential"],
             )?,
+            fallback: IntGaugeVec::new(
+                opts("credential_fallback_active", "1 while another credential stands in for this one"),
+                &["credential", "fallback"],
+            )?,
         };
-        let all: [Box<dyn Collector>; 8] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -76,6 +81,7 @@ impl Metrics {
             Box::new(metrics.refreshes.clone()),
             Box::new(metrics.token_expiry.clone()),
             Box::new(metrics.certificate_expiry.clone()),
+            Box::new(metrics.fallback.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;
@@ -103,8 +109,8 @@ impl Metrics {
         }))
     }
 
-    /// The handles of the credential called `name`.
-    pub fn credential(&self, name: &str) -> CredentialMetrics {
+    /// The handles of the credential called `name`, for which the one called `fallback` stands in at need.
+    pub fn credential(&self, name: &str, fallback: Option<&str>) -> CredentialMetrics {
         for outcome in REFRESHES {
             self.refreshes.with_label_values(&[name, outcome]);
         }
@@ -112,6 +118,7 @@ impl Metrics {
             refreshes: self.refreshes.clone(),
             token_expiry: self.token_expiry.with_label_values(&[name]),
             certificate_expiry: self.certificate_expiry.clone(),
+            fallback: fallback.map(|fallback| self.fallback.with_label_values(&[name, fallback])),
             name: name.to_owned(),
         }
     }
@@ -200,6 +207,7 @@ pub struct CredentialMetrics {
     refreshes: IntCounterVec,
     token_expiry: Gauge,
     certificate_expiry: GaugeVec,
+    fallback: Option<IntGauge>,
 }
 
 impl CredentialMetrics {
@@ -223,6 +231,12 @@ impl CredentialMetrics {
 impl crate::token::Observer for CredentialMetrics {
     fn attempted(&self, outcome: &'static str) {
         self.refreshes.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+
+    fn fell_back(&self, active: bool) {
+        if let Some(fallback) = &self.fallback {
+            fallback.set(active.into());
+        }
     }
 }
 

@@ -40,6 +40,11 @@ impl Authorization {
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
     }
+
+    /// Its bytes, to be written into one.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Debug for Authorization {

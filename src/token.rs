@@ -8,7 +8,10 @@ mod cache;
 mod schedule;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 pub use self::cache::{Cache, Cached};
+pub(crate) use self::schedule::wait_after;
 use crate::{
     clock::{Clock, rfc3339},
     ims::{Exchange, Grant, ImsError, Retry},
@@ -33,6 +37,33 @@ use crate::{
 pub struct TokenHandle {
     shared: Arc<Shared>,
     clock: Clock,
+    fallback: Option<Arc<Fallback>>,
+}
+
+/// A token for the time of one request, with what belongs to it.
+pub struct Lease(Arc<Held>);
+
+impl Lease {
+    /// The `Authorization` field value.
+    pub fn authorization(&self) -> &[u8] {
+        self.0.grant.authorization.as_bytes()
+    }
+
+    /// The client id that the token was issued to, as a field value.
+    pub fn client_id(&self) -> Option<&[u8]> {
+        self.0.client_id.as_ref().map(HeaderValue::as_bytes)
+    }
+
+    /// The organisation of the client, as a field value.
+    pub fn org(&self) -> Option<&[u8]> {
+        self.0.org.as_ref().map(HeaderValue::as_bytes)
+    }
+}
+
+/// Another token, for when IMS refuses the credentials of this one.
+struct Fallback {
+    name: String,
+    token: TokenHandle,
 }
 
 /// Keeps a token fresh: give [`Refresher::run`] a task.
@@ -42,6 +73,8 @@ pub struct Refresher<E> {
     clock: Clock,
     refresh_at: f64,
     observer: Box<dyn Observer>,
+    name: Option<String>,
+    fallback: Option<String>,
     replacements: mpsc::Receiver<Replacement<E>>,
     replace: mpsc::Sender<Replacement<E>>,
 }
@@ -70,6 +103,9 @@ pub struct Replacer<E>(mpsc::Sender<Replacement<E>>);
 pub trait Observer: Send + Sync {
     /// `outcome` is `success` or an error's class.
     fn attempted(&self, outcome: &'static str);
+
+    /// From now on requests get the fallback's token, or their own again.
+    fn fell_back(&self, active: bool);
 }
 
 /// There is no token that could be sent.
@@ -82,6 +118,8 @@ pub struct NoToken {
 
 struct Shared {
     held: ArcSwapOption<Held>,
+    /// IMS refuses the credentials, and asking again changes nothing.
+    refused: AtomicBool,
     progress: ArcSwap<Progress>,
 }
 
@@ -89,6 +127,8 @@ struct Shared {
 /// nobody can set back.
 struct Held {
     grant: Grant,
+    client_id: Option<HeaderValue>,
+    org: Option<HeaderValue>,
     generation: u64,
     usable_until: SystemTime,
     held_since: Instant,
@@ -116,6 +156,8 @@ pub struct Progress {
     pub failures: u32,
     /// The last failure, until a success.
     pub last_error: Option<LastError>,
+    /// Since when IMS refuses the credentials for good.
+    pub refused_since: Option<SystemTime>,
 }
 
 /// A failure, in words that are fit to be shown.
@@ -148,6 +190,8 @@ pub struct TokenStatus {
     pub scopes: Vec<String>,
     /// How the refresher fares.
     pub progress: Progress,
+    /// The name of the credential that takes over, and whether it has.
+    pub fallback: Option<(String, bool)>,
 }
 
 /// A handle and the refresher that fills it. Nothing starts before [`Refresher::run`].
@@ -159,11 +203,28 @@ pub fn channel<E: Exchange>(
     refresh_at: f64,
     observer: impl Observer + 'static,
 ) -> (TokenHandle, Refresher<E>) {
-    let shared = Arc::new(Shared { held: ArcSwapOption::empty(), progress: ArcSwap::default() });
-    let handle = TokenHandle { shared: Arc::clone(&shared), clock: clock.clone() };
+    let shared = Arc::new(Shared {
+        held: ArcSwapOption::empty(),
+        refused: AtomicBool::new(false),
+        progress: ArcSwap::default(),
+    });
+    let handle = TokenHandle { shared: Arc::clone(&shared), clock: clock.clone(), fallback: None };
     let (replace, replacements) = mpsc::channel(1);
     let observer = Box::new(observer);
-    (handle, Refresher { exchange, shared, clock, refresh_at, observer, replacements, replace })
+    (
+        handle,
+        Refresher {
+            exchange,
+            shared,
+            clock,
+            refresh_at,
+            observer,
+            name: None,
+            fallback: None,
+            replacements,
+            replace,
+        },
+    )
 }
 
 impl<E: Exchange> Replacer<E> {
@@ -177,26 +238,44 @@ impl<E: Exchange> Replacer<E> {
 }
 
 impl TokenHandle {
-    /// The `Authorization` field value of a token that is valid now.
+    /// The same, but for `token` taking over when IMS refuses the credentials of this one for good.
+    #[must_use]
+    pub fn with_fallback(self, name: &str, token: Self) -> Self {
+        let fallback = Fallback { name: name.to_owned(), token };
+        Self { fallback: Some(Arc::new(fallback)), ..self }
+    }
+
+    /// A token that is valid now, for one request.
     ///
     /// # Errors
     /// When there is none: never a token that has ended.
-    pub fn authorization(&self) -> Result<HeaderValue, NoToken> {
+    pub fn lease(&self) -> Result<Lease, NoToken> {
+        if let Some(fallback) = &self.fallback
+            && self.shared.refused.load(Relaxed)
+            && let Ok(lease) = fallback.token.lease()
+        {
+            return Ok(lease);
+        }
         let held = self.shared.held.load();
         match &*held {
-            Some(held) if held.is_usable(&self.clock) => Ok(held.grant.authorization.header()),
+            Some(held) if held.is_usable(&self.clock) => Ok(Lease(Arc::clone(held))),
             _ => Err(self.none()),
         }
     }
 
     /// Whether a request sent now would carry a token.
     pub fn is_valid(&self) -> bool {
-        self.shared.is_valid(&self.clock)
+        self.shared.is_valid(&self.clock) || self.fallback().is_some_and(Self::is_valid)
     }
 
     /// Whether there ever was a token.
     pub fn has_started(&self) -> bool {
-        self.shared.held.load().is_some()
+        self.shared.held.load().is_some() || self.fallback().is_some_and(Self::has_started)
+    }
+
+    /// The token that has taken over.
+    fn fallback(&self) -> Option<&Self> {
+        self.fallback.as_ref().filter(|_| self.shared.refused.load(Relaxed)).map(|fallback| &fallback.token)
     }
 
     /// When the current token ends, valid or not.
@@ -207,8 +286,12 @@ impl TokenHandle {
     /// What is known now.
     pub fn status(&self) -> TokenStatus {
         let progress = Progress::clone(&self.shared.progress.load());
+        let active = self.fallback().is_some_and(Self::is_valid);
+        let fallback = self.fallback.as_ref().map(|fallback| (fallback.name.clone(), active));
         let held = self.shared.held.load();
-        let Some(held) = held.as_ref() else { return TokenStatus { progress, ..TokenStatus::default() } };
+        let Some(held) = held.as_ref() else {
+            return TokenStatus { progress, fallback, ..TokenStatus::default() };
+        };
         TokenStatus {
             generation: held.generation,
             valid: held.is_usable(&self.clock),
@@ -217,6 +300,7 @@ impl TokenHandle {
             user_id: held.grant.user_id.clone(),
             scopes: held.grant.scopes.clone(),
             progress,
+            fallback,
         }
     }
 
@@ -231,6 +315,16 @@ impl<E: Exchange> Refresher<E> {
     /// Starts with a grant that was had before, from the cache file.
     pub fn start_with(&mut self, grant: Grant) {
         self.hold(grant);
+    }
+
+    /// Tells log lines of several credentials apart.
+    pub fn is_called(&mut self, name: &str) {
+        self.name = Some(name.to_owned());
+    }
+
+    /// Says so when the credential called `name` takes over; see [`TokenHandle::with_fallback`].
+    pub fn falls_back_to(&mut self, name: &str) {
+        self.fallback = Some(name.to_owned());
     }
 
     /// What puts another exchange in place.
@@ -299,6 +393,7 @@ impl<E: Exchange> Refresher<E> {
         let expires_at = rfc3339(grant.expires_at);
         let (generation, due) = self.hold(grant);
         info!(
+            credential = self.name,
             token.generation = generation,
             token.expires_at = expires_at,
             token.refresh_at = rfc3339(due),
@@ -309,11 +404,23 @@ impl<E: Exchange> Refresher<E> {
 
     /// From now on readers get this one. Tells its number and when it is to be replaced.
     fn hold(&mut self, grant: Grant) -> (u64, SystemTime) {
+        if self.shared.refused.swap(false, Relaxed)
+            && let Some(fallback) = &self.fallback
+        {
+            info!(
+                credential = self.name,
+                fallback, "IMS takes the credentials again, the fallback is not needed any more"
+            );
+            self.observer.fell_back(false);
+        }
         let due = schedule::refresh_due(&grant, self.refresh_at, fastrand::f64());
         let generation = self.shared.held.load().as_ref().map_or(0, |held| held.generation) + 1;
         let usable_until = schedule::usable_until(&grant);
         let usable_for = usable_until.duration_since(self.clock.now()).unwrap_or_default();
-        let held = Held { grant, generation, usable_until, held_since: Instant::now(), usable_for };
+        let value = |text: &str| HeaderValue::from_str(text).ok().filter(|value| !value.is_empty());
+        let (client_id, org) = (value(&grant.client_id), grant.org.as_deref().and_then(value));
+        let held =
+            Held { grant, client_id, org, generation, usable_until, held_since: Instant::now(), usable_for };
         self.shared.held.store(Some(Arc::new(held)));
         self.shared.progress.store(Arc::new(Progress { next_attempt: Some(due), ..Progress::default() }));
         (generation, due)
@@ -321,7 +428,7 @@ impl<E: Exchange> Refresher<E> {
 
     fn fail(&mut self, failure: &ImsError) {
         let failures = self.shared.progress.load().failures.saturating_add(1);
-        let wait = schedule::wait_after(failure.retry(), failures, fastrand::f64());
+        let wait = wait_after(failure.retry(), failures, fastrand::f64());
         let next_attempt = Some(self.clock.now() + wait);
         let last_error = LastError {
             at: self.clock.now(),
@@ -330,11 +437,29 @@ impl<E: Exchange> Refresher<E> {
             hint: failure.hint().map(|hint| hint.to_string()),
         };
         self.log(failure, &last_error, failures, wait);
+        let refused_since = self.give_way(failure, failures);
         self.shared.progress.store(Arc::new(Progress {
             next_attempt,
             failures,
             last_error: Some(last_error),
+            refused_since,
         }));
+    }
+
+    /// Lets the fallback take over when IMS has refused the credentials for good. Since when that is.
+    fn give_way(&self, failure: &ImsError, failures: u32) -> Option<SystemTime> {
+        let before = self.shared.progress.load().refused_since;
+        // A project that was moved to OAuth answers so for ever, and so does an IMS in trouble for a while.
+        let moved = failure.is_internal() && failures >= MOVED_AFTER;
+        if before.is_some() || !(failure.is_permanent() || moved) {
+            return before;
+        }
+        self.shared.refused.store(true, Relaxed);
+        if let Some(fallback) = &self.fallback {
+            warn!(credential = self.name, fallback, "IMS refuses the credentials, the fallback takes over");
+            self.observer.fell_back(true);
+        }
+        Some(self.clock.now())
     }
 
     fn log(&self, failure: &ImsError, told: &LastError, failures: u32, wait: Duration) {
@@ -351,6 +476,7 @@ impl<E: Exchange> Refresher<E> {
         macro_rules! tell {
             ($level:ident, $message:literal) => {
                 $level!(
+                    credential = self.name,
                     error = told.message,
                     class = told.class,
                     hint = told.hint,
@@ -384,6 +510,9 @@ async fn sleep_until(clock: &Clock, due: Option<SystemTime>) {
         tokio::time::sleep(nap).await;
     }
 }
+
+/// So many times in a row is no accident any more.
+const MOVED_AFTER: u32 = 3;
 
 /// What clients are told when nobody knows better, and at most.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);

@@ -124,7 +124,7 @@ fn the_documentation_has_every_metric_and_no_other() {
     let proxy = metrics.proxy("default");
     drop(proxy.start("GET", tokio::time::Instant::now()));
     proxy.denied("host");
-    let credential = metrics.credential("default");
+    let credential = metrics.credential("default", Some("other"));
     credential.certificate_expires_at(Some(1));
     credential.attempted("success");
     let rendered = metrics.render();

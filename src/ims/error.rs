@@ -104,6 +104,11 @@ impl ImsError {
         matches!(self.retry(), Retry::Slowly | Retry::Never)
     }
 
+    /// Whether IMS calls it an error of its own.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Unavailable { code: Code::InternalError, .. })
+    }
+
     /// The class, as a label: one of a closed set.
     pub fn class(&self) -> &'static str {
         match self {

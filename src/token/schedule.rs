@@ -20,7 +20,7 @@ pub(super) fn usable_until(grant: &Grant) -> SystemTime {
 }
 
 /// How long to wait after the `failures`th failure in a row.
-pub(super) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
+pub(crate) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
     match retry {
         // What IMS says is the least; a little on top keeps a fleet from coming back as one. A zero is no leave to
         // ask without end: then the back-off holds.

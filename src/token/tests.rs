@@ -1,9 +1,6 @@
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, atomic::AtomicUsize},
     time::UNIX_EPOCH,
 };
 
@@ -35,7 +32,7 @@ use Step::{Fail, Grant as Gives, Hang};
 
 impl Exchange for Script {
     async fn exchange(&self) -> Result<Grant, ImsError> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.asked.fetch_add(1, Relaxed);
         let step = {
             let mut answers = self.answers.lock().unwrap();
             if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0] }
@@ -77,6 +74,7 @@ fn failure(retry: Retry, now: SystemTime) -> ImsError {
 struct Unobserved;
 impl Observer for Unobserved {
     fn attempted(&self, _: &'static str) {}
+    fn fell_back(&self, _: bool) {}
 }
 
 /// A running refresher: what it hands out, how often it asked, and its clock.
@@ -104,14 +102,14 @@ async fn start(steps: &[Step]) -> Running {
 
 impl Running {
     fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+        self.asked.load(Relaxed)
     }
 
     #[track_caller]
     fn check(&self, expected: Option<&str>) {
-        let found = self.handle.authorization().ok();
-        let found = found.as_ref().map(|value| value.to_str().unwrap().trim_start_matches("Bearer "));
-        assert_eq!(found, expected);
+        let lease = self.handle.lease().ok();
+        let found = lease.as_ref().map(|lease| str::from_utf8(lease.authorization()).unwrap());
+        assert_eq!(found.map(|value| value.trim_start_matches("Bearer ")), expected);
     }
 }
 
@@ -143,7 +141,7 @@ async fn an_outage_at_refresh_time_keeps_the_old_token_until_it_expires() {
     token.check(Some("one"));
     sleep(Duration::from_secs(2)).await;
     token.check(None);
-    let retry_after = token.handle.authorization().unwrap_err().retry_after;
+    let retry_after = token.handle.lease().err().unwrap().retry_after;
     assert!((Duration::from_secs(1)..=MINUTE).contains(&retry_after), "{retry_after:?}");
 }
 
@@ -239,9 +237,9 @@ async fn a_cached_grant_serves_before_the_first_exchange() {
     let stop = CancellationToken::new();
     tokio::spawn(refresher.run(stop.clone()));
     sleep(MINUTE).await;
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(asked.load(Relaxed), 0);
     sleep(HOUR).await;
-    assert_eq!(handle.authorization().unwrap(), "Bearer new");
+    assert_eq!(handle.lease().unwrap().authorization(), b"Bearer new");
     stop.cancel();
 }
 
