@@ -19,6 +19,7 @@ pub mod layers;
 mod link;
 mod request;
 mod response;
+mod route;
 mod session;
 mod tunnel;
 mod upstream;
@@ -37,31 +38,37 @@ use tokio::sync::Notify;
 pub use self::{
     authorize::Credential,
     guard::{Asked, Guard, GuardError, Local},
+    route::{Fields, Route},
     upstream::{Limits, Upstream},
 };
 use self::{buffer::Buffers, upstream::Pool};
 use crate::metrics::ProxyMetrics;
 
-/// One proxy: a guard, a credential and an upstream. Shared by all threads.
+/// One proxy: a guard, and routes with their credentials and upstreams. Shared by all threads.
 pub struct Proxy {
     guard: Guard,
-    credential: Credential,
-    upstream: Upstream,
+    routes: Vec<Route>,
+    otherwise: Route,
     limits: Limits,
     metrics: ProxyMetrics,
     draining: AtomicBool,
 }
 
 impl Proxy {
-    /// Puts a proxy together. Nothing is bound or started.
+    /// Puts a proxy together: the first of `routes` that covers a path has it, and `otherwise` the rest. Nothing is
+    /// bound or started.
     pub fn new(
         guard: Guard,
-        credential: Credential,
-        upstream: Upstream,
+        routes: Vec<Route>,
+        otherwise: Route,
         limits: Limits,
         metrics: ProxyMetrics,
     ) -> Self {
-        Self { guard, credential, upstream, limits, metrics, draining: AtomicBool::new(false) }
+        Self { guard, routes, otherwise, limits, metrics, draining: AtomicBool::new(false) }
+    }
+
+    fn route(&self, path: &[u8]) -> &Route {
+        self.routes.iter().find(|route| route.path.covers(path)).unwrap_or(&self.otherwise)
     }
 
     /// From now on requests are refused; those in flight go on.
@@ -74,21 +81,24 @@ impl Proxy {
     }
 }
 
-/// What one thread keeps for a proxy's connections: nothing in it is shared, so nothing in it is locked.
+/// What one thread keeps for the connections of all proxies: nothing in it is shared, so nothing in it is locked.
 pub struct Worker {
-    proxy: Arc<Proxy>,
-    pool: Pool,
+    proxies: Arc<[Proxy]>,
+    /// By the numbers of the upstreams.
+    pools: Vec<Pool>,
     buffers: Buffers,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
 }
 
 impl Worker {
-    /// A worker of `proxy`.
-    pub fn new(proxy: Arc<Proxy>) -> Rc<Self> {
+    /// A worker of `proxies`, whose upstreams are numbered from 0 on.
+    pub fn new(proxies: Arc<[Proxy]>) -> Rc<Self> {
+        let routes = proxies.iter().flat_map(|proxy| proxy.routes.iter().chain([&proxy.otherwise]));
+        let upstreams = routes.map(|route| route.upstream.number() + 1).max().unwrap_or(0);
         Rc::new(Self {
-            proxy,
-            pool: Pool::default(),
+            proxies,
+            pools: (0..upstreams).map(|_| Pool::default()).collect(),
             buffers: Buffers::default(),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
@@ -103,10 +113,14 @@ impl Worker {
 
     /// Closes connections to AEM that have waited too long for a request, for ever.
     pub async fn sweep(self: Rc<Self>) {
-        let limit = self.limits().timeouts.upstream_idle;
+        let Some(limit) = self.proxies.first().map(|proxy| proxy.limits.timeouts.upstream_idle) else {
+            return;
+        };
         loop {
             tokio::time::sleep((limit / 4).min(SWEEP_MAX)).await;
-            self.pool.sweep(limit, &self.buffers);
+            for pool in &self.pools {
+                pool.sweep(limit, &self.buffers);
+            }
         }
     }
 
@@ -114,8 +128,9 @@ impl Worker {
         self.stopping.get()
     }
 
-    fn limits(&self) -> &Limits {
-        &self.proxy.limits
+    /// The idle connections to `upstream`.
+    fn pool(&self, upstream: &Upstream) -> &Pool {
+        &self.pools[upstream.number()]
     }
 }
 

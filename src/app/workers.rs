@@ -39,8 +39,10 @@ struct Thread {
 }
 
 enum Job {
-    Serve(Detached),
-    Accept(DetachedListener, Arc<[Thread]>, CancellationToken),
+    /// A connection to the proxy with this number.
+    Serve(Detached, usize),
+    /// Connections to the proxy with this number.
+    Accept(DetachedListener, usize, Arc<[Thread]>, CancellationToken),
     /// No more connections; those that wait for a request end.
     Stop,
 }
@@ -50,7 +52,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
-    pub(super) fn start(proxy: &Arc<Proxy>, count: usize) -> io::Result<Self> {
+    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize) -> io::Result<Self> {
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count.max(1) {
@@ -59,7 +61,7 @@ impl Workers {
             let (report, reported) = std::sync::mpsc::sync_channel(1);
             let load = Arc::new(AtomicUsize::new(0));
             let body = Body {
-                proxy: Arc::clone(proxy),
+                proxies: Arc::clone(proxies),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
                 number,
@@ -78,12 +80,17 @@ impl Workers {
         Ok(Self { threads: threads.into(), connections, ends })
     }
 
-    /// Accepts connections until `closing` is cancelled; the listener is closed then.
+    /// Accepts connections to the proxy with this number until `closing` is cancelled; the listener is closed then.
     ///
     /// # Errors
     /// When the system does not let go of the listener.
-    pub(super) fn accept(&self, listener: Listener, closing: &CancellationToken) -> io::Result<()> {
-        let job = Job::Accept(listener.detach()?, Arc::clone(&self.threads), closing.clone());
+    pub(super) fn accept(
+        &self,
+        listener: Listener,
+        proxy: usize,
+        closing: &CancellationToken,
+    ) -> io::Result<()> {
+        let job = Job::Accept(listener.detach()?, proxy, Arc::clone(&self.threads), closing.clone());
         // A thread that is gone ends the process: see `App::run`.
         drop(self.threads[0].jobs.send(job));
         Ok(())
@@ -115,7 +122,7 @@ impl Workers {
 
 /// What a thread is made of.
 struct Body {
-    proxy: Arc<Proxy>,
+    proxies: Arc<[Proxy]>,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
     number: usize,
@@ -137,22 +144,23 @@ impl Body {
     }
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
-        let worker = Worker::new(Arc::clone(&self.proxy));
+        let worker = Worker::new(Arc::clone(&self.proxies));
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
         tasks.spawn_local(Rc::clone(&worker).sweep());
         loop {
             tokio::select! {
                 job = inbox.recv() => match job {
-                    Some(Job::Serve(detached)) => match Stream::attach(detached) {
-                        Ok(stream) => this.serve(&worker, stream),
+                    Some(Job::Serve(detached, proxy)) => match Stream::attach(detached) {
+                        Ok(stream) => this.serve(&worker, stream, proxy),
                         Err(error) => {
                             this.load.fetch_sub(1, Relaxed);
                             warn!(%error, "A connection cannot be taken over, closing it");
                         }
                     },
-                    Some(Job::Accept(listener, threads, closing)) => {
-                        tasks.spawn_local(accept(Rc::clone(&this), Rc::clone(&worker), listener, threads, closing));
+                    Some(Job::Accept(listener, proxy, threads, closing)) => {
+                        let (this, worker) = (Rc::clone(&this), Rc::clone(&worker));
+                        tasks.spawn_local(accept(this, worker, (listener, proxy), threads, closing));
                     }
                     Some(Job::Stop) => worker.stop(),
                     None => return,
@@ -164,9 +172,9 @@ impl Body {
     }
 
     /// Serves a connection that is counted already.
-    fn serve(&self, worker: &Rc<Worker>, stream: Stream) {
+    fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize) {
         let load = Load(Arc::clone(&self.load));
-        let serving = Rc::clone(worker).serve(stream);
+        let serving = Rc::clone(worker).serve(stream, proxy);
         let counted = async move {
             let _load = load;
             serving.await;
@@ -179,7 +187,7 @@ impl Body {
 async fn accept(
     own: Rc<Body>,
     worker: Rc<Worker>,
-    listener: DetachedListener,
+    (listener, proxy): (DetachedListener, usize),
     threads: Arc<[Thread]>,
     closing: CancellationToken,
 ) {
@@ -192,11 +200,11 @@ async fn accept(
         let Some((number, thread)) = least else { return };
         thread.load.fetch_add(1, Relaxed);
         if number == own.number {
-            own.serve(&worker, stream);
+            own.serve(&worker, stream, proxy);
             continue;
         }
         match stream.detach() {
-            Ok(detached) => drop(thread.jobs.send(Job::Serve(detached))),
+            Ok(detached) => drop(thread.jobs.send(Job::Serve(detached, proxy))),
             Err(error) => {
                 thread.load.fetch_sub(1, Relaxed);
                 warn!(%error, "A connection cannot be handed over, closing it");

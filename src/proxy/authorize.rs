@@ -1,34 +1,64 @@
-//! Our `Authorization`, or none at all.
+//! Who a request is to AEM: our `Authorization`, and what goes with it.
 
-use http::HeaderValue;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::{
     secret::Authorization,
-    token::{NoToken, TokenHandle},
+    token::{Lease, NoToken, TokenHandle},
 };
 
-/// What a proxy puts into `Authorization`.
+/// What a route puts into `Authorization`.
 #[derive(Clone)]
 pub enum Credential {
     /// The current access token.
     Bearer(TokenHandle),
-    /// The same value for ever: user and password of a local AEM SDK.
-    Fixed(Authorization),
+    /// User and password of a local AEM SDK, which change only when their file does.
+    Fixed(Arc<ArcSwap<Authorization>>),
     /// Nothing; what the client sent passes.
     None,
 }
 
+/// A credential for the time of one request: what is sent with it belongs together, whatever is refreshed meanwhile.
+pub(super) enum Identity {
+    Token(Lease),
+    Fixed(Arc<Authorization>),
+    None,
+}
+
 impl Credential {
-    /// What replaces whatever the client sent: an app that knows nothing of tokens may still send a header of its own
-    /// (aemsync sends `admin:admin`). `None` where that is to pass.
+    /// What this request is sent with.
     ///
     /// # Errors
     /// Without a valid token nothing is sent.
-    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, NoToken> {
+    pub(super) fn identity(&self) -> Result<Identity, NoToken> {
         match self {
-            Self::Bearer(token) => token.authorization().map(Some),
-            Self::Fixed(authorization) => Ok(Some(authorization.header())),
-            Self::None => Ok(None),
+            Self::Bearer(token) => token.lease().map(Identity::Token),
+            Self::Fixed(authorization) => Ok(Identity::Fixed(authorization.load_full())),
+            Self::None => Ok(Identity::None),
         }
+    }
+}
+
+impl Identity {
+    /// What replaces whatever the client sent: an app that knows nothing of tokens may still send a header of its own
+    /// (aemsync sends `admin:admin`). `None` where that is to pass.
+    pub(super) fn authorization(&self) -> Option<&[u8]> {
+        match self {
+            Self::Token(lease) => Some(lease.authorization()),
+            Self::Fixed(authorization) => Some(authorization.as_bytes()),
+            Self::None => None,
+        }
+    }
+
+    /// The client id of the token, for `X-Api-Key`.
+    pub(super) fn client_id(&self) -> Option<&[u8]> {
+        if let Self::Token(lease) = self { lease.client_id() } else { None }
+    }
+
+    /// The organisation of the token, for `x-gw-ims-org-id`.
+    pub(super) fn org(&self) -> Option<&[u8]> {
+        if let Self::Token(lease) = self { lease.org() } else { None }
     }
 }

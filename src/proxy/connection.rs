@@ -17,7 +17,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Worker,
+    Proxy, Upstream, Worker,
     client::Client,
     error::{ProxyError, not_a_request},
     exchange::{self, Request, Then, Up},
@@ -46,11 +46,14 @@ pub(super) enum End {
 
 impl Worker {
     /// Serves one connection until it ends, or until the worker stops and the request in flight then is answered.
-    pub async fn serve(self: Rc<Self>, stream: Stream) {
+    ///
+    /// `proxy` is the number of the proxy that the connection was made to.
+    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
+        let Some(proxy) = self.proxies.get(proxy) else { return };
         let local = stream.local_ip();
-        let client = Client::new(stream, &self.limits().timeouts);
+        let client = Client::new(stream, &proxy.limits.timeouts);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
-        let mut connection = Connection { worker: &self, client, local, stopped, seen: 0 };
+        let mut connection = Connection { worker: &self, proxy, client, local, stopped, seen: 0 };
         let end = connection.converse().await;
         connection.part(end).await;
     }
@@ -58,6 +61,7 @@ impl Worker {
 
 struct Connection<'w> {
     worker: &'w Worker,
+    proxy: &'w Proxy,
     client: Client,
     local: Local,
     stopped: Pin<Box<OwnedNotified>>,
@@ -65,7 +69,7 @@ struct Connection<'w> {
     seen: usize,
 }
 
-impl Connection<'_> {
+impl<'w> Connection<'w> {
     async fn converse(&mut self) -> End {
         // The task is woken when the worker stops. That is all that this is for: whether it has is in the worker.
         let _ = poll_fn(|cx| Poll::Ready(self.stopped.as_mut().poll(cx))).await;
@@ -82,7 +86,7 @@ impl Connection<'_> {
     }
 
     /// The next request, or the end of the connection if none comes.
-    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request, End>> {
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request<'w>, End>> {
         loop {
             if self.seen == 0 {
                 // Some clients end a body with a line end too many (RFC 9112, section 2.2).
@@ -102,11 +106,11 @@ impl Connection<'_> {
                 }
                 let fresh = self.seen == 0;
                 self.seen = self.client.input.len();
-                if self.seen > self.worker.limits().head {
+                if self.seen > self.proxy.limits.head {
                     return Poll::Ready(Err(End::Refuse(431)));
                 }
                 if fresh {
-                    self.client.watch.begin(self.worker.limits().timeouts.request_head, Instant::now());
+                    self.client.watch.begin(self.proxy.limits.timeouts.request_head, Instant::now());
                 }
             }
             if self.worker.is_stopping() {
@@ -127,25 +131,33 @@ impl Connection<'_> {
     }
 
     /// The request at the beginning of the input, if its head is whole, made ready to be sent.
-    fn request(&mut self) -> Result<Option<Request>, NoRequest> {
+    fn request(&mut self) -> Result<Option<Request<'w>>, NoRequest> {
         let mut storage = storage();
         let Some(head) = RequestHead::parse(self.client.input.filled(), &mut storage)? else {
             return Ok(None);
         };
         let now = Instant::now();
         let to = AnswerTo { head: head.method == "HEAD", minor: head.minor, keep_alive: head.keeps_alive() };
-        let in_flight = self.worker.proxy.metrics.start(head.method, now);
+        let in_flight = self.proxy.metrics.start(head.method, now);
         let mut ready = super::buffer::Buffer::default();
         self.worker.buffers.equip(&mut ready);
-        let sent = self.worker.proxy.prepare(&head, self.local, &mut ready);
+        let sent = self.proxy.prepare(&head, self.local, &mut ready);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
-        let up =
-            Up::new(length, self.worker.limits().head, head.expects_continue && length != Length::Exact(0));
+        let up = Up::new(length, self.proxy.limits.head, head.expects_continue && length != Length::Exact(0));
         let websocket = head.is_websocket();
         let bytes = head.bytes;
         self.client.input.consume(bytes);
-        Ok(Some(Request { head: sent.map(|()| ready), up, to, websocket, in_flight, began: now }))
+        let proxy = self.proxy;
+        Ok(Some(Request {
+            head: sent.map(|upstream| (ready, upstream)),
+            proxy,
+            up,
+            to,
+            websocket,
+            in_flight,
+            began: now,
+        }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -177,15 +189,15 @@ impl Connection<'_> {
     }
 }
 
-impl super::Proxy {
-    /// The way of a request's head. Hop-by-hop fields go before ours is set, or a client's `Connection: authorization`
-    /// would remove what we add (golang/go#50580).
+impl Proxy {
+    /// The way of a request's head, and where it goes. Hop-by-hop fields go before ours is set, or a client's
+    /// `Connection: authorization` would remove what we add (golang/go#50580).
     fn prepare(
         &self,
         head: &RequestHead<'_, '_>,
         local: Local,
         out: &mut super::buffer::Buffer,
-    ) -> Result<(), ProxyError> {
+    ) -> Result<&Upstream, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::Draining);
         }
@@ -197,9 +209,12 @@ impl super::Proxy {
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
         }
-        let authorization = self.credential.authorization()?;
-        let authorization = authorization.as_ref().map(http::HeaderValue::as_bytes);
-        head.write(self.upstream.host(), authorization, length, out).map_err(|_| ProxyError::Target)
+        let route = if self.routes.is_empty() { &self.otherwise } else { self.route(head.path()) };
+        let identity = route.credential.identity()?;
+        let fields = route.fields.as_ref().map(|fields| fields.load());
+        let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
+        head.write(&route.added(&identity, fields), length, out).map_err(|_| ProxyError::Target)?;
+        Ok(&route.upstream)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use tracing::warn;
 
 use super::{
-    Worker,
+    Proxy, Upstream, Worker,
     buffer::Buffer,
     client::Client,
     connection::End,
@@ -26,9 +26,11 @@ use super::{
 use crate::metrics::InFlight;
 
 /// A request whose head has come.
-pub(super) struct Request {
-    /// As AEM is to see it, or why it is not to.
-    pub head: Result<Buffer, ProxyError>,
+pub(super) struct Request<'w> {
+    /// As AEM is to see it, and which; or why it is not to.
+    pub head: Result<(Buffer, &'w Upstream), ProxyError>,
+    /// Whom it came to.
+    pub proxy: &'w Proxy,
     pub up: Up,
     pub to: AnswerTo,
     /// It asks to become a WebSocket.
@@ -324,7 +326,7 @@ impl Down {
 }
 
 /// Answers a request: with AEM's answer, or with one of our own.
-pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Request) -> Then {
+pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Request<'_>) -> Then {
     match forward(client, worker, &mut request).await {
         Ok(then) => then,
         Err(Failed::Gone) => Then::End(End::Gone),
@@ -337,18 +339,18 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
     }
 }
 
-async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) -> Result<Then, Failed> {
+async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
     let head = std::mem::replace(&mut request.head, Err(ProxyError::Draining));
-    let mut head = head.map_err(Failed::Answer)?;
-    let buffers = &worker.buffers;
+    let (mut head, upstream) = head.map_err(Failed::Answer)?;
+    let (buffers, pool) = (&worker.buffers, worker.pool(upstream));
     let mut since = request.began;
-    let mut link = match worker.pool.take(buffers) {
+    let mut link = match pool.take(buffers) {
         Some(link) => link,
         None => {
             // Many may wait for a connection at once: no longer than it must in a buffer of the thread's.
             let waiting = head.packed();
             buffers.release(&mut std::mem::replace(&mut head, waiting));
-            let link = connect(client, worker).await?;
+            let link = connect(client, worker, upstream).await?;
             since = Instant::now();
             link
         }
@@ -366,21 +368,21 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) ->
     head.clear();
     buffers.release(&mut head);
     pushed.map_err(|error| Failed::Answer(ProxyError::BrokenOff(Box::new(error))))?;
-    let limits = &worker.limits().timeouts;
+    let limits = &request.proxy.limits.timeouts;
     let limit = if request.up.is_done() { limits.response_head } else { limits.idle };
     client.watch.begin(limit, since);
     let mut exchange = Exchange { client, worker, link, down: Down::new(), request };
     poll_fn(|cx| exchange.poll(cx)).await?;
     let Exchange { down, link, .. } = exchange;
     if matches!(down.stage, Stage::Tunnel) {
-        return Ok(Then::End(tunnel::run(client, worker, link).await));
+        return Ok(Then::End(tunnel::run(client, worker, link, limits.idle).await));
     }
     client.half = false;
     let now = Instant::now();
     request.in_flight.ended(now);
     client.watch.begin(limits.keep_alive, now);
     if !down.is_used_up() && request.up.is_done() && link.is_flushed() {
-        worker.pool.keep(link, now, buffers);
+        pool.keep(link, now, buffers);
     } else {
         link.close(buffers);
     }
@@ -391,8 +393,8 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request) ->
     })
 }
 
-async fn connect(client: &mut Client, worker: &Worker) -> Result<Link, Failed> {
-    let mut connecting = pin!(worker.proxy.upstream.connect());
+async fn connect(client: &mut Client, worker: &Worker, upstream: &Upstream) -> Result<Link, Failed> {
+    let mut connecting = pin!(upstream.connect());
     poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
             return Poll::Ready(
@@ -404,15 +406,15 @@ async fn connect(client: &mut Client, worker: &Worker) -> Result<Link, Failed> {
     .await
 }
 
-struct Exchange<'a> {
+struct Exchange<'a, 'w> {
     client: &'a mut Client,
     worker: &'a Worker,
     link: Link,
     down: Down,
-    request: &'a mut Request,
+    request: &'a mut Request<'w>,
 }
 
-impl Exchange<'_> {
+impl Exchange<'_, '_> {
     /// Moves both directions as far as they go; ready when both are over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let mut moved = false;
@@ -528,7 +530,7 @@ impl Exchange<'_> {
             }
             if self.request.up.is_done() && self.down.status.is_none() {
                 // Now it is AEM's turn.
-                self.client.watch.begin(self.worker.limits().timeouts.response_head, Instant::now());
+                self.client.watch.begin(self.request.proxy.limits.timeouts.response_head, Instant::now());
             }
         }
     }
@@ -593,7 +595,7 @@ impl Exchange<'_> {
     fn facing(&self) -> Facing {
         Facing {
             to: self.request.to,
-            head_max: self.worker.limits().head,
+            head_max: self.request.proxy.limits.head,
             websocket: self.request.websocket,
             uploaded: self.request.up.is_done(),
             held_back: self.request.up.gate.is_some(),
@@ -607,10 +609,10 @@ impl Exchange<'_> {
         if self.request.in_flight.answered(status) {
             self.client.half = status != 101;
             if status == 401 {
-                self.worker.proxy.metrics.upstream_unauthorized();
+                self.request.proxy.metrics.upstream_unauthorized();
             }
             if !self.down.is_done() || !self.request.up.is_over() {
-                self.client.watch.begin(self.worker.limits().timeouts.idle, Instant::now());
+                self.client.watch.begin(self.request.proxy.limits.timeouts.idle, Instant::now());
             }
         }
     }
@@ -655,16 +657,16 @@ fn request_broken(error: LinkError) -> ProxyError {
 }
 
 /// Gives one of our own answers.
-async fn answer(client: &mut Client, worker: &Worker, mut request: Request, error: &ProxyError) -> Then {
+async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, error: &ProxyError) -> Then {
     error.log();
     if let Some(reason) = error.denied() {
-        worker.proxy.metrics.denied(reason);
+        request.proxy.metrics.denied(reason);
     }
     let read = request.up.skip(&mut client.input);
     let close = !read || !request.to.keep_alive || worker.is_stopping();
     let (status, close) = error.write(request.to, close, &mut client.output);
     request.in_flight.answered(status);
-    client.watch.begin(worker.limits().timeouts.idle, Instant::now());
+    client.watch.begin(request.proxy.limits.timeouts.idle, Instant::now());
     let flushed = poll_fn(|cx| match client.poll_flush(cx, &worker.buffers) {
         Err(_) => Poll::Ready(End::Gone),
         Ok(_) if client.output.is_empty() => Poll::Ready(End::Close),
@@ -679,7 +681,7 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request, erro
         End::Close => Instant::now(),
         end => return Then::End(end),
     };
-    client.watch.begin(worker.limits().timeouts.keep_alive, now);
+    client.watch.begin(request.proxy.limits.timeouts.keep_alive, now);
     worker.buffers.release(&mut client.input);
     match (close, read) {
         (false, _) => Then::Next,

@@ -9,7 +9,7 @@ use super::{
     fields::storage,
     framing::{Decoder, Encoding, Length},
     guard::Guard,
-    request::RequestHead,
+    request::{Added, RequestHead},
     response::{AnswerTo, ResponseHead},
     session::{Handshake, Session},
 };
@@ -25,7 +25,12 @@ impl Heads {
         let mut storage = storage();
         let Ok(Some(head)) = RequestHead::parse(bytes, &mut storage) else { return 0 };
         let (Ok(()), Ok(length)) = (guard.admit(&head.asked, None), head.length()) else { return 0 };
-        let written = head.write(b"author-p1-e2.adobeaemcloud.com", Some(authorization), length, &mut self.0);
+        let added = Added {
+            host: b"author-p1-e2.adobeaemcloud.com",
+            authorization: Some(authorization),
+            ..Added::default()
+        };
+        let written = head.write(&added, length, &mut self.0);
         written.map_or(0, |()| self.0.len())
     }
 

@@ -1,5 +1,6 @@
 //! A client's request head: read once, and written as AEM is to see it.
 
+use http::{HeaderName, HeaderValue};
 use httparse::{Header, Status};
 
 use super::{
@@ -24,6 +25,19 @@ pub(super) struct RequestHead<'h, 'b> {
     pub bytes: usize,
     /// Who asks, for the guard.
     pub asked: Asked<'b>,
+}
+
+/// What AEM gets beside what the client sent. No `Debug`: it holds the token.
+#[derive(Default)]
+pub(super) struct Added<'a> {
+    /// In place of the client's `Host`.
+    pub host: &'a [u8],
+    /// In place of whatever the client sent, if there is one.
+    pub authorization: Option<&'a [u8]>,
+    /// In place of the client's fields of the same name.
+    pub fields: &'a [(HeaderName, HeaderValue)],
+    /// Where the client has not sent one of its own.
+    pub unless_sent: [(&'static str, Option<&'a [u8]>); 2],
 }
 
 /// What has come is no request that could be answered as one; the status that says why.
@@ -111,18 +125,17 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         !self.hop.close && (self.minor > 0 || self.hop.keep_alive)
     }
 
-    /// Writes the head as AEM is to see it: `host` in place of the client's, `authorization` in place of whatever it
-    /// sent, nothing that is between the client and us, nothing that AEM's CDN must not see.
+    /// Path and query, for the choice of a route; as the client wrote them.
+    pub(super) fn path(&self) -> &'b [u8] {
+        origin_form(self.target).unwrap_or_default().as_bytes()
+    }
+
+    /// Writes the head as AEM is to see it: what is `added`, nothing that is between the client and us, nothing that
+    /// AEM's CDN must not see.
     ///
     /// # Errors
     /// When the target is of no form that can be forwarded.
-    pub(super) fn write(
-        &self,
-        host: &[u8],
-        authorization: Option<&[u8]>,
-        length: Length,
-        out: &mut Buffer,
-    ) -> Result<(), BadTarget> {
+    pub(super) fn write(&self, added: &Added<'_>, length: Length, out: &mut Buffer) -> Result<(), BadTarget> {
         let target = origin_form(self.target).ok_or(BadTarget)?;
         out.push(self.method.as_bytes());
         out.push(b" ");
@@ -131,15 +144,17 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         out.push(target.as_bytes());
         out.push(b" HTTP/1.1\r\nhost: ");
-        out.push(host);
+        out.push(added.host);
         out.push(b"\r\n");
         for header in self.fields {
             let field = Field::of(header.name);
             match field {
                 Field::Host | Field::Forwarded | Field::ProxyAuthorization => {}
-                Field::Authorization if authorization.is_some() => {}
+                Field::Authorization if added.authorization.is_some() => {}
                 field if field.is_hop_by_hop() => {}
                 _ if self.hop.holds_back(header.name, self.fields) => {}
+                _ if added.fields.iter().any(|(name, _)| header.name.eq_ignore_ascii_case(name.as_str())) => {
+                }
                 Field::Cookie => cookie(header, out),
                 _ => line(header.name, header.value, out),
             }
@@ -158,7 +173,17 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         } else if self.hop.trailers {
             out.push(b"connection: te\r\nte: trailers\r\n");
         }
-        if let Some(authorization) = authorization {
+        for (name, value) in added.fields {
+            line(name.as_str(), value.as_bytes(), out);
+        }
+        for (name, value) in added.unless_sent {
+            if let Some(value) = value
+                && !self.fields.iter().any(|header| header.name.eq_ignore_ascii_case(name))
+            {
+                line(name, value, out);
+            }
+        }
+        if let Some(authorization) = added.authorization {
             line("authorization", authorization, out);
         }
         out.push(via(self.minor));
@@ -250,7 +275,8 @@ mod tests {
         let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
         assert_eq!(head.bytes, text.len());
         let mut out = Buffer::default();
-        head.write(b"aem.example", Some(b"Bearer x"), head.length().unwrap(), &mut out).unwrap();
+        let added = Added { host: b"aem.example", authorization: Some(b"Bearer x"), ..Added::default() };
+        head.write(&added, head.length().unwrap(), &mut out).unwrap();
         let written = std::str::from_utf8(out.filled()).unwrap();
         let rest = written.strip_prefix("GET /x HTTP/1.1\r\nhost: aem.example\r\n").expect(written);
         let rest = rest.strip_suffix("authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");

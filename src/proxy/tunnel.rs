@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{io::AsyncWrite, time::Instant};
@@ -35,8 +36,8 @@ enum Side {
     Ended,
 }
 
-pub(super) async fn run(client: &mut Client, worker: &Worker, link: Link) -> End {
-    client.watch.begin(worker.limits().timeouts.idle, Instant::now());
+pub(super) async fn run(client: &mut Client, worker: &Worker, link: Link, idle: Duration) -> End {
+    client.watch.begin(idle, Instant::now());
     // AEM may have ended with its first word.
     let down = if link.has_ended() { Side::Ending } else { Side::Open };
     let mut tunnel = Tunnel { client, worker, link, up: Side::Open, down };

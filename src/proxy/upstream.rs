@@ -26,6 +26,7 @@ pub struct Limits {
 
 /// One AEM.
 pub struct Upstream {
+    number: usize,
     origin: Uri,
     host: Vec<u8>,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
@@ -43,13 +44,14 @@ pub(super) struct ConnectError {
 }
 
 impl Upstream {
-    /// An upstream at the origin of `url`. `timeouts.connect` is for TCP and TLS together.
+    /// The upstream with this number, at the origin of `url`. `timeouts.connect` is for TCP and TLS together.
     ///
     /// # Errors
     /// When `url` is no origin that can be connected to.
     pub fn new(
+        number: usize,
         url: &Url,
-        tls: rustls::ClientConfig,
+        tls: Arc<rustls::ClientConfig>,
         timeouts: &Timeouts,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let origin: Uri = url.origin().ascii_serialization().parse()?;
@@ -57,7 +59,7 @@ impl Upstream {
         let tls = match (url.scheme(), url.host_str()) {
             ("https", Some(name)) => {
                 let name = name.trim_start_matches('[').trim_end_matches(']');
-                Some((Arc::new(tls), ServerName::try_from(name.to_owned())?))
+                Some((tls, ServerName::try_from(name.to_owned())?))
             }
             _ => None,
         };
@@ -68,7 +70,12 @@ impl Upstream {
         // Shared among the addresses of a name: a dead one leaves time for the others.
         tcp.set_connect_timeout(Some(timeouts.connect));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        Ok(Self { origin, host, tls, tcp, limit: timeouts.connect })
+        Ok(Self { number, origin, host, tls, tcp, limit: timeouts.connect })
+    }
+
+    /// Its place among the upstreams of the process.
+    pub(super) fn number(&self) -> usize {
+        self.number
     }
 
     /// The value of `Host`.
