@@ -6,18 +6,21 @@
 
 mod checks;
 pub mod keys;
+mod prefix;
 mod sources;
 mod values;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use figment::Figment;
+use http::HeaderName;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use self::keys::KEYS;
+use self::keys::{KEYS, Key};
 pub use self::{
+    prefix::Prefix,
     sources::{Setting, Source, Sources},
     values::{Listen, Optional},
 };
@@ -25,16 +28,14 @@ pub use self::{
 /// The effective configuration, complete and checked.
 #[derive(Debug)]
 pub struct Config {
-    /// Where AEM is: an origin, scheme and authority without a path.
-    pub upstream: Url,
-    /// Where the app finds the proxy.
-    pub listen: Listen,
-    /// What is put into `Authorization`.
-    pub auth: Auth,
+    /// What authenticates, in the order of their names; the simple form's is called [`DEFAULT`].
+    pub credentials: Vec<Credential>,
+    /// Where AEM is; those given by their origin alone are called by it.
+    pub upstreams: Vec<Upstream>,
+    /// At least one; the simple form's is called [`DEFAULT`].
+    pub proxies: Vec<Proxy>,
     /// PEM certificates to trust beside the system's roots, for IMS and AEM.
     pub ca_file: Option<PathBuf>,
-    /// Replaces the credentials' own `imsEndpoint`.
-    pub ims_endpoint: Option<ImsEndpoint>,
     /// The admin listener.
     pub admin: Admin,
     /// Who may ask.
@@ -43,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// The token's life.
     pub token: Token,
+    /// How changed files are noticed.
+    pub watch: Watch,
     /// Every wait has a limit.
     pub timeouts: Timeouts,
     /// Every buffer has a limit.
@@ -51,38 +54,169 @@ pub struct Config {
     pub shutdown: Shutdown,
 }
 
-/// An IMS address that was given beside the credentials.
-#[derive(Debug)]
-pub struct ImsEndpoint {
-    /// A host, host:port or URL.
-    pub text: String,
-    /// Where it stands.
-    pub source: String,
+/// The name of the simple form's credential, upstream and proxy.
+pub const DEFAULT: &str = "default";
+
+/// One thing that authenticates.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Its name.
+    pub name: String,
+    /// What it is made of.
+    pub source: CredentialSource,
+    /// Replaces the document's own `imsEndpoint`.
+    pub ims_endpoint: Option<ImsEndpoint>,
+    /// In place of those of a document; empty where its own are right.
+    pub scopes: Vec<String>,
+    /// The name of the credential that takes over when IMS refuses this one.
+    pub fallback: Option<String>,
 }
 
-/// What is put into `Authorization`.
-#[derive(Debug)]
-pub enum Auth {
-    /// A bearer token from IMS, bought with these credentials.
-    Bearer(CredentialsSource),
+impl Credential {
+    /// Whether it gets access tokens, rather than being a user with a password.
+    pub fn is_bearer(&self) -> bool {
+        !matches!(self.source, CredentialSource::Basic { .. })
+    }
+}
+
+/// What a credential is made of.
+#[derive(Debug, Clone)]
+pub enum CredentialSource {
+    /// A document in a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Which credential of a project that has several.
+        pick: Option<String>,
+    },
+    /// A document, or its base64.
+    Inline {
+        /// The document.
+        document: SecretString,
+        /// The setting that holds it.
+        place: String,
+        /// Which credential of a project that has several.
+        pick: Option<String>,
+    },
+    /// OAuth Server-to-Server without a document.
+    Client {
+        /// The client id.
+        id: String,
+        /// Its secrets.
+        secrets: Secrets,
+        /// The organisation.
+        org: Option<String>,
+    },
     /// User and password of a local AEM SDK.
     Basic {
         /// The user's name.
         user: String,
         /// Its password.
-        password: SecretString,
+        password: Secret,
     },
-    /// Nothing at all, for a local AEM SDK.
-    None,
 }
 
-/// Where the credentials document is.
-#[derive(Debug)]
-pub enum CredentialsSource {
-    /// A file.
+/// A secret, or where it is.
+#[derive(Debug, Clone)]
+pub enum Secret {
+    /// The secret itself.
+    Given(SecretString),
+    /// A file with it.
     File(PathBuf),
-    /// The document itself or its base64, and the name of the setting that holds it.
-    Inline(SecretString, String),
+}
+
+/// Secrets of which each may be the right one, or where they are.
+#[derive(Debug, Clone)]
+pub enum Secrets {
+    /// The secrets themselves, in the order in which they are tried.
+    Given(Vec<SecretString>),
+    /// A file with one on each line.
+    File(PathBuf),
+}
+
+/// An IMS address that was given beside the credentials.
+#[derive(Debug, Clone)]
+pub struct ImsEndpoint {
+    /// A host, host:port or URL.
+    pub text: String,
+    /// The key that holds it.
+    pub key: String,
+    /// Where it stands.
+    pub source: String,
+}
+
+/// One AEM.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// An origin: scheme and authority without a path.
+    pub url: Url,
+}
+
+/// One listener with all that it does.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Its name.
+    pub name: String,
+    /// Where the app finds it.
+    pub listen: Listen,
+    /// The key that says so.
+    pub listen_key: String,
+    /// For requests of no other route.
+    pub otherwise: Route,
+    /// The first that is for a request's path has it.
+    pub routes: Vec<Route>,
+}
+
+/// What a request gets.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The paths that it is for.
+    pub path: Prefix,
+    /// The name of the upstream.
+    pub upstream: String,
+    /// The name of the credential; none where nothing is sent.
+    pub credential: Option<String>,
+    /// Whether `X-Api-Key` is sent.
+    pub x_api_key: bool,
+    /// Whether `x-gw-ims-org-id` is sent.
+    pub x_gw_ims_org_id: bool,
+    /// Further fields.
+    pub headers: Vec<Header>,
+}
+
+/// A field that every request of a route gets.
+#[derive(Debug, Clone)]
+pub struct Header {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value, which may be a secret.
+    pub value: Secret,
+    /// The key that says so.
+    pub key: String,
+}
+
+impl Config {
+    /// The credential called `name`.
+    pub fn credential(&self, name: &str) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.name == name)
+    }
+
+    /// The upstream called `name`.
+    pub fn upstream(&self, name: &str) -> Option<&Upstream> {
+        self.upstreams.iter().find(|upstream| upstream.name == name)
+    }
+
+    /// Every route of every proxy.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.proxies.iter().flat_map(|proxy| proxy.routes.iter().chain([&proxy.otherwise]))
+    }
+
+    /// The names of the credentials that requests are sent with.
+    pub fn sent(&self) -> impl Iterator<Item = &str> {
+        self.routes().filter_map(|route| route.credential.as_deref())
+    }
 }
 
 /// `[admin]`
@@ -133,6 +267,15 @@ pub struct Token {
     pub refresh_at: f64,
     /// Where a token outlives the process, if anywhere.
     pub cache_file: Option<PathBuf>,
+}
+
+/// `[watch]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// How often files are looked at where the system does not tell that they have changed.
+    #[serde(deserialize_with = "values::limit")]
+    pub poll: Duration,
 }
 
 /// `[timeouts]`
@@ -194,6 +337,7 @@ struct Raw {
     listen: Listen,
     credentials_file: Option<PathBuf>,
     credentials_json: Option<SecretString>,
+    credentials_name: Option<String>,
     auth: AuthKind,
     basic: RawBasic,
     ca_file: Option<PathBuf>,
@@ -202,9 +346,72 @@ struct Raw {
     guard: Guard,
     log: Log,
     token: Token,
+    watch: Watch,
     timeouts: Timeouts,
     limits: Limits,
     shutdown: Shutdown,
+    #[serde(default)]
+    credentials: BTreeMap<String, RawCredential>,
+    #[serde(default)]
+    upstreams: BTreeMap<String, RawUpstream>,
+    #[serde(default)]
+    proxies: BTreeMap<String, RawProxy>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCredential {
+    file: Option<PathBuf>,
+    json: Option<SecretString>,
+    name: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<Vec<SecretString>>,
+    client_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    org_id: Option<String>,
+    user: Option<String>,
+    password: Option<SecretString>,
+    password_file: Option<PathBuf>,
+    ims_endpoint: Option<String>,
+    fallback: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawUpstream {
+    url: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProxy {
+    listen: Option<Listen>,
+    upstream: Option<String>,
+    credentials: Option<String>,
+    x_api_key: Option<bool>,
+    x_gw_ims_org_id: Option<bool>,
+    #[serde(default)]
+    headers: BTreeMap<String, SecretString>,
+    #[serde(default)]
+    header_files: BTreeMap<String, PathBuf>,
+    /// By their numbers, as text.
+    #[serde(default)]
+    routes: BTreeMap<String, RawRoute>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    path: Option<String>,
+    upstream: Option<String>,
+    credentials: Option<String>,
+    x_api_key: Option<bool>,
+    x_gw_ims_org_id: Option<bool>,
+    #[serde(default)]
+    headers: BTreeMap<String, SecretString>,
+    #[serde(default)]
+    header_files: BTreeMap<String, PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -215,7 +422,7 @@ enum AuthKind {
     None,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawBasic {
     user: String,
@@ -231,7 +438,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let settings = sources.settings()?;
         let raw: Raw = extract(&settings, None)?;
-        checks::Checker { settings: &settings }.config(raw)
+        checks::Checker::new(&settings).config(raw)
     }
 
     /// Only the part below `section`, for commands that need no more (`health` asks for `admin`).
@@ -254,25 +461,49 @@ pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
     use fmt::Write;
     let settings = sources.settings()?;
     let mut text = String::new();
-    let mut section = "";
-    for key in KEYS {
+    let mut section = String::new();
+    for key in KEYS.iter().filter(|key| !key.is_pattern()) {
         let (table, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
         if table != section {
             let _ = writeln!(text, "\n[{table}]");
-            section = table;
+            table.clone_into(&mut section);
         }
         let _ = match sources::effective(&settings, key.name) {
-            Some(set) if key.secret => writeln!(text, "{name} = \"(redacted)\" # {}", set.source),
-            Some(set) => writeln!(
-                text,
-                "{name} = {} # {}",
-                values::as_toml(&values::without_userinfo(&set.value)),
-                set.source
-            ),
+            Some(set) => writeln!(text, "{}", line(key, name, set)),
             None => writeln!(text, "# {name} is not set"),
         };
     }
+    // What the user has named, table by table.
+    for path in sources::named(&settings) {
+        let Some((key, set)) = keys::find(path).zip(sources::effective(&settings, path)) else { continue };
+        let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
+        if table != section {
+            let _ = writeln!(text, "\n{}", heading(table));
+            table.clone_into(&mut section);
+        }
+        let _ = writeln!(text, "{}", line(key, name, set));
+    }
     Ok(text)
+}
+
+/// One value as a line of TOML, with its source.
+fn line(key: &Key, name: &str, set: &Setting) -> String {
+    let name = toml_edit::Key::new(name);
+    if key.secret {
+        return format!("{name} = \"(redacted)\" # {}", set.source);
+    }
+    format!("{name} = {} # {}", values::as_toml(&values::without_userinfo(&set.value)), set.source)
+}
+
+/// The line of TOML that begins a table. In a list of tables each has the list's own name.
+fn heading(table: &str) -> String {
+    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<_> = table.split('.').collect();
+    let in_list = parts.get(3).is_some_and(is_number);
+    let names = parts.iter().enumerate().filter(|(depth, _)| *depth != 3 || !in_list);
+    let names: Vec<_> = names.map(|(_, part)| toml_edit::Key::new(*part).to_string()).collect();
+    let names = names.join(".");
+    if in_list && parts.len() == 4 { format!("[[{names}]]") } else { format!("[{names}]") }
 }
 
 fn extract<T: serde::de::DeserializeOwned>(

@@ -1,171 +1,689 @@
 //! The checks that look at more than one key, or further than a key's own form.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
-use secrecy::SecretString;
+use http::{HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::network::is_loopback;
 
 use super::{
-    Auth, AuthKind, Config, ConfigError, CredentialsSource, ImsEndpoint, Problem, Raw, RawBasic,
-    sources::{self, Setting},
+    AuthKind, Config, ConfigError, Credential, CredentialSource, DEFAULT, Header, ImsEndpoint, Listen,
+    Prefix, Problem, Proxy, Raw, RawBasic, RawCredential, RawProxy, RawRoute, Route, Secret, Secrets,
+    Upstream, keys,
+    sources::{self, Setting, Source},
 };
 
-/// Checks what was read, and tells the source of what is wrong.
+/// Checks what was read, and tells the source of what is wrong. All problems are gathered before any is told.
 pub(super) struct Checker<'a> {
-    pub(super) settings: &'a [Setting],
+    settings: &'a [Setting],
+    problems: Vec<Problem>,
+    credentials: Vec<Credential>,
+    upstreams: Vec<Upstream>,
 }
 
-impl Checker<'_> {
-    pub(super) fn config(&self, raw: Raw) -> Result<Config, ConfigError> {
-        let upstream = self.upstream(raw.upstream.as_deref());
-        let auth = self.auth(raw.auth, raw.credentials_file, raw.credentials_json, raw.basic);
-        let refresh_at = self.refresh_at(raw.token.refresh_at);
-        let problems = [upstream.as_ref().err(), auth.as_ref().err(), refresh_at.as_ref().err()];
-        let problems: Vec<_> = problems.into_iter().flatten().cloned().collect();
-        let (Ok(upstream), Ok(auth), true) = (upstream, auth, problems.is_empty()) else {
-            return Err(ConfigError(problems));
-        };
+impl<'a> Checker<'a> {
+    pub(super) fn new(settings: &'a [Setting]) -> Self {
+        Self { settings, problems: Vec::new(), credentials: Vec::new(), upstreams: Vec::new() }
+    }
+
+    pub(super) fn config(mut self, mut raw: Raw) -> Result<Config, ConfigError> {
+        self.names(&raw);
+        self.simple_credential(&mut raw);
+        for (name, credential) in std::mem::take(&mut raw.credentials) {
+            self.named_credential(name, credential, raw.ims_endpoint.as_deref());
+        }
+        self.fallbacks();
+        let simple = self.simple_upstream(&raw);
+        for (name, upstream) in std::mem::take(&mut raw.upstreams) {
+            let key = format!("upstreams.{name}.url");
+            if let Some(url) = self.origin(&key, upstream.url.as_deref()) {
+                self.upstreams.push(Upstream { name, url });
+            }
+        }
+        let mut proxies = Vec::new();
+        let standard = self.standard_credential(&raw);
+        if simple {
+            proxies.extend(self.simple_proxy(raw.listen.clone(), standard.clone()));
+        }
+        for (name, proxy) in std::mem::take(&mut raw.proxies) {
+            proxies.extend(self.named_proxy(name, proxy, &standard));
+        }
+        self.addresses(&proxies, raw.admin.listen.on());
+        self.refresh_at(raw.token.refresh_at);
+        if !self.problems.is_empty() {
+            return Err(ConfigError(self.problems));
+        }
         Ok(Config {
-            upstream,
-            listen: raw.listen,
-            auth,
+            credentials: self.credentials,
+            upstreams: self.upstreams,
+            proxies,
             ca_file: raw.ca_file,
-            ims_endpoint: raw
-                .ims_endpoint
-                .map(|text| ImsEndpoint { text, source: self.source_of("ims_endpoint") }),
             admin: raw.admin,
             guard: raw.guard,
             log: raw.log,
             token: raw.token,
+            watch: raw.watch,
             timeouts: raw.timeouts,
             limits: raw.limits,
             shutdown: raw.shutdown,
         })
     }
 
-    fn upstream(&self, upstream: Option<&str>) -> Result<Url, Problem> {
-        const EXAMPLE: &str = "https://author-p1-e2.adobeaemcloud.com";
-        let Some(text) = upstream.filter(|text| !text.is_empty()) else {
-            return Err(self.problem(
-                "upstream",
+    /// Names go into metrics, file names and variables.
+    fn names(&mut self, raw: &Raw) {
+        let named = raw.credentials.keys().map(|name| ("credentials", name));
+        let named = named.chain(raw.upstreams.keys().map(|name| ("upstreams", name)));
+        for (table, name) in named.chain(raw.proxies.keys().map(|name| ("proxies", name))) {
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+            if !plain || name.contains("__") || name.len() > NAME_MAX || name == NONE {
+                let what = "is not a name that can be used";
+                let mend = "give letters, digits, - and single _, and not the word none";
+                self.wrong(&format!("{table}.{name}"), what, mend);
+            }
+        }
+        let taken = [
+            (
+                "credentials",
+                raw.credentials.contains_key(DEFAULT),
+                self.has_simple_credential(raw),
+                "credentials_file",
+            ),
+            ("upstreams", raw.upstreams.contains_key(DEFAULT), raw.upstream.is_some(), "upstream"),
+            ("proxies", raw.proxies.contains_key(DEFAULT), raw.upstream.is_some(), "upstream"),
+        ];
+        for (table, named, simple, key) in taken {
+            if named && simple {
+                let what = format!("is what `{key}` makes already");
+                self.wrong(&format!("{table}.{DEFAULT}"), what, "choose another name, or leave that key out");
+            }
+        }
+    }
+
+    fn has_simple_credential(&self, raw: &Raw) -> bool {
+        raw.credentials_file.is_some()
+            || raw.credentials_json.is_some()
+            || matches!(raw.auth, AuthKind::Basic)
+    }
+
+    /// What `credentials_file` and its neighbours stand for.
+    fn simple_credential(&mut self, raw: &mut Raw) {
+        let basic = std::mem::take(&mut raw.basic);
+        let (file, json) = (raw.credentials_file.take(), raw.credentials_json.take());
+        if !matches!(raw.auth, AuthKind::Bearer) {
+            for (key, given) in [("credentials_file", file.is_some()), ("credentials_json", json.is_some())] {
+                if given {
+                    self.wrong(key, "is set, but auth is not \"bearer\"", "remove one of the two");
+                }
+            }
+        }
+        let source = match (&raw.auth, file, json) {
+            (AuthKind::Bearer, Some(_), Some(_)) => {
+                let what = format!("is set beside credentials_file ({})", self.place("credentials_file"));
+                return self.wrong("credentials_json", what, "give one of the two");
+            }
+            (AuthKind::Bearer, Some(path), None) => {
+                CredentialSource::File { path, pick: raw.credentials_name.take() }
+            }
+            (AuthKind::Bearer, None, Some(document)) => CredentialSource::Inline {
+                document,
+                place: self.place("credentials_json"),
+                pick: raw.credentials_name.take(),
+            },
+            (AuthKind::Basic, ..) => {
+                let RawBasic { user, password, password_file } = basic;
+                let keys = ("basic.password", "basic.password_file");
+                let Some(password) = self.secret(keys, password, password_file) else { return };
+                CredentialSource::Basic { user, password }
+            }
+            _ => {
+                if raw.credentials_name.is_some() {
+                    self.wrong(
+                        "credentials_name",
+                        "is set, but there is no document to look in",
+                        "give credentials_file too",
+                    );
+                }
+                return;
+            }
+        };
+        let ims_endpoint = self.ims_endpoint("ims_endpoint", raw.ims_endpoint.as_deref());
+        let name = DEFAULT.to_owned();
+        self.credentials.push(Credential { name, source, ims_endpoint, scopes: Vec::new(), fallback: None });
+    }
+
+    fn named_credential(&mut self, name: String, raw: RawCredential, ims_endpoint: Option<&str>) {
+        let key = |last: &str| format!("credentials.{name}.{last}");
+        let ways = [
+            ("file", raw.file.is_some()),
+            ("json", raw.json.is_some()),
+            ("client_id", raw.client_id.is_some()),
+            ("user", raw.user.is_some()),
+        ];
+        let given: Vec<_> = ways.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
+        let [way] = given[..] else {
+            return match given.first() {
+                None => self.wrong(
+                    &format!("credentials.{name}"),
+                    "says nothing that could authenticate",
+                    "give file, json, client_id with client_secret and scopes, or user with password",
+                ),
+                Some(_) => {
+                    let what = format!("is made of {} at once", given.join(" and "));
+                    self.wrong(&format!("credentials.{name}"), what, "give one of them");
+                }
+            };
+        };
+        let belongs = [
+            ("name", raw.name.is_some(), ["file", "json"].as_slice()),
+            ("client_secret", raw.client_secret.is_some(), &["client_id"]),
+            ("client_secret_file", raw.client_secret_file.is_some(), &["client_id"]),
+            ("scopes", !raw.scopes.is_empty(), &["client_id", "file", "json"]),
+            ("org_id", raw.org_id.is_some(), &["client_id"]),
+            ("password", raw.password.is_some(), &["user"]),
+            ("password_file", raw.password_file.is_some(), &["user"]),
+            ("ims_endpoint", raw.ims_endpoint.is_some(), &["client_id", "file", "json"]),
+            ("fallback", raw.fallback.is_some(), &["client_id", "file", "json"]),
+        ];
+        for (last, given, ways) in belongs {
+            if given && !ways.contains(&way) {
+                self.wrong(&key(last), format!("does not go with {way}"), "remove one of the two");
+            }
+        }
+        let source = match (raw.file, raw.json, raw.client_id) {
+            (Some(path), ..) => CredentialSource::File { path, pick: raw.name },
+            (_, Some(document), _) => {
+                CredentialSource::Inline { document, place: self.place(&key("json")), pick: raw.name }
+            }
+            (.., Some(id)) => {
+                let secrets = match (raw.client_secret.unwrap_or_default(), raw.client_secret_file) {
+                    (secrets, None) if !secrets.is_empty() => Secrets::Given(secrets),
+                    (secrets, Some(file)) if secrets.is_empty() => Secrets::File(file),
+                    (secrets, _) => {
+                        let what = if secrets.is_empty() {
+                            "is not set"
+                        } else {
+                            "is set beside client_secret_file"
+                        };
+                        return self.wrong(
+                            &key("client_secret"),
+                            what,
+                            "give one of client_secret, client_secret_file",
+                        );
+                    }
+                };
+                if raw.scopes.is_empty() {
+                    let mend = "give the scopes of the credential, as the Adobe Developer Console lists them";
+                    self.wrong(&key("scopes"), "is not set, and IMS gives no token without scopes", mend);
+                }
+                CredentialSource::Client { id, secrets, org: raw.org_id }
+            }
+            _ => {
+                let keys = (key("password"), key("password_file"));
+                let password = self.secret((&keys.0, &keys.1), raw.password, raw.password_file);
+                let (Some(user), Some(password)) = (raw.user, password) else { return };
+                CredentialSource::Basic { user, password }
+            }
+        };
+        let ims_endpoint = match raw.ims_endpoint {
+            Some(text) => self.ims_endpoint(&key("ims_endpoint"), Some(&text)),
+            None => self.ims_endpoint("ims_endpoint", ims_endpoint),
+        };
+        let fallback = raw.fallback;
+        self.credentials.push(Credential { name, source, ims_endpoint, scopes: raw.scopes, fallback });
+    }
+
+    fn ims_endpoint(&self, key: &str, text: Option<&str>) -> Option<ImsEndpoint> {
+        let text = text?.to_owned();
+        Some(ImsEndpoint { text, key: key.to_owned(), source: self.place(key) })
+    }
+
+    /// A fallback is another credential that gets tokens, and has none itself: one look tells who authenticates.
+    fn fallbacks(&mut self) {
+        let wanted: Vec<_> = self
+            .credentials
+            .iter()
+            .filter_map(|credential| Some((credential.name.clone(), credential.fallback.clone()?)))
+            .collect();
+        for (name, fallback) in wanted {
+            let key = format!("credentials.{name}.fallback");
+            let Some(other) = self.credential(&key, &fallback) else { continue };
+            let wrong = match self.credentials.iter().find(|credential| credential.name == other) {
+                Some(_) if other == name => Some("names the credential itself"),
+                Some(Credential { source: CredentialSource::Basic { .. }, .. }) => {
+                    Some("names a user with a password, which is no bearer token")
+                }
+                Some(Credential { fallback: Some(_), .. }) => {
+                    Some("names a credential that has a fallback itself")
+                }
+                _ => None,
+            };
+            match wrong {
+                Some(what) => self.wrong(&key, what, "name another credential"),
+                None => {
+                    let own = self.credentials.iter_mut().find(|credential| credential.name == name);
+                    if let Some(own) = own {
+                        own.fallback = Some(other);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the simple form's proxy is there. Without any proxy, the simple form is what is missing.
+    fn simple_upstream(&mut self, raw: &Raw) -> bool {
+        let text = raw.upstream.as_deref().filter(|text| !text.is_empty());
+        if text.is_none() && !raw.proxies.is_empty() {
+            if keys::find("listen").and_then(|key| key.default?.parse().ok()) != Some(raw.listen.clone()) {
+                let mend = "give `upstream` too, or set the `listen` of a named proxy";
+                self.wrong("listen", "is set, but the proxy that it is for has no upstream", mend);
+            }
+            return false;
+        }
+        if let Some(url) = self.origin("upstream", text) {
+            self.upstreams.push(Upstream { name: DEFAULT.to_owned(), url });
+        }
+        true
+    }
+
+    /// The credential of proxies that name none: that of the simple form, or the only one that there is.
+    fn standard_credential(&self, raw: &Raw) -> Standard {
+        if matches!(raw.auth, AuthKind::None) {
+            return Standard::Is(None);
+        }
+        if self.credentials.iter().any(|credential| credential.name == DEFAULT) {
+            return Standard::Is(Some(DEFAULT.to_owned()));
+        }
+        let fallbacks: BTreeSet<_> =
+            self.credentials.iter().filter_map(|credential| credential.fallback.as_deref()).collect();
+        let mut firsts =
+            self.credentials.iter().filter(|credential| !fallbacks.contains(credential.name.as_str()));
+        match (firsts.next(), firsts.next()) {
+            (Some(only), None) => Standard::Is(Some(only.name.clone())),
+            (None, _) => Standard::Missing,
+            (Some(_), Some(_)) => Standard::Several,
+        }
+    }
+
+    fn simple_proxy(&mut self, listen: Listen, standard: Standard) -> Option<Proxy> {
+        // What is wrong with its credential has been told.
+        let told = self
+            .problems
+            .iter()
+            .any(|problem| ["credentials", "basic"].iter().any(|begin| problem.key.starts_with(begin)));
+        let credential = match standard {
+            Standard::Is(credential) => credential,
+            _ if told => return None,
+            standard => {
+                self.no_credential("credentials_file", &standard);
+                return None;
+            }
+        };
+        let otherwise = Route {
+            path: Prefix::all(),
+            upstream: DEFAULT.to_owned(),
+            credential,
+            x_api_key: false,
+            x_gw_ims_org_id: false,
+            headers: Vec::new(),
+        };
+        let (name, listen_key) = (DEFAULT.to_owned(), "listen".to_owned());
+        Some(Proxy { name, listen, listen_key, otherwise, routes: Vec::new() })
+    }
+
+    fn no_credential(&mut self, key: &str, standard: &Standard) {
+        match standard {
+            Standard::Several => {
+                let names: Vec<_> =
+                    self.credentials.iter().map(|credential| credential.name.as_str()).collect();
+                let mend = format!("say which of {} it uses, or none", names.join(", "));
+                self.wrong(key, "is not set, and there are several credentials", mend);
+            }
+            _ => self.wrong(
+                key,
+                "is not set, and so there is nothing to buy a token with",
+                "give Adobe's JSON document; or say auth = \"none\" for a local AEM SDK",
+            ),
+        }
+    }
+
+    fn named_proxy(&mut self, name: String, raw: RawProxy, standard: &Standard) -> Option<Proxy> {
+        let key = |last: &str| format!("proxies.{name}.{last}");
+        let listen_key = key("listen");
+        if raw.listen.is_none() {
+            self.wrong(&listen_key, "is not set", "give the address where the app finds this proxy");
+        }
+        let upstream = match raw.upstream {
+            Some(text) => self.upstream(&key("upstream"), &text),
+            None => self.only_upstream(&key("upstream")),
+        };
+        let credential = match (raw.credentials, standard) {
+            (Some(text), _) => self.credential_or_none(&key("credentials"), &text),
+            (None, Standard::Is(credential)) => Some(credential.clone()),
+            (None, standard) => {
+                self.no_credential(&key("credentials"), standard);
+                None
+            }
+        };
+        let headers = self.headers(&format!("proxies.{name}"), raw.headers, raw.header_files);
+        let otherwise = Route {
+            path: Prefix::all(),
+            upstream: upstream.unwrap_or_default(),
+            credential: credential.unwrap_or_default(),
+            x_api_key: raw.x_api_key.unwrap_or(false),
+            x_gw_ims_org_id: raw.x_gw_ims_org_id.unwrap_or(false),
+            headers,
+        };
+        self.identity(&format!("proxies.{name}"), &otherwise);
+        let mut numbered: Vec<_> = raw
+            .routes
+            .into_iter()
+            .filter_map(|(number, route)| Some((number.parse::<u16>().ok()?, route)))
+            .collect();
+        numbered.sort_by_key(|(number, _)| *number);
+        let mut routes = Vec::new();
+        for (number, route) in numbered {
+            let table = format!("proxies.{name}.routes.{number}");
+            if let Some(route) = self.route(&table, route, &otherwise, &routes) {
+                routes.push(route);
+            }
+        }
+        Some(Proxy { name, listen: raw.listen?, listen_key, otherwise, routes })
+    }
+
+    fn route(&mut self, table: &str, raw: RawRoute, otherwise: &Route, before: &[Route]) -> Option<Route> {
+        let key = |last: &str| format!("{table}.{last}");
+        let path = self.path(&key("path"), raw.path.as_deref(), before);
+        let upstream = match raw.upstream {
+            Some(text) => self.upstream(&key("upstream"), &text),
+            None => Some(otherwise.upstream.clone()),
+        };
+        let credential = match raw.credentials {
+            Some(text) => self.credential_or_none(&key("credentials"), &text),
+            None => Some(otherwise.credential.clone()),
+        };
+        // What the proxy says of fields holds for its routes, unless they say otherwise.
+        let mut headers = self.headers(table, raw.headers, raw.header_files);
+        let inherited =
+            otherwise.headers.iter().filter(|header| headers.iter().all(|own| own.name != header.name));
+        let inherited: Vec<_> = inherited.cloned().collect();
+        headers.extend(inherited);
+        let credential = credential?;
+        // A route without a client id does not inherit what needs one.
+        let has_client = self.has_client(credential.as_deref());
+        let route = Route {
+            path: path?,
+            upstream: upstream?,
+            x_api_key: raw.x_api_key.unwrap_or(otherwise.x_api_key && has_client),
+            x_gw_ims_org_id: raw.x_gw_ims_org_id.unwrap_or(otherwise.x_gw_ims_org_id && has_client),
+            credential,
+            headers,
+        };
+        self.identity(table, &route);
+        Some(route)
+    }
+
+    fn path(&mut self, key: &str, path: Option<&str>, before: &[Route]) -> Option<Prefix> {
+        const MEND: &str = "begin with /, as in /adobe/ or /api/assets, without a query and without %";
+        let path: Prefix = match path.map(str::parse) {
+            Some(Ok(path)) => path,
+            Some(Err(what)) => return self.nothing(key, what, MEND),
+            None => return self.nothing(key, "is not set", MEND),
+        };
+        if let Some(first) = before.iter().find(|first| first.path.covers(path.to_string().as_bytes())) {
+            let what = format!("is never asked: the route for {} comes before and has it", first.path);
+            return self.nothing(key, what, "put the longer path first");
+        }
+        Some(path)
+    }
+
+    /// `X-Api-Key` and the organisation come from a credential that has them.
+    fn identity(&mut self, table: &str, route: &Route) {
+        for (last, asked) in [("x_api_key", route.x_api_key), ("x_gw_ims_org_id", route.x_gw_ims_org_id)] {
+            let of_own = self.source(&format!("{table}.{last}")).is_some();
+            if asked && of_own && !self.has_client(route.credential.as_deref()) {
+                let mend = "name a credential of Adobe's, or remove it";
+                self.wrong(&format!("{table}.{last}"), "is set, but the credential has no client id", mend);
+            }
+        }
+    }
+
+    fn has_client(&self, credential: Option<&str>) -> bool {
+        let credential = self.credentials.iter().find(|known| Some(known.name.as_str()) == credential);
+        credential.is_some_and(|credential| !matches!(credential.source, CredentialSource::Basic { .. }))
+    }
+
+    fn headers(
+        &mut self,
+        table: &str,
+        given: BTreeMap<String, SecretString>,
+        files: BTreeMap<String, PathBuf>,
+    ) -> Vec<Header> {
+        let given = given.into_iter().map(|(name, value)| ("headers", name, Secret::Given(value)));
+        let files = files.into_iter().map(|(name, path)| ("header_files", name, Secret::File(path)));
+        let mut headers: Vec<Header> = Vec::new();
+        for (last, text, value) in given.chain(files) {
+            let key = format!("{table}.{last}.{text}");
+            let Ok(name) = text.parse::<HeaderName>() else {
+                self.wrong(&key, "is not the name of a field", "give a name such as X-Tenant");
+                continue;
+            };
+            let ours = OURS.iter().find(|(ours, _)| {
+                name == *ours || ours.ends_with('-') && text.to_lowercase().starts_with(ours)
+            });
+            if let Some((_, mend)) = ours {
+                self.wrong(&key, "is a field that the proxy itself looks after", *mend);
+            } else if headers.iter().any(|header| header.name == name) {
+                self.wrong(&key, "is given twice", "give one value, in headers or in header_files");
+            } else if matches!(&value, Secret::Given(value) if HeaderValue::from_str(value.expose_secret()).is_err())
+            {
+                self.wrong(&key, "is not a value that a field can have", "give one line of plain text");
+            } else {
+                headers.push(Header { name, value, key });
+            }
+        }
+        headers
+    }
+
+    /// The upstream that `text` names, by its name or by its origin.
+    fn upstream(&mut self, key: &str, text: &str) -> Option<String> {
+        if text.contains("://") {
+            let url = self.origin(key, Some(text))?;
+            if let Some(known) = self.upstreams.iter().find(|known| known.url == url) {
+                return Some(known.name.clone());
+            }
+            let name = url.origin().ascii_serialization();
+            self.upstreams.push(Upstream { name: name.clone(), url });
+            return Some(name);
+        }
+        let names: Vec<_> = self.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        self.named(key, "an upstream", text, &names)
+    }
+
+    fn only_upstream(&mut self, key: &str) -> Option<String> {
+        match &self.upstreams[..] {
+            [only] => Some(only.name.clone()),
+            _ => {
+                self.wrong(
+                    key,
+                    "is not set",
+                    format!("give the name of an upstream or AEM's origin, as in {EXAMPLE}"),
+                );
+                None
+            }
+        }
+    }
+
+    /// `Some(None)` for the word none.
+    fn credential_or_none(&mut self, key: &str, text: &str) -> Option<Option<String>> {
+        if text == NONE { Some(None) } else { self.credential(key, text).map(Some) }
+    }
+
+    fn credential(&mut self, key: &str, text: &str) -> Option<String> {
+        let names: Vec<_> = self.credentials.iter().map(|credential| credential.name.clone()).collect();
+        self.named(key, "a credential", text, &names)
+    }
+
+    fn named(&mut self, key: &str, what: &str, text: &str, names: &[String]) -> Option<String> {
+        let found = names.iter().find(|name| *name == text);
+        let found = found.or_else(|| names.iter().find(|name| keys::is_same_word(name, text)));
+        if found.is_none() {
+            // Another name may be missing since it was refused, which has been told.
+            let known = if names.is_empty() {
+                "there is none yet".to_owned()
+            } else {
+                format!("there is {}", names.join(", "))
+            };
+            self.wrong(
+                key,
+                format!("names {what} that there is not"),
+                format!("{known}; did you mean one of them?"),
+            );
+        }
+        found.cloned()
+    }
+
+    /// Two listeners at one address: the second would not start.
+    fn addresses(&mut self, proxies: &[Proxy], admin: Option<&Listen>) {
+        let mut taken: Vec<(&Listen, &str)> = Vec::new();
+        let admin = admin.map(|listen| (listen, "admin.listen"));
+        for (listen, key) in
+            proxies.iter().map(|proxy| (&proxy.listen, proxy.listen_key.as_str())).chain(admin)
+        {
+            let other =
+                taken.iter().find(|(other, _)| listen.meets(other)).map(|(_, other)| (*other).to_owned());
+            match other {
+                Some(other) => {
+                    let what = format!("is the address of `{other}` too ({})", self.place(&other));
+                    self.wrong(key, what, "give each listener an address of its own");
+                }
+                None => taken.push((listen, key)),
+            }
+        }
+    }
+
+    fn secret(
+        &mut self,
+        (given_key, file_key): (&str, &str),
+        given: Option<SecretString>,
+        file: Option<PathBuf>,
+    ) -> Option<Secret> {
+        match (given, file) {
+            (Some(secret), None) => Some(Secret::Given(secret)),
+            (None, Some(file)) => Some(Secret::File(file)),
+            (Some(_), Some(_)) => {
+                self.nothing(given_key, format!("is set beside {file_key}"), "give one of the two")
+            }
+            (None, None) => {
+                let mend = format!("set {} or {file_key}", keys::variable(given_key));
+                self.nothing(given_key, "is not set", mend)
+            }
+        }
+    }
+
+    fn origin(&mut self, key: &str, text: Option<&str>) -> Option<Url> {
+        let Some(text) = text else {
+            return self.nothing(
+                key,
                 "is not set",
                 format!("give AEM's address, as in --upstream {EXAMPLE}"),
-            ));
+            );
         };
-        let url = Url::parse(text)
-            .map_err(|_| self.problem("upstream", "is not a URL", format!("write it as {EXAMPLE}")))?;
+        let Ok(url) = Url::parse(text) else {
+            return self.nothing(key, "is not a URL", format!("write it as {EXAMPLE}"));
+        };
         let wrong = match url.scheme() {
-            _ if url.host_str().is_none_or(str::is_empty) => {
-                Some(("has no host", format!("as in {EXAMPLE}")))
-            }
+            _ if url.host_str().is_none_or(str::is_empty) => Some(("has no host", "give scheme and host")),
             "http" if !is_loopback(&url) => Some((
                 "is plain http, and the token would cross the network in the clear",
-                "write https://; http:// is for loopback only".to_owned(),
+                "write https://; http:// is for loopback only",
             )),
             "http" | "https" => None,
-            _ => Some(("has a scheme that is neither https nor http", format!("as in {EXAMPLE}"))),
+            _ => Some(("has a scheme that is neither https nor http", "write https://")),
         };
-        if let Some((what, mend)) = wrong {
-            return Err(self.problem("upstream", what, mend));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(self.problem(
-                "upstream",
+        let wrong = wrong.or_else(|| {
+            (!url.username().is_empty() || url.password().is_some()).then_some((
                 "carries a user or a password",
                 "remove them; for a local AEM SDK set auth = \"basic\"",
-            ));
-        }
-        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(self.problem(
-                "upstream",
+            ))
+        });
+        let wrong = wrong.or_else(|| {
+            (url.path() != "/" || url.query().is_some() || url.fragment().is_some()).then_some((
                 "has a path or a query",
                 "give the origin alone: the request's own path is forwarded as it is",
-            ));
-        }
-        Ok(url)
-    }
-
-    fn auth(
-        &self,
-        kind: AuthKind,
-        file: Option<PathBuf>,
-        json: Option<SecretString>,
-        basic: RawBasic,
-    ) -> Result<Auth, Problem> {
-        match (kind, file, json) {
-            (AuthKind::Bearer, Some(_), Some(_)) => Err(self.problem(
-                "credentials_json",
-                format!("is set beside credentials_file ({})", self.source_of("credentials_file")),
-                "give one of the two",
-            )),
-            (AuthKind::Bearer, Some(file), None) => Ok(Auth::Bearer(CredentialsSource::File(file))),
-            (AuthKind::Bearer, None, Some(json)) => {
-                let name = self.source_of("credentials_json");
-                Ok(Auth::Bearer(CredentialsSource::Inline(json, name)))
-            }
-            (AuthKind::Bearer, None, None) => Err(self.problem(
-                "credentials_file",
-                "is not set, and so there is nothing to buy a token with",
-                "give the Developer Console's JSON file; or say auth = \"none\" for a local AEM SDK",
-            )),
-            (_, Some(_), _) => Err(self.useless("credentials_file")),
-            (_, _, Some(_)) => Err(self.useless("credentials_json")),
-            (AuthKind::Basic, ..) => Ok(Auth::Basic {
-                user: basic.user,
-                password: self.password(basic.password, basic.password_file)?,
-            }),
-            (AuthKind::None, ..) => Ok(Auth::None),
+            ))
+        });
+        match wrong {
+            Some((what, mend)) => self.nothing(key, what, mend),
+            None => Some(url),
         }
     }
 
-    fn useless(&self, key: &'static str) -> Problem {
-        self.problem(key, "is set, but auth is not \"bearer\"", "remove one of the two")
-    }
-
-    fn password(
-        &self,
-        password: Option<SecretString>,
-        file: Option<PathBuf>,
-    ) -> Result<SecretString, Problem> {
-        match (password, file) {
-            (Some(password), None) => Ok(password),
-            (None, Some(file)) => match std::fs::read_to_string(&file) {
-                Ok(text) => Ok(SecretString::from(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => Err(self.problem(
-                    "basic.password_file",
-                    format!("cannot be read: {}", error.kind()),
-                    format!("is {} there, and may this user read it?", file.display()),
-                )),
-            },
-            (Some(_), Some(_)) => Err(self.problem(
-                "basic.password",
-                "is set beside basic.password_file",
-                "give one of the two",
-            )),
-            (None, None) => Err(self.problem(
-                "basic.password",
-                "is not set, but auth is \"basic\"",
-                "set AEM_PROXY_BASIC__PASSWORD or basic.password_file",
-            )),
+    fn refresh_at(&mut self, share: f64) {
+        if share <= 0.0 || share > 0.95 || share.is_nan() {
+            self.wrong("token.refresh_at", "is not a share between 0 and 0.95", "0.75 suits most");
         }
     }
 
-    fn refresh_at(&self, share: f64) -> Result<(), Problem> {
-        if share > 0.0 && share <= 0.95 {
-            return Ok(());
-        }
-        Err(self.problem("token.refresh_at", "is not a share between 0 and 0.95", "0.75 suits most"))
+    fn source(&self, key: &str) -> Option<Source> {
+        sources::effective(self.settings, key).map(|set| set.source.clone())
     }
 
-    fn source_of(&self, key: &str) -> String {
-        sources::effective(self.settings, key)
-            .map_or_else(|| "not set".to_owned(), |set| set.source.to_string())
+    fn place(&self, key: &str) -> String {
+        self.source(key).map_or_else(|| "not set".to_owned(), |source| source.to_string())
     }
 
-    fn problem(&self, key: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Problem {
-        let source = sources::effective(self.settings, key).map(|set| set.source.clone());
-        Problem { key: key.to_owned(), source, what: what.into(), mend: mend.into() }
+    fn nothing<T>(&mut self, key: &str, what: impl Into<String>, mend: impl Into<String>) -> Option<T> {
+        self.wrong(key, what, mend);
+        None
+    }
+
+    fn wrong(&mut self, key: &str, what: impl Into<String>, mend: impl Into<String>) {
+        // A table stands where its first value does.
+        let below = format!("{key}.");
+        let source = self.source(key).or_else(|| {
+            self.settings.iter().find(|set| set.key.starts_with(&below)).map(|set| set.source.clone())
+        });
+        self.problems.push(Problem { key: key.to_owned(), source, what: what.into(), mend: mend.into() });
     }
 }
+
+/// What a proxy sends that names no credential.
+#[derive(Clone)]
+enum Standard {
+    Is(Option<String>),
+    Missing,
+    Several,
+}
+
+const EXAMPLE: &str = "https://author-p1-e2.adobeaemcloud.com";
+
+/// In place of a credential's name.
+const NONE: &str = "none";
+
+/// Names are labels of metrics.
+const NAME_MAX: usize = 64;
+
+/// Fields that have one meaning on the way to AEM, and who gives it.
+const OURS: [(&str, &str); 16] = [
+    ("authorization", "name a credential instead"),
+    ("host", "it is the upstream's"),
+    ("content-length", "it is the body's"),
+    ("transfer-encoding", "it is the connection's"),
+    ("connection", "it is the connection's"),
+    ("keep-alive", "it is the connection's"),
+    ("proxy-connection", "it is the connection's"),
+    ("proxy-authorization", "it is the connection's"),
+    ("te", "it is the connection's"),
+    ("trailer", "it is the body's"),
+    ("upgrade", "it is the connection's"),
+    ("expect", "it is the app's"),
+    ("via", "the proxy adds itself"),
+    ("forwarded", "AEM's CDN must not see it"),
+    ("x-forwarded-", "AEM's CDN must not see it"),
+    ("x-api-key", "say x_api_key = true for the credential's client id"),
+];

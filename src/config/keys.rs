@@ -1,9 +1,12 @@
 //! Every key of the configuration, once.
+//!
+//! Where a part of a name is chosen by the user, the table has a placeholder: `NAME` for the name of a credential, an
+//! upstream or a proxy, `N` for the number of a route, counted from 0, and `FIELD` for the name of an HTTP field.
 
 /// One key.
 #[derive(Debug)]
 pub struct Key {
-    /// The TOML path, as in `admin.listen`.
+    /// The TOML path, as in `admin.listen` or `credentials.NAME.file`.
     pub name: &'static str,
     /// What a value looks like.
     pub kind: Kind,
@@ -24,6 +27,8 @@ pub enum Kind {
     List,
     /// A number between 0 and 1.
     Share,
+    /// `true` or `false`.
+    Flag,
 }
 
 impl Key {
@@ -31,35 +36,121 @@ impl Key {
     pub fn variable(&self) -> String {
         variable(self.name)
     }
+
+    /// Whether a part of the name is chosen by the user.
+    pub fn is_pattern(&self) -> bool {
+        self.name.split('.').any(is_placeholder)
+    }
+
+    /// Whether it is the key at `path`, such as `credentials.main.file`.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        self.name.split('.').count() == path.split('.').count() && self.begins_with(path)
+    }
+
+    /// Whether `path` is this key or a table on the way to it.
+    fn begins_with(&self, path: &str) -> bool {
+        let mut parts = self.name.split('.');
+        path.split('.').all(|part| parts.next().is_some_and(|own| fits(own, part)))
+    }
+
+    /// The name with the user's own words of `path` in place of the placeholders.
+    fn filled(&self, path: &str) -> String {
+        let mut words = path.split('.');
+        let parts: Vec<_> = self
+            .name
+            .split('.')
+            .map(|own| words.next().filter(|word| is_placeholder(own) && fits(own, word)).unwrap_or(own))
+            .collect();
+        parts.join(".")
+    }
 }
 
 /// The environment variable of the key called `name`.
 pub fn variable(name: &str) -> String {
-    format!("{PREFIX}{}", name.replace('.', "__").to_uppercase())
+    format!("{PREFIX}{}", name.replace('.', "__").replace('-', "_").to_uppercase())
 }
 
 /// What the names of our environment variables begin with.
 pub const PREFIX: &str = "AEM_PROXY_";
 
-/// The key called `name`.
-pub fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
+/// The key at `path`, such as `admin.listen` or `credentials.main.file`.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.is_at(path))
 }
 
-/// The key whose name is nearest to `name`, if one is near enough to be meant.
-pub fn nearest(name: &str) -> Option<&'static Key> {
-    let near = |key: &&'static Key| {
-        strsim::jaro_winkler(name, key.name).max(strsim::jaro_winkler(last(name), last(key.name)) - 0.05)
+/// Whether there are keys below `path`.
+pub(super) fn is_table(path: &str) -> bool {
+    path.is_empty() || KEYS.iter().any(|key| key.begins_with(path) && !key.is_at(path))
+}
+
+/// Whether the keys below `path` stand in numbered tables.
+pub(super) fn is_list_of_tables(path: &str) -> bool {
+    let depth = path.split('.').count();
+    KEYS.iter().any(|key| key.begins_with(path) && key.name.split('.').nth(depth) == Some("N"))
+}
+
+/// The name of the key that is nearest to `path`, if one is near enough to be meant.
+pub fn nearest(path: &str) -> Option<String> {
+    let near = |name: &String| {
+        strsim::jaro_winkler(path, name).max(strsim::jaro_winkler(last(path), last(name)) - 0.05)
     };
-    KEYS.iter().max_by(|a, b| near(a).total_cmp(&near(b))).filter(|key| near(key) > 0.8)
+    let names = KEYS.iter().map(|key| key.filled(path));
+    names.max_by(|a, b| near(a).total_cmp(&near(b))).filter(|name| near(name) > 0.8)
+}
+
+/// `path` as it came from a variable, which knows neither capitals nor hyphens, with the user's words spelled as in one
+/// of the `known` paths, if they are there.
+pub(super) fn spelled_as_known<'a>(path: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let Some(key) = find(path) else { return path.to_owned() };
+    let mut spelled: Vec<String> = Vec::new();
+    for (own, word) in key.name.split('.').zip(path.split('.')) {
+        let alike = known.clone().find_map(|known| {
+            let mut words = known.split('.');
+            let same_way = spelled.iter().all(|before| words.next() == Some(before.as_str()));
+            words.next().filter(|known| same_way && is_same_word(known, word))
+        });
+        spelled.push(match alike {
+            Some(known) if is_placeholder(own) => known.to_owned(),
+            None if own == "FIELD" => word.replace('_', "-"),
+            _ => word.to_owned(),
+        });
+    }
+    spelled.join(".")
+}
+
+/// Whether two names are one where there are neither capitals nor hyphens.
+pub(super) fn is_same_word(a: &str, b: &str) -> bool {
+    let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
+    plain(a) == plain(b)
 }
 
 fn last(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
+fn is_placeholder(part: &str) -> bool {
+    part.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+/// Whether a part of a key's name can be `word` in a path.
+fn fits(part: &str, word: &str) -> bool {
+    match part {
+        "N" => !word.is_empty() && word.len() <= 3 && word.bytes().all(|byte| byte.is_ascii_digit()),
+        "NAME" | "FIELD" => !word.is_empty(),
+        _ => part == word,
+    }
+}
+
 const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, about: &'static str) -> Key {
     Key { name, kind, default, secret: false, about }
+}
+
+const fn list(name: &'static str, about: &'static str) -> Key {
+    Key { name, kind: Kind::List, default: None, secret: false, about }
+}
+
+const fn flag(name: &'static str, about: &'static str) -> Key {
+    Key { name, kind: Kind::Flag, default: None, secret: false, about }
 }
 
 const fn secret(name: &'static str, about: &'static str) -> Key {
@@ -75,8 +166,14 @@ pub const KEYS: &[Key] = &[
         Some("127.0.0.1:8080"),
         "where the app finds the proxy: IP:PORT, localhost:PORT or unix:PATH",
     ),
-    key("credentials_file", Kind::Text, None, "the AEM Developer Console's JSON document"),
+    key(
+        "credentials_file",
+        Kind::Text,
+        None,
+        "Adobe's JSON document: service credentials, OAuth, or a local token",
+    ),
     secret("credentials_json", "the document itself, or its base64"),
+    key("credentials_name", Kind::Text, None, "which credential of a project that has several"),
     key("auth", Kind::Text, Some("bearer"), "bearer; none or basic for a local AEM SDK"),
     key("ca_file", Kind::Text, None, "PEM certificates to trust beside the system's roots"),
     key("ims_endpoint", Kind::Text, None, "replaces the credentials' own imsEndpoint"),
@@ -109,6 +206,64 @@ pub const KEYS: &[Key] = &[
     key("timeouts.ims_connect", Kind::Text, Some("5s"), "connecting to IMS"),
     key("timeouts.ims", Kind::Text, Some("15s"), "one exchange at IMS, all in all"),
     key("limits.head", Kind::Text, Some("64 KiB"), "the largest head of a request or a response"),
+    key(
+        "watch.poll",
+        Kind::Text,
+        Some("2s"),
+        "how often credential files are looked at where the system tells nothing",
+    ),
     key("shutdown.delay", Kind::Text, Some("0s"), "between /ready turning 503 and the listeners closing"),
     key("shutdown.grace", Kind::Text, Some("25s"), "how long requests in flight may go on"),
+    key("credentials.NAME.file", Kind::Text, None, "Adobe's JSON document, or a bare local token"),
+    secret("credentials.NAME.json", "the document itself, or its base64"),
+    key("credentials.NAME.name", Kind::Text, None, "which credential of a project that has several"),
+    key(
+        "credentials.NAME.client_id",
+        Kind::Text,
+        None,
+        "OAuth Server-to-Server without a document: the client id",
+    ),
+    Key {
+        name: "credentials.NAME.client_secret",
+        kind: Kind::List,
+        default: None,
+        secret: true,
+        about: "its secret; two while one replaces the other",
+    },
+    key(
+        "credentials.NAME.client_secret_file",
+        Kind::Text,
+        None,
+        "file with the secret, or with one on each line",
+    ),
+    list("credentials.NAME.scopes", "its scopes; in place of those of a document"),
+    key("credentials.NAME.org_id", Kind::Text, None, "the organisation, ...@AdobeOrg"),
+    key("credentials.NAME.user", Kind::Text, None, "user of a local AEM SDK"),
+    secret("credentials.NAME.password", "that user's password"),
+    key("credentials.NAME.password_file", Kind::Text, None, "file with that password"),
+    key("credentials.NAME.ims_endpoint", Kind::Text, None, "replaces the document's own imsEndpoint"),
+    key(
+        "credentials.NAME.fallback",
+        Kind::Text,
+        None,
+        "the credential that takes over when IMS refuses this one",
+    ),
+    key("upstreams.NAME.url", Kind::Text, None, "AEM's origin"),
+    key("proxies.NAME.listen", Kind::Text, None, "where the app finds this proxy"),
+    key("proxies.NAME.upstream", Kind::Text, None, "name of an upstream, or AEM's origin"),
+    key("proxies.NAME.credentials", Kind::Text, None, "name of a credential, or none"),
+    flag("proxies.NAME.x_api_key", "send X-Api-Key, the client id, unless the app does"),
+    flag("proxies.NAME.x_gw_ims_org_id", "send x-gw-ims-org-id, the organisation, unless the app does"),
+    secret("proxies.NAME.headers.FIELD", "a field that every request gets"),
+    key("proxies.NAME.header_files.FIELD", Kind::Text, None, "file with the value of such a field"),
+    key("proxies.NAME.routes.N.path", Kind::Text, None, "prefix of the paths that this route is for"),
+    key("proxies.NAME.routes.N.upstream", Kind::Text, None, "another upstream"),
+    key("proxies.NAME.routes.N.credentials", Kind::Text, None, "another credential, or none"),
+    flag("proxies.NAME.routes.N.x_api_key", "send X-Api-Key, the client id, unless the app does"),
+    flag(
+        "proxies.NAME.routes.N.x_gw_ims_org_id",
+        "send x-gw-ims-org-id, the organisation, unless the app does",
+    ),
+    secret("proxies.NAME.routes.N.headers.FIELD", "a field that every request of this route gets"),
+    key("proxies.NAME.routes.N.header_files.FIELD", Kind::Text, None, "file with the value of such a field"),
 ];

@@ -29,8 +29,8 @@ pub struct Sources {
 
 /// One value of one key, with where it stands. It may be a secret, and has no `Debug`.
 pub struct Setting {
-    /// The key's name.
-    pub key: &'static str,
+    /// The key's name, with the user's own words in it.
+    pub key: String,
     /// The value, not yet read.
     pub value: Value,
     /// Where it stands.
@@ -67,7 +67,7 @@ impl Provider for Setting {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
-        let Value::Dict(_, dict) = nest(self.key, self.value.clone()) else {
+        let Value::Dict(_, dict) = nest(&self.key, self.value.clone()) else {
             return Ok(Map::new());
         };
         Ok(Profile::Default.collect(dict))
@@ -87,7 +87,7 @@ impl Sources {
         self.read_file(&mut settings, &mut problems);
         self.read_environment(&mut settings, &mut problems);
         settings.extend(self.flags.iter().map(|(name, value)| Setting {
-            key: name,
+            key: (*name).to_owned(),
             value: Value::from(value.as_str()),
             source: Source::Flag(format!("--{}", name.replace(['.', '_'], "-"))),
         }));
@@ -150,7 +150,11 @@ impl Sources {
         ours.sort_by_key(|(name, _)| (*name != RUST_LOG, *name));
         for (name, value) in ours {
             match variable(name, value) {
-                Ok(setting) => settings.push(setting),
+                Ok(mut setting) => {
+                    let known = settings.iter().map(|setting| setting.key.as_str());
+                    setting.key = keys::spelled_as_known(&setting.key, known);
+                    settings.push(setting);
+                }
                 Err(problem) => problems.push(problem),
             }
         }
@@ -160,26 +164,48 @@ impl Sources {
 fn variable(name: &str, value: &std::ffi::OsStr) -> Result<Setting, Problem> {
     let source = Source::Variable(name.to_owned());
     let path = name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".");
-    let Some(key) = keys::find(&path) else { return Err(unknown(&path, source, Key::variable)) };
+    let Some(key) = keys::find(&path) else {
+        return Err(unknown(&path, source, keys::variable));
+    };
     let text = value.to_str().ok_or_else(|| Problem {
-        key: path,
+        key: path.clone(),
         source: Some(source.clone()),
         what: "is not UTF-8".to_owned(),
         mend: "give text".to_owned(),
     })?;
-    Ok(Setting { key: key.name, value: from_text(key, text), source })
+    Ok(Setting { value: from_text(key, text), key: path, source })
 }
 
 fn defaults() -> impl Iterator<Item = Setting> {
     KEYS.iter().filter_map(|key| {
         let value = from_text(key, key.default?);
-        Some(Setting { key: key.name, value, source: Source::Default })
+        Some(Setting { key: key.name.to_owned(), value, source: Source::Default })
     })
 }
 
 /// The value that stands above all others of its key.
 pub(super) fn effective<'a>(settings: &'a [Setting], key: &str) -> Option<&'a Setting> {
     settings.iter().rev().find(|setting| setting.key == key)
+}
+
+/// The keys in which the user has named something, once each: in the order of the table of keys, but with all that
+/// belongs to one name together.
+pub(super) fn named(settings: &[Setting]) -> Vec<&str> {
+    let mut paths: Vec<_> = settings
+        .iter()
+        .filter_map(|setting| {
+            let path = setting.key.as_str();
+            let key = KEYS.iter().position(|key| key.is_pattern() && key.is_at(path))?;
+            let mut parts = path.split('.');
+            let (table, name) = (parts.next()?, parts.next()?);
+            let kind = KEYS.iter().position(|key| key.name.starts_with(&format!("{table}.")))?;
+            let number = parts.nth(1).and_then(|part| part.parse::<u16>().ok());
+            Some(((kind, name, number, key), path))
+        })
+        .collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into_iter().map(|(_, path)| path).collect()
 }
 
 /// Reads text as the key's kind asks; what does not fit stays text, and is refused where it is read.
@@ -190,6 +216,7 @@ fn from_text(key: &Key, text: &str) -> Value {
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().into()
         }
         Kind::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
+        Kind::Flag => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
     }
 }
 
@@ -212,17 +239,31 @@ struct TomlFile<'a> {
 
 impl TomlFile<'_> {
     fn walk(&mut self, path: &str, item: &Item) {
-        let source =
-            || Source::File(self.path.clone(), item.span().map(|span| line_of(self.text, span.start)));
-        let is_table = KEYS.iter().any(|key| path.is_empty() || key.name.starts_with(&format!("{path}.")));
-        if let (true, Some(table)) = (is_table, item.as_table_like()) {
+        let (file, text) = (self.path.clone(), self.text);
+        let source = || Source::File(file.clone(), item.span().map(|span| line_of(text, span.start)));
+        if let (true, Some(table)) = (keys::is_table(path), item.as_table_like()) {
             for (name, item) in table.iter() {
+                if name.is_empty() || name.contains('.') {
+                    self.problems.push(Problem {
+                        key: path.to_owned(),
+                        source: Some(source()),
+                        what: "holds a name that is empty or has a dot in it".to_owned(),
+                        mend: "choose another name".to_owned(),
+                    });
+                    continue;
+                }
                 let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
                 self.walk(&path, item);
             }
+        } else if let (true, Some(tables)) = (keys::is_list_of_tables(path), tables(item)) {
+            for (number, item) in tables.iter().enumerate() {
+                self.walk(&format!("{path}.{number}"), item);
+            }
         } else if let Some(key) = keys::find(path) {
             match from_toml(key, item) {
-                Some(value) => self.settings.push(Setting { key: key.name, value, source: source() }),
+                Some(value) => {
+                    self.settings.push(Setting { key: path.to_owned(), value, source: source() });
+                }
                 None => self.problems.push(Problem {
                     key: path.to_owned(),
                     source: Some(source()),
@@ -231,12 +272,13 @@ impl TomlFile<'_> {
                         Kind::Text => "give a string",
                         Kind::List => "give a list of strings",
                         Kind::Share => "give a number",
+                        Kind::Flag => "give true or false",
                     }
                     .to_owned(),
                 }),
             }
         } else {
-            self.problems.push(unknown(path, source(), |key| key.name.to_owned()));
+            self.problems.push(unknown(path, source(), str::to_owned));
         }
     }
 }
@@ -248,11 +290,25 @@ fn from_toml(key: &Key, item: &Item) -> Option<Value> {
             toml_edit::Value::Integer(number) => Some(Value::from(number.value().to_string())),
             _ => None,
         },
+        Kind::List if item.is_str() => Some(from_text(key, item.as_str()?)),
         Kind::List => {
             let items = item.as_array()?.iter().map(|item| item.as_str().map(str::to_owned));
             Some(items.collect::<Option<Vec<_>>>()?.into())
         }
         Kind::Share => item.as_float().or_else(|| item.as_integer().map(|n| n as f64)).map(Value::from),
+        Kind::Flag => item.as_bool().map(Value::from),
+    }
+}
+
+/// The tables of a list, in either way of writing it.
+fn tables(item: &Item) -> Option<Vec<Item>> {
+    match item {
+        Item::ArrayOfTables(tables) => Some(tables.iter().cloned().map(Item::Table).collect()),
+        Item::Value(toml_edit::Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_inline_table().cloned().map(|table| Item::Value(table.into())))
+            .collect(),
+        _ => None,
     }
 }
 
@@ -260,9 +316,9 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-fn unknown(path: &str, source: Source, spelled: impl Fn(&Key) -> String) -> Problem {
+fn unknown(path: &str, source: Source, spelled: impl Fn(&str) -> String) -> Problem {
     let mend = match keys::nearest(path) {
-        Some(key) => format!("did you mean `{}`?", spelled(key)),
+        Some(name) => format!("did you mean `{}`?", spelled(&name)),
         None => "see `aem-auth-proxy config` for the keys that there are".to_owned(),
     };
     Problem { key: path.to_owned(), source: Some(source), what: "is not a key".to_owned(), mend }
@@ -287,7 +343,7 @@ pub(super) fn problem_of(settings: &[Setting], error: &Error) -> Problem {
         ErrorKind::MissingField(_) => ("is not set".to_owned(), "give it".to_owned()),
         _ => ("cannot be used".to_owned(), "mend the value".to_owned()),
     };
-    let key = set.map_or(key, |set| set.key.to_owned());
+    let key = set.map_or(key, |set| set.key.clone());
     Problem { key, source: set.map(|set| set.source.clone()), what, mend }
 }
 

@@ -41,7 +41,7 @@ fn refuse(toml: Option<&str>, variables: &[(&str, &str)], flags: &[(&'static str
 #[test]
 fn defaults_are_those_of_the_contract() {
     let config = load(None, &[UPSTREAM, FILE], &[]);
-    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.proxies[0].listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.listen.on().unwrap().to_string(), "127.0.0.1:8081");
     assert_eq!(config.token.refresh_at, 0.75);
     assert_eq!(config.log.level, "info");
@@ -49,7 +49,11 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.shutdown.delay, Duration::ZERO);
     assert_eq!(config.shutdown.grace, Duration::from_secs(25));
     assert!(config.guard.allowed_hosts.is_empty() && config.guard.allowed_origins.is_empty());
-    assert!(config.token.cache_file.is_none() && config.ca_file.is_none() && config.ims_endpoint.is_none());
+    assert!(
+        config.token.cache_file.is_none()
+            && config.ca_file.is_none()
+            && config.credentials[0].ims_endpoint.is_none()
+    );
 }
 
 #[test]
@@ -66,33 +70,49 @@ fn flags_stand_above_variables_above_the_file_above_defaults() {
         ],
         &[("listen", "127.0.0.1:3")],
     );
-    assert_eq!(config.listen.to_string(), "127.0.0.1:3");
+    assert_eq!(config.proxies[0].listen.to_string(), "127.0.0.1:3");
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.admin.listen, Optional::Off);
 }
 
+/// A key's path with names in place of its placeholders.
+fn example(key: &Key) -> String {
+    key.name.replace("NAME", "main").replace(".N.", ".0.").replace("FIELD", "x-tenant")
+}
+
 #[test]
 fn every_key_can_be_given_in_the_file_and_in_the_environment() {
     for key in KEYS {
+        let path = example(key);
         let value = match key.name {
             "upstream" => UPSTREAM.1,
             "auth" => "bearer",
+            _ if key.kind == keys::Kind::Flag => "true",
             _ => key.default.filter(|default| !default.is_empty()).unwrap_or("x"),
         };
-        let (sources, _) = sources(None, &[(&key.variable(), value)], &[]);
-        let settings = sources.settings().unwrap();
-        let set = sources::effective(&settings, key.name).unwrap();
-        assert_eq!(set.source, Source::Variable(key.variable()), "{}", key.name);
+        let (sources, _) = sources(None, &[(&keys::variable(&path), value)], &[]);
+        let settings = sources.settings().unwrap_or_else(|error| panic!("{error}"));
+        let set = sources::effective(&settings, &path).unwrap_or_else(|| panic!("{path} is not set"));
+        assert_eq!(set.source, Source::Variable(keys::variable(&path)), "{path}");
 
-        let toml = match key.kind {
-            keys::Kind::Text => format!("{} = '{value}'", key.name),
-            keys::Kind::List => format!("{} = ['{value}']", key.name),
-            keys::Kind::Share => format!("{} = {value}", key.name),
+        let value = match key.kind {
+            keys::Kind::Text => format!("'{value}'"),
+            keys::Kind::List => format!("['{value}']"),
+            keys::Kind::Share | keys::Kind::Flag => value.to_owned(),
+        };
+        let (toml, line) = match path.split_once(".routes.0.") {
+            Some((proxy, last)) => (format!("[[{proxy}.routes]]\n{last} = {value}"), 2),
+            None => (format!("{path} = {value}"), 1),
         };
         let (sources, _file) = self::sources(Some(&toml), &[], &[]);
-        let settings = sources.settings().unwrap();
-        assert!(matches!(sources::effective(&settings, key.name).unwrap().source, Source::File(_, Some(1))));
+        let settings = sources.settings().unwrap_or_else(|error| panic!("{toml}: {error}"));
+        let set = sources::effective(&settings, &path).unwrap_or_else(|| panic!("{toml}: {path} is not set"));
+        assert!(
+            matches!(set.source, Source::File(_, Some(found)) if found == line),
+            "{toml}: {}",
+            set.source
+        );
     }
 }
 
@@ -214,9 +234,10 @@ fn credentials_come_from_one_place() {
 #[test]
 fn a_local_sdk_needs_no_token() {
     let sdk = ("AEM_PROXY_UPSTREAM", "http://localhost:4502");
-    assert!(matches!(load(None, &[sdk, ("AEM_PROXY_AUTH", "none")], &[]).auth, Auth::None));
+    let none = load(None, &[sdk, ("AEM_PROXY_AUTH", "none")], &[]);
+    assert!(none.credentials.is_empty() && none.proxies[0].otherwise.credential.is_none());
     let basic = load(None, &[sdk, ("AEM_PROXY_AUTH", "basic"), ("AEM_PROXY_BASIC__PASSWORD", "pw")], &[]);
-    assert!(matches!(basic.auth, Auth::Basic { user, .. } if user == "admin"));
+    assert!(matches!(&basic.credentials[0].source, CredentialSource::Basic { user, .. } if user == "admin"));
     assert!(refuse(None, &[sdk, ("AEM_PROXY_AUTH", "basic")], &[]).contains("`basic.password` is not set"));
 }
 
@@ -254,6 +275,233 @@ fn what_config_prints_can_be_read_again() {
     assert!(text.contains("[admin]\nlisten = \"127.0.0.1:8081\" # default"), "{text}");
     assert!(text.contains("allowed_hosts = [\"a\", \"b\"] # AEM_PROXY_GUARD__ALLOWED_HOSTS"), "{text}");
     let again = load(Some(&text), &[], &[]);
-    assert_eq!(again.listen.to_string(), "localhost:9");
+    assert_eq!(again.proxies[0].listen.to_string(), "localhost:9");
     assert_eq!(again.guard.allowed_hosts, ["a", "b"]);
+}
+
+/// Author, publish and an open API, the way that the documentation shows it.
+const FULL: &str = "
+[credentials.main]
+file = 'service_token.json'
+fallback = 'open-api'
+
+[credentials.open-api]
+client_id = 'abc'
+client_secret = ['one', 'two']
+scopes = ['openid', 'AdobeID']
+
+[upstreams.author]
+url = 'https://author-p1-e2.adobeaemcloud.com'
+
+[proxies.author]
+listen = '127.0.0.1:8080'
+upstream = 'author'
+headers = { X-Tenant = 'blue' }
+
+[[proxies.author.routes]]
+path = '/adobe/*'
+credentials = 'open-api'
+x_api_key = true
+
+[[proxies.author.routes]]
+path = '/public'
+credentials = 'none'
+upstream = 'https://publish-p1-e2.adobeaemcloud.com'
+
+[proxies.publish]
+listen = '127.0.0.1:8082'
+upstream = 'https://publish-p1-e2.adobeaemcloud.com'
+";
+
+#[test]
+fn the_full_form_names_things_once_and_refers_to_them() {
+    let config = load(Some(FULL), &[], &[]);
+    let names = |credentials: &[Credential]| credentials.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&config.credentials), ["main", "open-api"]);
+    assert_eq!(config.credential("main").unwrap().fallback.as_deref(), Some("open-api"));
+    assert!(matches!(
+        &config.credential("open-api").unwrap().source,
+        CredentialSource::Client { secrets: Secrets::Given(secrets), .. } if secrets.len() == 2
+    ));
+
+    let [author, publish] = &config.proxies[..] else { panic!("{config:?}") };
+    let route = |route: &Route| {
+        (
+            route.path.to_string(),
+            config.upstream(&route.upstream).unwrap().url.to_string(),
+            route.credential.clone(),
+        )
+    };
+    let origin = |tier: &str| format!("https://{tier}-p1-e2.adobeaemcloud.com/");
+    assert_eq!(author.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(route(&author.otherwise), ("/".to_owned(), origin("author"), Some("main".to_owned())));
+    assert_eq!(
+        route(&author.routes[0]),
+        ("/adobe/".to_owned(), origin("author"), Some("open-api".to_owned()))
+    );
+    assert_eq!(route(&author.routes[1]), ("/public".to_owned(), origin("publish"), None));
+    assert!(author.routes[0].x_api_key && !author.otherwise.x_api_key);
+    // One AEM is one upstream, however it is named; and the only credential that is no fallback needs no name.
+    assert_eq!(config.upstreams.len(), 2);
+    assert_eq!(route(&publish.otherwise), ("/".to_owned(), origin("publish"), Some("main".to_owned())));
+    assert_eq!(author.routes[0].headers[0].name, "x-tenant");
+}
+
+#[test]
+fn variables_reach_what_the_file_has_named() {
+    let variables = [
+        ("AEM_PROXY_CREDENTIALS__OPEN_API__CLIENT_ID", "def"),
+        ("AEM_PROXY_CREDENTIALS__OPEN_API__CLIENT_SECRET", "three, four"),
+        ("AEM_PROXY_PROXIES__AUTHOR__ROUTES__0__PATH", "/adobe/sites/"),
+        ("AEM_PROXY_PROXIES__AUTHOR__HEADERS__X_TENANT", "green"),
+        ("AEM_PROXY_PROXIES__AUTHOR__HEADERS__X_OTHER_ONE", "1"),
+        ("AEM_PROXY_PROXIES__PREVIEW__LISTEN", "127.0.0.1:8083"),
+        ("AEM_PROXY_PROXIES__PREVIEW__UPSTREAM", "author"),
+    ];
+    let config = load(Some(FULL), &variables, &[]);
+    assert_eq!(config.credentials.len(), 2);
+    assert!(matches!(
+        &config.credential("open-api").unwrap().source,
+        CredentialSource::Client { id, secrets: Secrets::Given(secrets), .. } if id == "def" && secrets.len() == 2
+    ));
+    assert_eq!(config.proxies.len(), 3);
+    assert_eq!(config.proxies[0].routes[0].path.to_string(), "/adobe/sites/");
+    let headers: Vec<_> =
+        config.proxies[0].otherwise.headers.iter().map(|header| header.name.as_str()).collect();
+    assert_eq!(headers, ["x-tenant", "x-other-one"]);
+    assert_eq!(config.proxies[1].name, "preview");
+}
+
+#[test]
+fn variables_alone_make_a_whole_configuration() {
+    let config = load(
+        None,
+        &[
+            UPSTREAM,
+            ("AEM_PROXY_CREDENTIALS__MAIN__CLIENT_ID", "abc"),
+            ("AEM_PROXY_CREDENTIALS__MAIN__CLIENT_SECRET_FILE", "/run/secrets/aem"),
+            ("AEM_PROXY_CREDENTIALS__MAIN__SCOPES", "openid,AdobeID"),
+        ],
+        &[],
+    );
+    assert_eq!(config.proxies[0].otherwise.credential.as_deref(), Some("main"));
+    assert_eq!(config.credentials[0].scopes, ["openid", "AdobeID"]);
+}
+
+#[test]
+fn what_does_not_fit_together_is_told_with_its_place() {
+    for (change, expected) in [
+        ("[credentials.third]\nfile = 'x'", "`proxies.author.credentials` is not set, and there are several"),
+        (
+            "[credentials.third]\nuser = 'x'",
+            "`credentials.third.password` is not set: set AEM_PROXY_CREDENTIALS__THIRD__PASSWORD",
+        ),
+        (
+            "[credentials.third]\nname = 'x'",
+            "`credentials.third` (FILE:33) says nothing that could authenticate",
+        ),
+        (
+            "[credentials.third]\nfile = 'x'\njson = 'x'",
+            "`credentials.third` (FILE:33) is made of file and json at once",
+        ),
+        (
+            "[credentials.third]\nuser = 'x'\npassword = 'y'\nfallback = 'main'",
+            "`credentials.third.fallback` (FILE:35) does not go with user",
+        ),
+        (
+            "[credentials.third]\nclient_id = 'x'\nscopes = 'a'",
+            "`credentials.third.client_secret` is not set",
+        ),
+        (
+            "[credentials.third]\nclient_id = 'x'\nclient_secret = 'y'",
+            "`credentials.third.scopes` is not set, and IMS gives no token",
+        ),
+        (
+            "[credentials.third]\nfile = 'x'\nfallback = 'nobody'",
+            "`credentials.third.fallback` (FILE:34) names a credential that there is not",
+        ),
+        ("[credentials.third]\nfile = 'x'\nfallback = 'third'", "names the credential itself"),
+        (
+            "[credentials.third]\nfile = 'x'\nfallback = 'main'",
+            "names a credential that has a fallback itself",
+        ),
+        ("[credentials.none]\nfile = 'x'", "`credentials.none` (FILE:33) is not a name that can be used"),
+        ("[credentials.'a b']\nfile = 'x'", "is not a name that can be used"),
+        ("[credentials.'a.b']\nfile = 'x'", "holds a name that is empty or has a dot in it"),
+        (
+            "[credentials.third]\nflie = 'x'",
+            "`credentials.third.flie` (FILE:33) is not a key: did you mean `credentials.third.file`?",
+        ),
+        (
+            "[proxies.third]\nlisten = '127.0.0.1:8080'\nupstream = 'author'",
+            "`proxies.third.listen` (FILE:33) is the address of `proxies.author.listen` too",
+        ),
+        (
+            "[proxies.third]\nlisten = 'localhost:8081'\nupstream = 'author'",
+            "`admin.listen` (default) is the address of `proxies.third.listen` too",
+        ),
+        (
+            "[proxies.third]\nlisten = '127.0.0.1:1'\nupstream = 'autor'",
+            "`proxies.third.upstream` (FILE:34) names an upstream that there is not",
+        ),
+        ("[proxies.third]\nlisten = '127.0.0.1:1'", "`proxies.third.upstream` is not set"),
+        ("[proxies.third]\nupstream = 'author'", "`proxies.third.listen` is not set"),
+        ("[[proxies.publish.routes]]\ncredentials = 'main'", "`proxies.publish.routes.0.path` is not set"),
+        (
+            "[[proxies.publish.routes]]\npath = 'adobe'",
+            "`proxies.publish.routes.0.path` (FILE:33) is not the prefix of a path",
+        ),
+        (
+            "[[proxies.publish.routes]]\npath = '/a'\n[[proxies.publish.routes]]\npath = '/a/b'",
+            "`proxies.publish.routes.1.path` (FILE:35) is never asked",
+        ),
+        (
+            "[[proxies.publish.routes]]\npath = '/a'\ncredentials = 'none'\nx_api_key = true",
+            "`proxies.publish.routes.0.x_api_key` (FILE:35) is set, but the credential has no client id",
+        ),
+        (
+            "[proxies.publish.headers]\nAuthorization = 'x'",
+            "`proxies.publish.headers.Authorization` (FILE:33) is a field that the proxy itself looks after",
+        ),
+        ("[proxies.publish.headers]\nX-Forwarded-For = 'x'", "is a field that the proxy itself looks after"),
+        ("[proxies.publish.headers]\n'X Y' = 'x'", "is not the name of a field"),
+        ("[proxies.publish.headers]\nX-Y = \"a\\nb\"", "is not a value that a field can have"),
+        ("[proxies.publish]\nheaders = { X-Y = 'a' }\nheader_files = { x-y = 'b' }", "is given twice"),
+        ("listen = '127.0.0.1:1'", "`listen` (FILE:1) is set, but the proxy that it is for has no upstream"),
+        (
+            "upstream = 'https://a.example'\n[proxies.default]\nlisten = '127.0.0.1:1'",
+            "`proxies.default` (FILE:3) is what `upstream` makes already",
+        ),
+        ("credentials_name = 'x'", "`credentials_name` (FILE:1) is set, but there is no document"),
+    ] {
+        let is_table = change.starts_with('[');
+        let repeats = change.contains("[proxies.publish]");
+        let full = if repeats { FULL.replace("[proxies.publish]", change) } else { FULL.to_owned() };
+        let toml = match (is_table, repeats) {
+            (_, true) => full,
+            (true, _) => format!("{full}{change}"),
+            (false, _) => format!("{change}\n{full}"),
+        };
+        let error = refuse(Some(&toml), &[], &[]);
+        assert!(error.contains(expected), "{change}: {error}");
+    }
+}
+
+#[test]
+fn what_config_prints_of_the_full_form_can_be_read_again_and_holds_no_secret() {
+    let full = FULL.replace("'one'", "'p8e-one'").replace("'blue'", "'p8e-blue'");
+    let (sources, _file) = sources(Some(&full), &[("AEM_PROXY_PROXIES__PUBLISH__CREDENTIALS", "none")], &[]);
+    let text = describe(&sources).unwrap();
+    assert!(!text.contains("p8e-"), "{text}");
+    for line in [
+        "[credentials.main]",
+        "[[proxies.author.routes]]\npath = \"/adobe/*\"",
+        "client_secret = \"(redacted)\"",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let again = load(Some(&text), &[], &[]);
+    assert_eq!(again.proxies.len(), 2);
+    assert_eq!(again.proxies[0].routes.len(), 2);
+    assert_eq!(again.proxies[1].otherwise.credential, None);
 }

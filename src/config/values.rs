@@ -26,6 +26,30 @@ impl Listen {
     }
 }
 
+impl Listen {
+    /// Whether both cannot be listened at. Port 0 is any free one.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let port = |listen: &Self| match listen {
+            Self::Tcp(addr) => Some(addr.port()),
+            Self::Localhost(port) => Some(*port),
+            Self::Unix(_) => None,
+        };
+        let same_port = port(self).filter(|port| *port != 0) == port(other) && port(other).is_some();
+        match (self, other) {
+            (Self::Unix(a), Self::Unix(b)) => a == b,
+            (Self::Tcp(a), Self::Tcp(b)) => {
+                let any = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+                same_port && (any || a.ip() == b.ip())
+            }
+            (Self::Localhost(_), Self::Tcp(addr)) | (Self::Tcp(addr), Self::Localhost(_)) => {
+                same_port && (addr.ip().is_loopback() || addr.ip().is_unspecified())
+            }
+            (Self::Localhost(_), Self::Localhost(_)) => same_port,
+            _ => false,
+        }
+    }
+}
+
 impl FromStr for Listen {
     type Err = &'static str;
 
