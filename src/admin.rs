@@ -26,7 +26,7 @@ use hyper_util::{
 };
 use tracing::debug;
 
-pub use self::status::{CredentialView, Facts, ProxyView};
+pub use self::status::{CredentialView, Facts, ProxyView, RouteView};
 use crate::{
     clock::{Clock, unix_seconds},
     listener::Stream,
@@ -111,7 +111,12 @@ impl Admin {
     /// A valid token in hand, or none needed; AEM being slow never changes it, or one hiccup would take out every pod
     /// at once.
     fn is_ready(&self) -> bool {
-        !self.is_draining() && self.0.credentials.iter().all(|credential| credential.token.is_valid())
+        !self.is_draining() && self.sent().all(|credential| credential.token.is_valid())
+    }
+
+    /// The credentials without which requests fail. A fallback that does not work is in the status alone.
+    fn sent(&self) -> impl Iterator<Item = &CredentialView> {
+        self.0.credentials.iter().filter(|credential| credential.is_sent)
     }
 }
 
@@ -122,7 +127,7 @@ async fn live() -> &'static str {
 
 /// 200 once every credential has had a first token.
 async fn startup(State(admin): State<Admin>) -> impl IntoResponse {
-    let started = admin.0.credentials.iter().all(|credential| credential.token.has_started());
+    let started = admin.sent().all(|credential| credential.token.has_started());
     verdict(started, "started\n", "no first token yet, see /status\n")
 }
 

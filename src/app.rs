@@ -1,36 +1,46 @@
 //! Binds sockets, wires the rooms, owns every task.
 
 mod credential;
+mod keeper;
 mod workers;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::timeout};
+use http::{HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::credential::{exchange, read_credentials};
-use self::{credential::Bearer, workers::Workers};
+pub use self::credential::{basic, cache, exchange};
+use self::{
+    credential::{Bearer, Wired},
+    keeper::Values,
+    workers::Workers,
+};
 use crate::{
-    admin::{Admin, ProxyView},
+    admin::{Admin, ProxyView, RouteView},
     clock::Clock,
-    config::{Auth, Config, Listen, Shutdown, keys},
+    config::{self, Config, Listen, Shutdown, keys},
     credentials::CredentialsError,
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Guard, Limits, Proxy, Upstream},
+    proxy::{Credential, Fields, Guard, Limits, Proxy, Route, Upstream},
     tls::{self, TlsError},
 };
 
 /// Everything bound and wired, nothing running.
 pub struct App {
-    proxy: Arc<Proxy>,
+    proxies: Arc<[Proxy]>,
     workers: Workers,
-    listeners: Vec<Listener>,
+    /// Each with the number of its proxy.
+    listeners: Vec<(usize, Listener)>,
     admin: Admin,
     admin_listeners: Vec<Listener>,
-    bearer: Option<Bearer>,
+    bearers: Vec<Bearer>,
+    values: Vec<Values>,
+    poll: Duration,
     shutdown: Shutdown,
 }
 
@@ -44,6 +54,30 @@ pub enum StartError {
         place: String,
         /// What is wrong with them.
         error: CredentialsError,
+    },
+    /// A file that holds one secret is unusable.
+    #[error("{place} ({path}) {what}: is the file there, and may this user read it?")]
+    SecretFile {
+        /// What it is for.
+        place: String,
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// IMS gives no OAuth token without scopes.
+    #[error(
+        "credentials `{name}` have no scopes: give them as `scopes`, as the Adobe Developer Console lists them"
+    )]
+    NoScopes {
+        /// The credential.
+        name: String,
+    },
+    /// A user with a password.
+    #[error("credentials `{name}` are a user and a password: there is no token")]
+    NoToken {
+        /// The credential.
+        name: String,
     },
     /// There is no such IMS.
     #[error("{place} {error}")]
@@ -65,7 +99,7 @@ pub enum StartError {
         /// The address.
         listen: Listen,
         /// The key that holds it.
-        key: &'static str,
+        key: String,
         /// The system's account.
         error: io::Error,
     },
@@ -104,48 +138,55 @@ impl App {
         tls::install();
         let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
-        let tls = tls::client_config(config.ca_file.as_deref())?;
+        let tls = Arc::new(tls::client_config(config.ca_file.as_deref())?);
         let wired = credential::wire(&config, &clock, &metrics, &tls)?;
-        let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
-        let upstream = Upstream::new(&config.upstream, tls, &config.timeouts)
-            .map_err(StartError::internal("the upstream"))?;
-        let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
-        say_what_is_open(&config, &guard);
+        let mut values = Vec::new();
+        let proxies = proxies(&config, &wired, &metrics, &tls, &mut values)?;
+        let Wired { credentials: known, bearers, passwords, views } = wired;
+        values.extend(passwords);
+        say_what_is_open(&config);
+        for view in &views {
+            keeper::warn_of_environments(&config, &view.name, &view.facts.load());
+        }
 
-        let listeners = bind(&config.listen, "listen")?;
+        let mut listeners = Vec::new();
+        for (number, proxy) in config.proxies.iter().enumerate() {
+            let bound = bind(&proxy.listen, &proxy.listen_key)?;
+            listeners.extend(bound.into_iter().map(|listener| (number, listener)));
+        }
         let admin_listeners = match config.admin.listen.on() {
             Some(listen) => bind(listen, "admin.listen")?,
             None => Vec::new(),
         };
-        let view = ProxyView {
-            name: NAME.to_owned(),
-            listen: listeners.iter().map(ToString::to_string).collect(),
-            upstream: config.upstream.origin().ascii_serialization(),
-            auth: wired.auth,
-        };
+        let shown = config.proxies.iter().enumerate().map(|(number, proxy)| {
+            let own = listeners.iter().filter(|(at, _)| *at == number);
+            shown(&config, proxy, own.map(|(_, listener)| listener.to_string()).collect(), &known)
+        });
+        let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
-        let credentials = wired.view.into_iter().collect();
-        let admin = Admin::new(admin_guard, metrics.clone(), clock, vec![view], credentials);
-        let proxy = Arc::new(Proxy::new(guard, wired.credential, upstream, limits, metrics.proxy(NAME)));
-        let workers = Workers::start(&proxy, cores())
+        let admin = Admin::new(admin_guard, metrics, clock, shown, views);
+        let workers = Workers::start(&proxies, cores())
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
-        let shutdown = config.shutdown.clone();
-        Ok(Self { proxy, workers, listeners, admin, admin_listeners, bearer: wired.bearer, shutdown })
+        let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
+        Ok(Self { proxies, workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown })
     }
 
-    /// Where the proxy listens, in words.
-    pub fn listens_at(&self) -> String {
-        in_words(&self.listeners)
+    /// Where each proxy listens, in words, in the order of the configuration.
+    pub fn listens_at(&self) -> Vec<String> {
+        let at = |number| {
+            self.listeners.iter().filter(move |(own, _)| *own == number).map(|(_, listener)| listener)
+        };
+        (0..self.proxies.len()).map(|number| in_words(at(number))).collect()
     }
 
     /// Where the admin listener listens, in words; `off` without one.
     pub fn admin_listens_at(&self) -> String {
-        if self.admin_listeners.is_empty() { "off".to_owned() } else { in_words(&self.admin_listeners) }
+        if self.admin_listeners.is_empty() { "off".to_owned() } else { in_words(self.admin_listeners.iter()) }
     }
 
-    /// The proxy's TCP addresses, with their real ports.
+    /// The proxies' TCP addresses, with their real ports, in the order of the configuration.
     pub fn addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(Listener::addr).collect()
+        self.listeners.iter().filter_map(|(_, listener)| listener.addr()).collect()
     }
 
     /// The admin listener's TCP addresses, with their real ports.
@@ -161,7 +202,8 @@ impl App {
     /// # Errors
     /// When a part ended that should not have.
     pub async fn run(self, mut stop: impl AsyncFnMut(), mut hangup: impl AsyncFnMut()) -> Result<(), Died> {
-        let Self { proxy, mut workers, listeners, admin, admin_listeners, bearer, shutdown } = self;
+        let Self { proxies, mut workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown } =
+            self;
         let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         let mut threads = JoinSet::new();
@@ -170,8 +212,8 @@ impl App {
         }
         // However this ends, the listeners are closed.
         let _closing = closing.clone().drop_guard();
-        for listener in listeners {
-            workers.accept(listener, &closing).map_err(|error| {
+        for (number, listener) in listeners {
+            workers.accept(listener, number, &closing).map_err(|error| {
                 error!(%error, "A listener cannot be handed over");
                 Died
             })?;
@@ -179,17 +221,20 @@ impl App {
         for listener in admin_listeners {
             tasks.spawn(accept_admin(listener, admin.clone(), ending.clone()));
         }
-        let mut reloader = None;
-        if let Some(bearer) = bearer {
-            tasks.spawn(bearer.refresher.run(ending.clone()));
-            reloader = Some(bearer.reloader);
+        let (hung_up, hangups) = watch::channel(());
+        for Bearer { refresher, keeper } in bearers {
+            tasks.spawn(refresher.run(ending.clone()));
+            tasks.spawn(keeper.run(hangups.clone(), ending.clone()));
         }
+        for values in values {
+            tasks.spawn(values.run(poll, hangups.clone(), ending.clone()));
+        }
+        drop(hangups);
         let reload = async {
             loop {
                 hangup().await;
-                match &reloader {
-                    Some(reloader) => reloader.reload().await,
-                    None => info!("SIGHUP: there are no credentials to read anew"),
+                if hung_up.send(()).is_err() {
+                    info!("SIGHUP: there is nothing to read anew");
                 }
             }
         };
@@ -203,7 +248,7 @@ impl App {
         let drain = async {
             tokio::time::sleep(shutdown.delay).await;
             closing.cancel();
-            proxy.drain();
+            proxies.iter().for_each(Proxy::drain);
             workers.stop();
             if timeout(shutdown.grace, workers.wait()).await.is_err() {
                 warn!(grace = ?shutdown.grace, connections = workers.connections(), "Requests still in flight, closing them");
@@ -227,29 +272,159 @@ impl App {
     }
 }
 
-/// One loud line for each thing that is more open, or further away, than usual.
-fn say_what_is_open(config: &Config, guard: &Guard) {
-    if !config.listen.is_loopback() {
-        warn!(listen = %config.listen, "Open to the network: whoever reaches this address acts with the proxy's token");
+/// Every proxy with its routes. What is read from files for them is added to `values`.
+fn proxies(
+    config: &Config,
+    wired: &Wired,
+    metrics: &Metrics,
+    tls: &Arc<rustls::ClientConfig>,
+    values: &mut Vec<Values>,
+) -> Result<Arc<[Proxy]>, StartError> {
+    let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
+    let mut upstreams = Vec::new();
+    for (number, upstream) in config.upstreams.iter().enumerate() {
+        let upstream = Upstream::new(number, &upstream.url, Arc::clone(tls), &config.timeouts)
+            .map_err(StartError::internal("the upstream"))?;
+        upstreams.push(Arc::new(upstream));
     }
-    if guard.admits_any_host() {
+    let mut route = |route: &config::Route| {
+        let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
+        let upstream = number.and_then(|number| upstreams.get(number)).cloned();
+        let named = route.credential.as_deref().map(|name| wired.credentials.get(name).cloned());
+        // The checks of the configuration leave no name without its thing.
+        let unknown = || StartError::internal("the routes")("a name that nobody has".into());
+        let credential = match named {
+            Some(credential) => credential.ok_or_else(unknown)?,
+            None => Credential::None,
+        };
+        let (fields, read) = fields(&route.headers)?;
+        values.extend(read);
+        Ok::<_, StartError>(Route {
+            path: route.path.clone(),
+            credential,
+            upstream: upstream.ok_or_else(unknown)?,
+            x_api_key: route.x_api_key,
+            x_gw_ims_org_id: route.x_gw_ims_org_id,
+            fields,
+        })
+    };
+    let mut proxies = Vec::new();
+    for proxy in &config.proxies {
+        let routes = proxy.routes.iter().map(&mut route).collect::<Result<_, _>>()?;
+        let otherwise = route(&proxy.otherwise)?;
+        let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
+        proxies.push(Proxy::new(guard, routes, otherwise, limits.clone(), metrics.proxy(&proxy.name)));
+    }
+    Ok(proxies.into())
+}
+
+/// The fields that a route sets, read anew when files of theirs change.
+fn fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Values>), StartError> {
+    if headers.is_empty() {
+        return Ok((None, None));
+    }
+    let read = {
+        let headers = headers.to_vec();
+        move || headers.iter().map(field).collect::<Result<Vec<_>, _>>()
+    };
+    let fields = Arc::new(Fields::from_pointee(read()?));
+    let files: Vec<_> = headers
+        .iter()
+        .filter_map(|header| match &header.value {
+            config::Secret::File(path) => Some(path.clone()),
+            config::Secret::Given(_) => None,
+        })
+        .collect();
+    let values = (!files.is_empty()).then(|| {
+        let fields = Arc::clone(&fields);
+        Values::new(files, move || {
+            fields.store(Arc::new(read()?));
+            Ok(())
+        })
+    });
+    Ok((Some(fields), values))
+}
+
+fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
+    let place = format!("`{}`", header.key);
+    let value = credential::read_secret(&place, &header.value)?;
+    let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| StartError::SecretFile {
+        place,
+        path: match &header.value {
+            config::Secret::File(path) => path.display().to_string(),
+            config::Secret::Given(_) => "given".to_owned(),
+        },
+        what: "is not one line of plain text".to_owned(),
+    })?;
+    value.set_sensitive(true);
+    Ok((header.name.clone(), value))
+}
+
+fn shown(
+    config: &Config,
+    proxy: &config::Proxy,
+    listen: Vec<String>,
+    credentials: &BTreeMap<String, Credential>,
+) -> ProxyView {
+    let view = |route: &config::Route| RouteView {
+        path: route.path.to_string(),
+        upstream: config.upstream(&route.upstream).map(origin).unwrap_or_default(),
+        auth: match route.credential.as_ref().and_then(|name| credentials.get(name)) {
+            Some(Credential::Bearer(_)) => "bearer",
+            Some(Credential::Fixed(_)) => "basic",
+            Some(Credential::None) | None => "none",
+        },
+        credentials: route.credential.clone(),
+    };
+    let otherwise = view(&proxy.otherwise);
+    ProxyView {
+        name: proxy.name.clone(),
+        listen,
+        upstream: otherwise.upstream,
+        auth: otherwise.auth,
+        credentials: otherwise.credentials,
+        routes: proxy.routes.iter().map(view).collect(),
+    }
+}
+
+/// One loud line for each thing that is more open, or further away, than usual.
+fn say_what_is_open(config: &Config) {
+    for proxy in config.proxies.iter().filter(|proxy| !proxy.listen.is_loopback()) {
+        warn!(listen = %proxy.listen, "Open to the network: whoever reaches this address acts with the proxy's token");
+    }
+    if config.guard.allowed_hosts.iter().any(|host| host == "*") {
         warn!("guard.allowed_hosts lets every Host in: web pages can reach the proxy by DNS rebinding");
     }
     if EGRESS_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
         warn!("An egress proxy is set in the environment: it is used for IMS alone, AEM is reached directly");
     }
-    let host = config.upstream.host_str().unwrap_or_default();
-    if !host.ends_with(AEM_DOMAIN) && matches!(config.auth, Auth::Bearer(_)) {
-        warn!(upstream = %config.upstream, "The upstream is not an AEM as a Cloud Service host, and will receive the access token");
+    for upstream in &config.upstreams {
+        let gets_token = config.routes().any(|route| {
+            let credential = route.credential.as_deref().and_then(|name| config.credential(name));
+            route.upstream == upstream.name && credential.is_some_and(config::Credential::is_bearer)
+        });
+        let is_aem = upstream.url.host_str().unwrap_or_default().ends_with(AEM_DOMAIN);
+        if gets_token && !is_aem {
+            warn!(upstream = %upstream.url, "The upstream is not an AEM as a Cloud Service host, and will receive the access token");
+        }
     }
 }
 
-fn bind(listen: &Listen, key: &'static str) -> Result<Vec<Listener>, StartError> {
-    Listener::bind(listen).map_err(|error| StartError::Bind { listen: listen.clone(), key, error })
+/// An upstream as people know it.
+fn origin(upstream: &config::Upstream) -> String {
+    upstream.url.origin().ascii_serialization()
 }
 
-fn in_words(listeners: &[Listener]) -> String {
-    let words: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+fn bind(listen: &Listen, key: &str) -> Result<Vec<Listener>, StartError> {
+    Listener::bind(listen).map_err(|error| StartError::Bind {
+        listen: listen.clone(),
+        key: key.to_owned(),
+        error,
+    })
+}
+
+fn in_words<'a>(listeners: impl Iterator<Item = &'a Listener>) -> String {
+    let words: Vec<_> = listeners.map(ToString::to_string).collect();
     words.join(", ")
 }
 
@@ -269,9 +444,6 @@ async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToke
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;
-
-/// The one proxy and the one credential of the simple form.
-const NAME: &str = "default";
 
 /// What sends programs through an egress proxy to https addresses.
 const EGRESS_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

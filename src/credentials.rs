@@ -7,6 +7,7 @@
 mod access_token;
 mod certificate;
 mod document;
+mod environment;
 mod error;
 mod jwt;
 mod local_token;
@@ -28,6 +29,7 @@ use url::Url;
 pub(crate) use self::access_token::{Claims, millis, number};
 pub use self::{
     certificate::{Certificate, CertificateError},
+    environment::Environment,
     error::CredentialsError,
     jwt::JwtCredentials,
     local_token::{LocalToken, LocalTokenError},

@@ -20,15 +20,20 @@ pub(super) fn render(status: &Status) -> String {
         status.uptime_seconds
     );
     for proxy in &status.proxies {
-        table(
-            &mut page,
-            &format!("Proxy {}", proxy.name),
-            &[
-                ("listens at", proxy.listen.join(", ")),
-                ("forwards to", proxy.upstream.clone()),
-                ("auth", proxy.auth.to_owned()),
-            ],
-        );
+        let auth = |auth: &str, name: &Option<String>| match name {
+            Some(name) => format!("{auth} ({name})"),
+            None => auth.to_owned(),
+        };
+        let mut rows = vec![
+            ("listens at", proxy.listen.join(", ")),
+            ("forwards to", proxy.upstream.clone()),
+            ("auth", auth(proxy.auth, &proxy.credentials)),
+        ];
+        rows.extend(proxy.routes.iter().map(|route| {
+            let auth = auth(route.auth, &route.credentials);
+            ("route", format!("{} to {}, {auth}", route.path, route.upstream))
+        }));
+        table(&mut page, &format!("Proxy {}", proxy.name), &rows);
     }
     for credential in &status.credentials {
         table(&mut page, &format!("Credential {}", credential.name), &rows(credential));
@@ -48,6 +53,10 @@ fn rows(credential: &CredentialStatus) -> Vec<(&'static str, String)> {
         ("scopes", token.scopes.join(", ")),
     ];
     rows.extend(credential.facts.rows());
+    if let Some(fallback) = &credential.fallback {
+        let state = if fallback.active { "has taken over" } else { "stands by" };
+        rows.push(("fallback", format!("{} {state}", fallback.name)));
+    }
     if let Some(error) = &token.last_error {
         rows.push(("last error", format!("{}: {}", error.at, error.message)));
         rows.push(("what to do", text(&error.hint)));

@@ -1,12 +1,17 @@
 //! `/status`: what there is to know, as JSON.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Admin;
-use crate::{clock::rfc3339, ims::CredentialExchange, metrics::CredentialMetrics, token::TokenHandle};
+use crate::{
+    clock::rfc3339,
+    ims::{CredentialExchange, Endpoint},
+    metrics::CredentialMetrics,
+    token::{TokenHandle, TokenStatus},
+};
 
 /// A proxy, as shown.
 #[derive(Debug, Clone, Serialize)]
@@ -19,12 +24,31 @@ pub struct ProxyView {
     pub upstream: String,
     /// `bearer`, `basic` or `none`.
     pub auth: &'static str,
+    /// The name of the credential.
+    pub credentials: Option<String>,
+    /// What is different for some paths.
+    pub routes: Vec<RouteView>,
+}
+
+/// A route, as shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouteView {
+    /// The prefix of its paths.
+    pub path: String,
+    /// Where it forwards to.
+    pub upstream: String,
+    /// `bearer`, `basic` or `none`.
+    pub auth: &'static str,
+    /// The name of the credential.
+    pub credentials: Option<String>,
 }
 
 /// A credential, as shown.
 pub struct CredentialView {
     /// Its name.
     pub name: String,
+    /// Whether requests are sent with it; others only stand in.
+    pub is_sent: bool,
     /// Its token.
     pub token: TokenHandle,
     /// Its gauges, set when somebody looks.
@@ -41,38 +65,60 @@ pub struct Facts {
     technical_account: Option<String>,
     email: Option<String>,
     org: Option<String>,
-    metascopes: Vec<String>,
+    scopes: Vec<String>,
     ims_endpoint: Option<String>,
-    certificate_expires_at: Option<String>,
+    #[serde(serialize_with = "as_rfc3339")]
+    certificate_expires_at: Option<SystemTime>,
 }
 
 impl Facts {
     /// The facts of an exchange's credentials.
     pub fn of(exchange: &CredentialExchange) -> Self {
         let credentials = exchange.credentials();
+        let owned = |text: Option<&str>| text.map(str::to_owned);
         Self {
             kind: credentials.kind(),
-            client_id: credentials.client_id().map(str::to_owned),
-            technical_account: credentials.technical_account_id().map(str::to_owned),
-            email: credentials.email().map(str::to_owned),
-            org: credentials.org().map(str::to_owned),
-            metascopes: credentials.scopes().to_vec(),
-            ims_endpoint: exchange.endpoint().map(|endpoint| endpoint.authority().to_owned()),
-            certificate_expires_at: credentials.expires_at().map(rfc3339),
+            client_id: owned(credentials.client_id()),
+            technical_account: owned(credentials.technical_account_id()),
+            email: owned(credentials.email()),
+            org: owned(credentials.org()),
+            scopes: credentials.scopes().to_vec(),
+            ims_endpoint: owned(exchange.endpoint().map(Endpoint::authority)),
+            certificate_expires_at: credentials.expires_at(),
         }
     }
 
-    /// The facts, for the page.
-    pub(super) fn rows(&self) -> [(&'static str, String); 5] {
-        [
-            ("client id", &self.client_id),
-            ("technical account", &self.technical_account),
-            ("organisation", &self.org),
-            ("IMS", &self.ims_endpoint),
-            ("certificate ends", &self.certificate_expires_at),
-        ]
-        .map(|(name, fact)| (name, fact.clone().unwrap_or_else(|| "-".to_owned())))
+    /// The client id; empty where it is not known.
+    pub fn client_id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
     }
+
+    /// When the certificate ends, if there is one.
+    pub fn certificate_end(&self) -> Option<SystemTime> {
+        self.certificate_expires_at
+    }
+
+    /// Whether it is a developer's own token, which cannot be refreshed.
+    pub fn is_local_token(&self) -> bool {
+        self.kind == "local"
+    }
+
+    /// The facts, for the page.
+    pub(super) fn rows(&self) -> [(&'static str, String); 6] {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        [
+            ("kind", self.kind.to_owned()),
+            ("client id", text(&self.client_id)),
+            ("technical account", text(&self.technical_account)),
+            ("organisation", text(&self.org)),
+            ("IMS", text(&self.ims_endpoint)),
+            ("certificate ends", text(&self.certificate_expires_at.map(rfc3339))),
+        ]
+    }
+}
+
+fn as_rfc3339<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(to)
 }
 
 /// The whole of `/status`.
@@ -93,7 +139,17 @@ pub(super) struct CredentialStatus {
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) facts: Facts,
+    pub(super) fallback: Option<FallbackView>,
     pub(super) token: TokenView,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FallbackView {
+    pub(super) name: String,
+    /// Whether requests get its token.
+    pub(super) active: bool,
+    /// Since when IMS refuses the credential's own.
+    pub(super) since: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -136,17 +192,20 @@ impl Admin {
 
 impl CredentialStatus {
     fn of(view: &CredentialView) -> Self {
+        let status = view.token.status();
+        let since = status.progress.refused_since.map(rfc3339);
+        let fallback = status.fallback.clone();
         Self {
             name: view.name.clone(),
             facts: Facts::clone(&view.facts.load()),
-            token: TokenView::of(&view.token),
+            fallback: fallback.map(|(name, active)| FallbackView { name, active, since }),
+            token: TokenView::of(status),
         }
     }
 }
 
 impl TokenView {
-    fn of(handle: &TokenHandle) -> Self {
-        let status = handle.status();
+    fn of(status: TokenStatus) -> Self {
         let progress = status.progress;
         Self {
             valid: status.valid,

@@ -1,199 +1,312 @@
-//! From the configuration to a credential at work, and again when it has changed.
+//! From the configuration to credentials at work, and again when they have changed.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
-use tracing::{error, info, warn};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use tracing::warn;
 
-use super::{NAME, StartError};
+use super::{
+    StartError,
+    keeper::{Keeper, Values},
+};
 use crate::{
     admin::{CredentialView, Facts},
-    clock::{Clock, rfc3339, unix_seconds},
-    config::{Auth, Config, CredentialsSource},
-    credentials::{self, Credentials},
+    clock::Clock,
+    config::{self, Config, CredentialSource, Secret, Secrets},
+    credentials::{self, Credentials, OAuthCredentials},
     ims::{self, CredentialExchange, DEFAULT_ENDPOINT, Endpoint},
-    metrics::{CredentialMetrics, Metrics},
+    metrics::Metrics,
     proxy::Credential,
     secret::Authorization,
     tls,
-    token::{self, Cache, Cached, Refresher, Replaced, Replacer},
+    token::{self, Cache, Cached, Refresher, TokenHandle},
 };
 
-/// What the proxy and the admin listener get of a credential, and what keeps it alive.
+/// What the proxies and the admin listener get of the credentials, and what keeps them alive.
+#[derive(Default)]
 pub(super) struct Wired {
-    pub(super) credential: Credential,
-    pub(super) auth: &'static str,
-    pub(super) bearer: Option<Bearer>,
-    pub(super) view: Option<CredentialView>,
+    /// By their names.
+    pub(super) credentials: BTreeMap<String, Credential>,
+    pub(super) bearers: Vec<Bearer>,
+    pub(super) passwords: Vec<Values>,
+    pub(super) views: Vec<CredentialView>,
 }
 
-/// What a bearer credential needs to live.
+/// What a credential that gets tokens needs to live.
 pub(super) struct Bearer {
     pub(super) refresher: Refresher<Cached<CredentialExchange>>,
-    pub(super) reloader: Reloader,
+    pub(super) keeper: Keeper,
 }
 
-/// Reads the credentials anew and puts them to work, once they have shown that they do.
-pub(super) struct Reloader {
-    config: Arc<Config>,
-    clock: Clock,
-    replacer: Replacer<Cached<CredentialExchange>>,
-    facts: Arc<ArcSwap<Facts>>,
-    metrics: CredentialMetrics,
-}
-
+/// Wires every credential that somebody uses; one exchange serves all of them.
 pub(super) fn wire(
     config: &Arc<Config>,
     clock: &Clock,
     metrics: &Metrics,
-    tls: &ClientConfig,
+    tls: &Arc<ClientConfig>,
 ) -> Result<Wired, StartError> {
-    let Some(exchange) = exchange_over(config, clock, || Ok(tls.clone()))? else {
-        let (credential, auth) = match &config.auth {
-            Auth::Basic { user, password } => {
-                let value = Authorization::basic(user, password)
-                    .map_err(|error| StartError::internal("basic authentication")(error.into()))?;
-                (Credential::Fixed(value), "basic")
-            }
-            _ => (Credential::None, "none"),
-        };
-        return Ok(Wired { credential, auth, bearer: None, view: None });
-    };
-    let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
-    let metrics = metrics.credential(NAME);
-    watch_certificate(exchange.credentials().expires_at(), &metrics, clock);
+    let sent: BTreeSet<_> = config.sent().collect();
+    let fallbacks: BTreeSet<_> =
+        sent.iter().filter_map(|name| config.credential(name)?.fallback.as_deref()).collect();
+    let mut wired = Wired::default();
+    let mut tokens: BTreeMap<&str, TokenHandle> = BTreeMap::new();
+    // Fallbacks first: the others take hold of them. They have none themselves.
+    let (first, then): (Vec<_>, Vec<_>) =
+        config.credentials.iter().partition(|credential| fallbacks.contains(credential.name.as_str()));
+    for credential in first.into_iter().chain(then) {
+        let name = credential.name.as_str();
+        let is_sent = sent.contains(name);
+        if !is_sent && !fallbacks.contains(name) {
+            warn!(credential = name, "No proxy uses these credentials");
+            continue;
+        }
+        if let CredentialSource::Basic { user, password } = &credential.source {
+            let (wired_as, values) = self::user(name, user, password)?;
+            wired.credentials.insert(name.to_owned(), wired_as);
+            wired.passwords.extend(values);
+            continue;
+        }
+        let fallback =
+            credential.fallback.as_deref().and_then(|name| Some((name, tokens.get(name)?.clone())));
+        let (token, bearer, view) = bearer(config, credential, fallback, is_sent, clock, metrics, tls)?;
+        tokens.insert(name, token.clone());
+        wired.credentials.insert(name.to_owned(), Credential::Bearer(token));
+        wired.bearers.push(bearer);
+        wired.views.push(view);
+    }
+    wired
+        .views
+        .sort_by_key(|view| config.credentials.iter().position(|credential| credential.name == view.name));
+    Ok(wired)
+}
 
-    let cache = cache(config, &exchange);
+/// What is sent for a user and a password.
+///
+/// # Errors
+/// When the password cannot be read.
+pub fn basic(name: &str, user: &str, password: &Secret) -> Result<Authorization, StartError> {
+    let password = read_secret(&format!("the password of `{name}`"), password)?;
+    Authorization::basic(user, &password)
+        .map_err(|error| StartError::internal("basic authentication")(error.into()))
+}
+
+/// User and password, read anew when the password's file changes.
+fn user(name: &str, user: &str, password: &Secret) -> Result<(Credential, Option<Values>), StartError> {
+    let read = {
+        let (name, user, password) = (name.to_owned(), user.to_owned(), password.clone());
+        move || basic(&name, &user, &password)
+    };
+    let value = Arc::new(ArcSwap::from_pointee(read()?));
+    let values = match password {
+        Secret::Given(_) => None,
+        Secret::File(path) => {
+            let value = Arc::clone(&value);
+            Some(Values::new(vec![path.clone()], move || {
+                value.store(Arc::new(read()?));
+                Ok(())
+            }))
+        }
+    };
+    Ok((Credential::Fixed(value), values))
+}
+
+fn bearer(
+    config: &Arc<Config>,
+    credential: &config::Credential,
+    fallback: Option<(&str, TokenHandle)>,
+    is_sent: bool,
+    clock: &Clock,
+    metrics: &Metrics,
+    tls: &Arc<ClientConfig>,
+) -> Result<(TokenHandle, Bearer, CredentialView), StartError> {
+    let exchange = exchange_over(config, credential, clock, tls)?;
+    let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
+    let fallback_name = fallback.as_ref().map(|(name, _)| *name);
+    let metrics = metrics.credential(&credential.name, fallback_name);
+    metrics.certificate_expires_at(exchange.credentials().expires_at().map(crate::clock::unix_seconds));
+
+    let cache = cache(config, credential, &exchange);
     let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
-    let exchange = Cached::new(exchange, cache);
+    let further_files = exchange.credentials().files().to_vec();
     let (token, mut refresher) =
-        token::channel(exchange, clock.clone(), config.token.refresh_at, metrics.clone());
+        token::channel(Cached::new(exchange, cache), clock.clone(), config.token.refresh_at, metrics.clone());
+    if config.credentials.len() > 1 {
+        refresher.is_called(&credential.name);
+    }
     if let Some(grant) = cached {
         refresher.start_with(grant);
     }
-    let reloader = Reloader {
-        config: Arc::clone(config),
-        clock: clock.clone(),
-        replacer: refresher.replacer(),
-        facts: Arc::clone(&facts),
-        metrics: metrics.clone(),
+    let token = match fallback {
+        Some((name, other)) => {
+            refresher.falls_back_to(name);
+            token.with_fallback(name, other)
+        }
+        None => token,
     };
-    let view = CredentialView { name: NAME.to_owned(), token: token.clone(), metrics, facts };
-    let bearer = Some(Bearer { refresher, reloader });
-    Ok(Wired { credential: Credential::Bearer(token), auth: "bearer", bearer, view: Some(view) })
+    let keeper = Keeper::new(
+        Arc::clone(config),
+        credential.clone(),
+        clock.clone(),
+        Arc::clone(tls),
+        further_files,
+        refresher.replacer(),
+        token.clone(),
+        (Arc::clone(&facts), metrics.clone()),
+    );
+    let view =
+        CredentialView { name: credential.name.clone(), is_sent, token: token.clone(), metrics, facts };
+    Ok((token, Bearer { refresher, keeper }, view))
 }
 
-impl Reloader {
-    /// Reads the credentials anew. New ones are exchanged first, and take over when they have brought a token; until then,
-    /// and if they never do, the old ones serve on.
-    pub(super) async fn reload(&self) {
-        if let Auth::Bearer(CredentialsSource::Inline(_, place)) = &self.config.auth {
-            return warn!(place, "SIGHUP: credentials in a variable cannot change while the process runs");
-        }
-        let (config, clock) = (Arc::clone(&self.config), self.clock.clone());
-        let exchange = match tokio::task::spawn_blocking(move || exchange(&config, &clock)).await {
-            Ok(Ok(Some(exchange))) => exchange,
-            Ok(Err(error)) => return error!(%error, "The new credentials are unusable, the old ones stay"),
-            Ok(Ok(None)) => return,
-            Err(error) => return error!(%error, "The new credentials were not read, the old ones stay"),
-        };
-        let facts = Facts::of(&exchange);
-        let end = exchange.credentials().expires_at();
-        let cache = cache(&self.config, &exchange);
-        match self.replacer.replace(Cached::new(exchange, cache)).await {
-            Some(Replaced::Works) => {
-                self.describe(facts, end);
-                info!("The credentials were read anew and are in use");
-            }
-            // The refresher has told why, and goes on trying.
-            Some(Replaced::TakesOver(_)) => self.describe(facts, end),
-            Some(Replaced::Rejected(error)) => {
-                let hint = error.hint().map(|hint| hint.to_string());
-                error!(%error, hint, "The new credentials brought no token, the old ones stay");
-            }
-            // The refresher has stopped, and the process with it.
-            None => {}
-        }
+/// The cache of a credential's tokens, if there is to be one. Each credential has a file of its own.
+pub fn cache(
+    config: &Config,
+    credential: &config::Credential,
+    exchange: &CredentialExchange,
+) -> Option<Cache> {
+    let mut path = config.token.cache_file.clone()?.into_os_string();
+    if credential.name != config::DEFAULT {
+        path.push(format!(".{}", credential.name));
     }
-
-    fn describe(&self, facts: Facts, end: Option<SystemTime>) {
-        self.facts.store(Arc::new(facts));
-        watch_certificate(end, &self.metrics, &self.clock);
-    }
+    Cache::new(PathBuf::from(path), exchange)
 }
 
-fn watch_certificate(end: Option<SystemTime>, metrics: &CredentialMetrics, clock: &Clock) {
-    metrics.certificate_expires_at(end.map(unix_seconds));
-    if let Some(end) = end.filter(|end| *end <= clock.now()) {
-        warn!(
-            certificate.expires_at = rfc3339(end),
-            "The certificate in the credentials has expired: IMS will refuse it"
-        );
-    }
-}
-
-fn cache(config: &Config, exchange: &CredentialExchange) -> Option<Cache> {
-    config.token.cache_file.clone().and_then(|path| Cache::new(path, exchange))
-}
-
-/// The exchange that `config` asks for; none without bearer authentication.
+/// The exchange of a credential that gets tokens.
 ///
 /// # Errors
-/// When credentials, IMS's address or the CA file are unusable.
-pub fn exchange(config: &Config, clock: &Clock) -> Result<Option<CredentialExchange>, StartError> {
-    exchange_over(config, clock, || Ok(tls::client_config(config.ca_file.as_deref())?))
+/// When the credentials, IMS's address or the CA file are unusable.
+pub fn exchange(
+    config: &Config,
+    credential: &config::Credential,
+    clock: &Clock,
+) -> Result<CredentialExchange, StartError> {
+    exchange_over(config, credential, clock, &Arc::new(tls::client_config(config.ca_file.as_deref())?))
 }
 
-/// The same over TLS that may have been set up already: reading the system's roots takes longer than all the rest.
-fn exchange_over(
+/// The same over TLS that has been set up already: reading the system's roots takes longer than all the rest.
+pub(super) fn exchange_over(
     config: &Config,
+    credential: &config::Credential,
     clock: &Clock,
-    tls: impl FnOnce() -> Result<ClientConfig, StartError>,
-) -> Result<Option<CredentialExchange>, StartError> {
-    let Auth::Bearer(source) = &config.auth else { return Ok(None) };
-    let credentials = read_credentials(source)?;
-    if let Credentials::LocalToken(token) = credentials {
-        return Ok(Some(CredentialExchange::of_local_token(token, clock.clone())));
-    }
-    let (place, text) = match &config.ims_endpoint {
-        Some(given) => (format!("`ims_endpoint` ({})", given.source), given.text.as_str()),
-        None => (
-            "the credentials' imsEndpoint".to_owned(),
-            credentials.ims_endpoint().unwrap_or(DEFAULT_ENDPOINT),
-        ),
+    tls: &Arc<ClientConfig>,
+) -> Result<CredentialExchange, StartError> {
+    let credentials = match read_credentials(credential)? {
+        Credentials::LocalToken(token) => {
+            return Ok(CredentialExchange::of_local_token(token, clock.clone()));
+        }
+        credentials => Arc::new(credentials),
+    };
+    let (place, text) = match &credential.ims_endpoint {
+        Some(given) => (format!("`{}` ({})", given.key, given.source), given.text.as_str()),
+        None => {
+            let own = credentials.ims_endpoint().unwrap_or(DEFAULT_ENDPOINT);
+            ("the credentials' imsEndpoint".to_owned(), own)
+        }
     };
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
-    let tls = tls()?;
     let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
-    let http = ims::client(tls, limits, &endpoint)
+    let http = ims::client(ClientConfig::clone(tls), limits, &endpoint)
         .map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
-    Ok(Some(CredentialExchange::at_ims(http, endpoint, Arc::new(credentials), clock.clone())))
+    Ok(CredentialExchange::at_ims(http, endpoint, credentials, clock.clone()))
 }
 
-/// Reads and checks the credentials, and warns of a file that everybody may read.
+/// Reads and checks a credential that gets tokens, and warns of a file that everybody may read.
 ///
 /// # Errors
-/// When they are unusable, with the place and the field.
-pub fn read_credentials(source: &CredentialsSource) -> Result<Credentials, StartError> {
-    let (place, result) = match source {
-        CredentialsSource::File(path) => (path.display().to_string(), Credentials::read(path, None)),
-        CredentialsSource::Inline(document, place) => {
-            use secrecy::ExposeSecret;
-            (place.clone(), Credentials::parse_json_or_base64(document.expose_secret(), None))
+/// When it is unusable, with the place and the field.
+fn read_credentials(credential: &config::Credential) -> Result<Credentials, StartError> {
+    let at = |place: String| move |error| StartError::Credentials { place, error };
+    let mut credentials = match &credential.source {
+        CredentialSource::File { path, pick } => {
+            let read = Credentials::read(path, pick.as_deref()).map_err(at(path.display().to_string()))?;
+            warn_of_readers(path);
+            read
         }
+        CredentialSource::Inline { document, place, pick } => {
+            Credentials::parse_json_or_base64(document.expose_secret(), pick.as_deref())
+                .map_err(at(place.clone()))?
+        }
+        CredentialSource::Client { id, secrets, org } => Credentials::OAuth(OAuthCredentials {
+            client_id: id.clone(),
+            client_secrets: read_secrets(credential, secrets)?,
+            scopes: Vec::new(),
+            technical_account_id: None,
+            email: None,
+            org: org.clone(),
+            ims_endpoint: None,
+        }),
+        CredentialSource::Basic { .. } => return Err(StartError::NoToken { name: credential.name.clone() }),
     };
-    if let (CredentialsSource::File(path), Ok(_)) = (source, &result) {
-        warn_of_readers(path);
+    if let Credentials::OAuth(oauth) = &mut credentials {
+        if !credential.scopes.is_empty() {
+            oauth.scopes.clone_from(&credential.scopes);
+        }
+        if oauth.scopes.is_empty() {
+            return Err(StartError::NoScopes { name: credential.name.clone() });
+        }
     }
-    result.map_err(|error| StartError::Credentials { place, error })
+    Ok(credentials)
+}
+
+/// The files that a credential is made of, as far as the configuration names them.
+pub(super) fn files(credential: &config::Credential) -> Vec<PathBuf> {
+    match &credential.source {
+        CredentialSource::File { path, .. } => vec![path.clone()],
+        CredentialSource::Client { secrets: Secrets::File(path), .. } => vec![path.clone()],
+        _ => Vec::new(),
+    }
+}
+
+fn read_secrets(credential: &config::Credential, secrets: &Secrets) -> Result<Vec<SecretString>, StartError> {
+    match secrets {
+        Secrets::Given(secrets) => Ok(secrets.clone()),
+        Secrets::File(path) => {
+            let place = format!("`credentials.{}.client_secret_file`", credential.name);
+            let text = read_secret(&place, &Secret::File(path.clone()))?;
+            let lines = text.expose_secret().lines().map(str::trim).filter(|line| !line.is_empty());
+            Ok(lines.map(SecretString::from).collect())
+        }
+    }
+}
+
+/// A secret, without the line end after it. `place` is for errors.
+pub(super) fn read_secret(place: &str, secret: &Secret) -> Result<SecretString, StartError> {
+    let path = match secret {
+        Secret::Given(secret) => return Ok(secret.clone()),
+        Secret::File(path) => path,
+    };
+    let wrong = |what: String| StartError::SecretFile {
+        place: place.to_owned(),
+        path: path.display().to_string(),
+        what,
+    };
+    let mut text = Zeroizing::new(String::new());
+    let read = fs::File::open(path).and_then(|file| file.take(SECRET_MAX_BYTES).read_to_string(&mut text));
+    read.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.trim().is_empty() {
+        return Err(wrong("is empty".to_owned()));
+    }
+    warn_of_readers(path);
+    Ok(SecretString::from(secret))
 }
 
 fn warn_of_readers(path: &Path) {
     if credentials::world_readable(path) {
         warn!(
-            credentials_file = %path.display(),
+            file = %path.display(),
             "Every user of this machine can read the credentials: chmod 600, or mount the secret with mode 0440"
         );
     }
 }
+
+/// A password or a few secrets; a path given by mistake may lead to a disk.
+const SECRET_MAX_BYTES: u64 = 64 << 10;

@@ -1,18 +1,18 @@
 //! `check`: tries everything once, and says in words what is right, what is wrong and what to do.
 
-use std::time::Duration;
+mod aem;
+mod report;
 
 use clap::Args;
-use serde::Serialize;
 
-use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, print, token::in_words};
+use self::{aem::Probe, report::Report};
+use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, print};
 use crate::{
-    app,
+    app::{self, StartError},
     clock::{Clock, rfc3339},
-    config::{Auth, Config, Sources},
+    config::{self, Config, CredentialSource, Route, Sources},
     credentials::Credentials,
-    ims::{CredentialExchange, Exchange, Grant},
-    network::Cause,
+    ims::{CredentialExchange, Exchange},
     secret::Authorization,
     tls,
 };
@@ -22,266 +22,288 @@ pub(super) struct Check {
     /// Stop before the network
     #[arg(long)]
     offline: bool,
+    /// Take a certificate that ends within 7 days for wrong
+    #[arg(long)]
+    strict: bool,
+    /// What to ask AEM for, in place of what suits each route
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    path: Option<String>,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
 
-/// What was tried, in order.
-#[derive(Serialize)]
-struct Report {
-    ok: bool,
-    checks: Vec<Finding>,
+fn path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("begin with /, as in /api/assets.json".to_owned())
+    }
 }
 
-#[derive(Serialize)]
-struct Finding {
-    name: &'static str,
-    ok: bool,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+/// A credential with what it may be sent with, once it was tried.
+struct Tried<'a> {
+    credential: &'a config::Credential,
+    /// What a request would carry; none where that is not known.
+    authorization: Option<Authorization>,
+    /// The client id, for `X-Api-Key` and for the environment that it names.
+    client_id: Option<String>,
+    kind: Kind,
+}
+
+/// What authenticates, since AEM's refusals mean different things for each.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Jwt,
+    OAuth,
+    LocalToken,
+    Basic,
+    None,
 }
 
 impl Check {
     pub(super) fn run(&self, sources: &Sources) -> Result<(), Failure> {
-        let mut report = Report { ok: true, checks: Vec::new() };
+        let mut report = Report::default();
         match Config::load(sources) {
             Ok(config) => {
                 init_quiet_telemetry(sources)?;
-                report.add("configuration", Ok("complete".to_owned()));
+                report.right("configuration", "", "complete");
                 block_on(self.examine(&config, &mut report))?;
             }
-            Err(error) => error
-                .problems()
-                .iter()
-                .for_each(|problem| report.add("configuration", Err(problem.to_string()))),
+            Err(error) => {
+                for problem in error.problems() {
+                    report.wrong("configuration", "", problem, None);
+                }
+            }
         }
         print(&match self.output {
             Output::Text => report.text(),
             Output::Json => report.json(),
         });
-        if report.ok { Ok(()) } else { Err(Failure { text: String::new(), exit: Exit::Wrong }) }
+        if report.is_ok() { Ok(()) } else { Err(Failure { text: String::new(), exit: Exit::Wrong }) }
     }
 
     async fn examine(&self, config: &Config, report: &mut Report) {
         tls::install();
         let clock = Clock::system();
-        let authorization = match &config.auth {
-            Auth::None => None,
-            Auth::Basic { user, password } => Authorization::basic(user, password).ok(),
-            Auth::Bearer(_) => match self.buy(config, &clock, report).await {
-                Some(grant) => Some(grant.authorization),
-                None => return,
-            },
-        };
-        if !self.offline {
-            report.add_aem(ask_aem(config, authorization).await);
+        let mut tried = Vec::new();
+        for credential in &config.credentials {
+            tried.push(self.try_credential(config, credential, &clock, report).await);
         }
-    }
-
-    async fn buy(&self, config: &Config, clock: &Clock, report: &mut Report) -> Option<Grant> {
-        let exchange = match app::exchange(config, clock) {
-            Ok(exchange) => exchange?,
-            Err(error) => {
-                report.add("credentials", Err(error.to_string()));
-                return None;
-            }
-        };
-        report.add_credentials(exchange.credentials(), clock);
+        // Where nothing was tried, AEM would only say that nobody came.
         if self.offline {
-            return None;
-        }
-        report.add_exchange(&exchange).await
-    }
-}
-
-impl Report {
-    fn add(&mut self, name: &'static str, result: Result<String, String>) {
-        let ok = result.is_ok();
-        self.push(Finding { name, ok, message: result.unwrap_or_else(|message| message), hint: None });
-    }
-
-    fn push(&mut self, finding: Finding) {
-        self.ok &= finding.ok;
-        self.checks.push(finding);
-    }
-
-    fn add_credentials(&mut self, credentials: &Credentials, clock: &Clock) {
-        let matches = match credentials {
-            Credentials::Jwt(jwt) if jwt.certificate.is_some() => ", key matches certificate",
-            _ => "",
-        };
-        let client = credentials.client_id().unwrap_or("not told");
-        self.add("credentials", Ok(format!("parsed: client {client}{matches}")));
-        if !matches!(credentials, Credentials::Jwt(_)) {
             return;
         }
+        let mut asked: Vec<(&str, Option<&str>, String)> = Vec::new();
+        for (proxy, route) in config.proxies.iter().flat_map(with_routes) {
+            let own = route.credential.as_deref();
+            let fallback = own.and_then(|name| config.credential(name)?.fallback.as_deref());
+            for name in [own].into_iter().chain(fallback.map(Some)) {
+                let path = self.path.clone().unwrap_or_else(|| aem::path_for(&route.path));
+                let question = (route.upstream.as_str(), name, path);
+                if !asked.contains(&question) {
+                    let path = question.2.clone();
+                    asked.push(question);
+                    ask(config, proxy, route, (name, &tried), path, report).await;
+                }
+            }
+        }
+    }
+
+    async fn try_credential<'a>(
+        &self,
+        config: &Config,
+        credential: &'a config::Credential,
+        clock: &Clock,
+        report: &mut Report,
+    ) -> Tried<'a> {
+        let subject = subject(&credential.name);
+        let mut tried = Tried { credential, authorization: None, client_id: None, kind: Kind::Basic };
+        if !config.sent().any(|name| name == credential.name)
+            && !config.credentials.iter().any(|other| other.fallback.as_ref() == Some(&credential.name))
+        {
+            report.warn("credentials", subject, "no proxy uses them", "name them in a proxy, or remove them");
+        }
+        if let CredentialSource::Basic { user, password } = &credential.source {
+            let basic = app::basic(&credential.name, user, password);
+            match basic {
+                Ok(authorization) => {
+                    report.right("credentials", subject, format!("user {user} with a password"));
+                    tried.authorization = Some(authorization);
+                }
+                Err(error) => report.wrong("credentials", subject, error, None),
+            }
+            return tried;
+        }
+        let exchange = match app::exchange(config, credential, clock) {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                unusable(&error, subject, report);
+                return tried;
+            }
+        };
+        let credentials = exchange.credentials();
+        tried.client_id = credentials.client_id().map(str::to_owned);
+        tried.kind = match credentials {
+            Credentials::Jwt(_) => Kind::Jwt,
+            Credentials::OAuth(_) => Kind::OAuth,
+            Credentials::LocalToken(_) => Kind::LocalToken,
+        };
+        self.describe(credentials, subject, clock, report);
+        if !self.offline || tried.kind == Kind::LocalToken {
+            tried.authorization = buy(&exchange, subject, report).await;
+        }
+        tried
+    }
+
+    /// What the document says, and how long it holds.
+    fn describe(&self, credentials: &Credentials, subject: &str, clock: &Clock, report: &mut Report) {
+        let client = credentials.client_id().unwrap_or("not told");
+        match credentials {
+            Credentials::Jwt(jwt) => {
+                let matches = if jwt.certificate.is_some() { ", key matches certificate" } else { "" };
+                let text = format!("service credentials (JWT), parsed: client {client}{matches}");
+                report.right("credentials", subject, text);
+                self.certificate(credentials, subject, clock, report);
+            }
+            Credentials::OAuth(oauth) => {
+                let secrets = match oauth.client_secrets.len() {
+                    1 => "one secret".to_owned(),
+                    several => format!("{several} secrets, the old and the new one"),
+                };
+                let scopes = oauth.scopes.join(" ");
+                let text =
+                    format!("OAuth Server-to-Server, parsed: client {client}, {secrets}, scopes {scopes}");
+                report.right("credentials", subject, text);
+            }
+            Credentials::LocalToken(token) => {
+                let end = rfc3339(token.expires_at());
+                let text = format!("local development token, parsed: client {client}, until {end}");
+                report.push("credentials", subject, text, true, Some(LOCAL_TOKEN.to_owned()));
+            }
+        }
+    }
+
+    fn certificate(&self, credentials: &Credentials, subject: &str, clock: &Clock, report: &mut Report) {
+        const NAME: &str = "certificate";
         let Some(end) = credentials.expires_at() else {
-            return self.add("certificate", Ok("not in the document, its end is not known".to_owned()));
+            return report.right(NAME, subject, "not in the document, its end is not known");
         };
         match end.duration_since(clock.now()) {
             Ok(left) => {
                 let days = left.as_secs() / 86_400;
-                self.push(Finding {
-                    name: "certificate",
-                    ok: true,
-                    message: format!("{days} days left, until {}", rfc3339(end)),
-                    hint: (days < RENEW_DAYS).then(|| RENEW.to_owned()),
-                });
+                let text = format!("{days} days left, until {}", rfc3339(end));
+                match days {
+                    RENEW_DAYS.. => report.right(NAME, subject, text),
+                    ..STRICT_DAYS if self.strict => report.wrong(NAME, subject, text, Some(RENEW.to_owned())),
+                    _ => report.warn(NAME, subject, text, RENEW),
+                }
             }
-            Err(_) => self.push(Finding {
-                name: "certificate",
-                ok: false,
-                message: format!("expired at {}", rfc3339(end)),
-                hint: Some(RENEW.to_owned()),
-            }),
+            Err(_) => {
+                report.wrong(NAME, subject, format!("expired at {}", rfc3339(end)), Some(RENEW.to_owned()));
+            }
         }
     }
+}
 
-    async fn add_exchange(&mut self, exchange: &CredentialExchange) -> Option<Grant> {
-        let ims = exchange.endpoint().map_or("local token", |endpoint| endpoint.authority());
-        match exchange.exchange().await {
-            Ok(grant) => {
-                let life = humantime::format_duration(Duration::from_secs(grant.lifetime().as_secs()));
-                let scopes = if grant.scopes.is_empty() {
-                    String::new()
-                } else {
-                    format!(", scopes {}", grant.scopes.join(" "))
+/// A proxy's routes, with its name.
+fn with_routes(proxy: &config::Proxy) -> impl Iterator<Item = (&str, &Route)> {
+    proxy.routes.iter().chain([&proxy.otherwise]).map(|route| (proxy.name.as_str(), route))
+}
+
+fn unusable(error: &StartError, subject: &str, report: &mut Report) {
+    report.wrong("credentials", subject, error, None);
+}
+
+/// One exchange. What would go into `Authorization`, if there is a token.
+async fn buy(exchange: &CredentialExchange, subject: &str, report: &mut Report) -> Option<Authorization> {
+    let ims = exchange.endpoint().map_or("the token", |endpoint| endpoint.authority());
+    match exchange.exchange().await {
+        Ok(grant) => {
+            if exchange.endpoint().is_some() {
+                let life =
+                    humantime::format_duration(std::time::Duration::from_secs(grant.lifetime().as_secs()));
+                let scopes = match grant.scopes.join(" ") {
+                    scopes if scopes.is_empty() => String::new(),
+                    scopes => format!(", scopes {scopes}"),
                 };
-                self.add("ims", Ok(format!("{ims} gave a token for {life}{scopes}")));
-                Some(grant)
+                report.right("ims", subject, format!("{ims} gave a token for {life}{scopes}"));
+                if let Some(seconds) = grant.clock_skew_seconds {
+                    let direction = if seconds > 0 { "ahead of" } else { "behind" };
+                    let text = format!("this machine's clock is {} s {direction} IMS's", seconds.abs());
+                    report.warn(
+                        "clock",
+                        subject,
+                        text,
+                        "set it right (NTP): signatures and ends of tokens depend on it",
+                    );
+                }
             }
-            Err(error) => {
-                self.push(Finding {
-                    name: "ims",
-                    ok: false,
-                    message: format!("{ims}: {}", in_words(&error)),
-                    hint: None,
-                });
-                None
+            Some(grant.authorization)
+        }
+        Err(error) => {
+            let mut text = format!("{ims}: {error}");
+            if let Some(id) = error.answer().and_then(|answer| answer.debug_id.as_deref()) {
+                text.push_str(&format!(" (for Adobe's support: x-debug-id {id})"));
             }
+            report.wrong("ims", subject, text, error.hint().map(|hint| hint.to_string()));
+            None
         }
-    }
-
-    fn add_aem(&mut self, answer: Result<u16, AemError>) {
-        let (ok, message, hint) = match answer {
-            Ok(status) => told_by(status),
-            Err(AemError::Tls(error)) => (false, error, None),
-            Err(AemError::Unreachable(cause)) => {
-                let hint = (cause != Cause::Certificate).then_some(NETWORK);
-                (false, format!("cannot be reached: {}", unreachable(cause)), hint)
-            }
-        };
-        self.push(Finding { name: "aem", ok, message, hint: hint.map(str::to_owned) });
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for check in &self.checks {
-            let mark = if check.ok { "ok   " } else { "WRONG" };
-            text.push_str(&format!("{mark}  {:<14} {}\n", check.name, check.message));
-            if let Some(hint) = &check.hint {
-                text.push_str(&format!("{:22} -> {hint}\n", ""));
-            }
-        }
-        text
-    }
-
-    fn json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
     }
 }
 
-/// What an answer to [`PROBE_PATH`] says.
-fn told_by(status: u16) -> (bool, String, Option<&'static str>) {
-    let said = format!("answered {status} to GET {PROBE_PATH}");
-    match status {
-        200..=299 => (true, said, None),
-        401 => (
-            false,
-            said,
-            Some(
-                "AEM does not take this token: does it belong to this environment (pX-eY), and to AEM rather than to another Adobe API?",
-            ),
-        ),
-        403 => (
-            false,
-            said,
-            Some(
-                "AEM knows the token but refuses: give the technical account a product profile or a group in AEM, and check the IP allow-list",
-            ),
-        ),
-        404 => (true, format!("{said}: reached; this tier may not serve that path"), None),
-        300..=399 => {
-            (false, said, Some("AEM redirects, most likely to a login page: it does not take the token"))
-        }
-        421 => {
-            (false, said, Some("the CDN does not know this host: is `upstream` an *.adobeaemcloud.com name?"))
-        }
-        429 | 503 => (
-            false,
-            said,
-            Some(
-                "AEM is busy, throttles, or hibernates: try again, or wake the sandbox in the Developer Console",
-            ),
-        ),
-        _ => (false, said, Some("AEM has trouble of its own: look at its status in Cloud Manager")),
+/// One small request to AEM, as a route would send it.
+async fn ask(
+    config: &Config,
+    proxy: &str,
+    route: &Route,
+    (name, tried): (Option<&str>, &[Tried<'_>]),
+    path: String,
+    report: &mut Report,
+) {
+    let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
+    let Some(upstream) = config.upstream(&route.upstream) else { return };
+    if credential.is_some_and(|credential| credential.authorization.is_none()) {
+        // Why there is nothing to send has been told.
+        return;
     }
+    let probe = Probe {
+        upstream: &upstream.url,
+        path,
+        authorization: credential.and_then(|credential| credential.authorization.clone()),
+        kind: credential.map_or(Kind::None, |credential| credential.kind),
+        client_id: credential.and_then(|credential| credential.client_id.as_deref()),
+        x_api_key: route.x_api_key,
+    };
+    let mut subject = subject(proxy).to_owned();
+    if let Some(name) = name.filter(|name| *name != config::DEFAULT) {
+        subject = if subject.is_empty() { name.to_owned() } else { format!("{subject} with {name}") };
+    }
+    if let Some((own, other)) = probe.environments() {
+        let text = format!(
+            "the credentials are of {own}, {} is {other}",
+            upstream.url.host_str().unwrap_or_default()
+        );
+        let hint =
+            "take the credentials of that environment: tokens of dev, stage and prod are not interchangeable";
+        report.warn("environment", &subject, text, hint);
+    }
+    let said = probe.ask(config).await;
+    report.push("aem", &subject, said.text, said.ok, said.hint);
 }
 
-enum AemError {
-    Tls(String),
-    Unreachable(Cause),
+/// The simple form has one of each, which needs no name.
+fn subject(name: &str) -> &str {
+    if name == config::DEFAULT { "" } else { name }
 }
-
-/// One small request with the token.
-async fn ask_aem(config: &Config, authorization: Option<Authorization>) -> Result<u16, AemError> {
-    let tls =
-        tls::client_config(config.ca_file.as_deref()).map_err(|error| AemError::Tls(error.to_string()))?;
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(config.timeouts.connect)
-        .timeout(config.timeouts.response_head)
-        // The proxy itself reaches AEM without an egress proxy.
-        .no_proxy()
-        .build()
-        .map_err(|error| AemError::Tls(error.to_string()))?;
-    let mut url = config.upstream.clone();
-    url.set_path(PROBE_PATH);
-    let mut request = client.get(url);
-    if let Some(authorization) = authorization {
-        request = request.header(http::header::AUTHORIZATION, authorization.header());
-    }
-    match request.send().await {
-        Ok(response) => Ok(response.status().as_u16()),
-        Err(error) if error.is_timeout() => Err(AemError::Unreachable(Cause::TimedOut)),
-        Err(error) => Err(AemError::Unreachable(Cause::of(&error))),
-    }
-}
-
-fn unreachable(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Dns => "its name has no address",
-        Cause::Refused => "nobody answers there",
-        Cause::Certificate => {
-            "its certificate is not trusted; behind a TLS-inspecting proxy give its CA with ca_file"
-        }
-        Cause::TlsAlert | Cause::Tls => "the TLS handshake fails",
-        Cause::TimedOut => "no answer in time",
-        Cause::Other => "the connection broke off",
-    }
-}
-
-/// A listing that a technical account without any group may read on author; small, and never cached.
-const PROBE_PATH: &str = "/api/assets.json";
 
 /// From here on it is time to renew a certificate.
 const RENEW_DAYS: u64 = 30;
 
+/// From here on it is late, for those who ask with `--strict`.
+const STRICT_DAYS: u64 = 7;
+
 const RENEW: &str = "add a new certificate in the AEM Developer Console and download the document again";
 
-const NETWORK: &str = "check `upstream`, DNS and the firewall";
+const LOCAL_TOKEN: &str =
+    "it cannot be refreshed: get the next one in the AEM Developer Console, Integrations, Local token";

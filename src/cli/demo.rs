@@ -158,7 +158,7 @@ impl Demo {
     }
 
     fn welcome(&self, config: &Config, standins: &StandIns) -> String {
-        let proxy = shown(&config.listen);
+        let proxy = config.proxies.first().map(|proxy| shown(&proxy.listen)).unwrap_or_default();
         let admin = config.admin.listen.on().map(shown);
         let (aem, ims) = (&standins.aem_origin, &standins.ims_endpoint);
         let status = admin.map(|admin| format!("  curl {admin}/status\n")).unwrap_or_default();

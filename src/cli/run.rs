@@ -6,7 +6,7 @@ use super::{Failure, block_on, init_telemetry};
 use crate::{
     app::App,
     clock::Clock,
-    config::{Config, Sources},
+    config::{Config, DEFAULT, Sources},
     shutdown,
 };
 
@@ -23,15 +23,27 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
     let (Ok(mut signals), Ok(mut hangup)) = (signals, hangup) else {
         return Err(Failure::wrong("the system gives no signal handlers"));
     };
-    let upstream = config.upstream.origin().ascii_serialization();
+    let proxies: Vec<_> = config
+        .proxies
+        .iter()
+        .map(|proxy| {
+            let upstream = config.upstream(&proxy.otherwise.upstream);
+            let origin = upstream.map(|upstream| upstream.url.origin().ascii_serialization());
+            (proxy.name.clone(), origin)
+        })
+        .collect();
     let app = App::bind(config, Clock::system()).await?;
-    info!(
-        proxy.addr = app.listens_at(),
-        admin.addr = app.admin_listens_at(),
-        upstream,
-        version = crate::VERSION,
-        "Listening"
-    );
+    for ((name, upstream), addr) in proxies.iter().zip(app.listens_at()) {
+        info!(
+            // The simple form's proxy needs no name.
+            proxy.name = (name != DEFAULT).then_some(name),
+            proxy.addr = addr,
+            admin.addr = app.admin_listens_at(),
+            upstream,
+            version = crate::VERSION,
+            "Listening"
+        );
+    }
     let result = app.run(async || signals.next().await, async || hangup.next().await).await;
     result.map_err(|died| {
         error!(error = %died, "Stopping");

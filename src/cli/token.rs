@@ -7,10 +7,9 @@ use super::{Failure, block_on, init_quiet_telemetry, print};
 use crate::{
     app,
     clock::{Clock, rfc3339},
-    config::{Config, Sources},
+    config::{Config, Credential, Sources},
     ims::{Exchange, Grant, ImsError},
     tls,
-    token::Cache,
 };
 
 #[derive(Args)]
@@ -18,13 +17,16 @@ pub(super) struct Token {
     /// Print the token alone, for scripts; it is a secret for as long as it lives
     #[arg(long)]
     raw: bool,
+    /// Whose token, where there are several credentials
+    #[arg(long, value_name = "NAME")]
+    credential: Option<String>,
 }
 
 impl Token {
     pub(super) fn run(&self, sources: &Sources) -> Result<(), Failure> {
         let config = Config::load(sources)?;
         init_quiet_telemetry(sources)?;
-        let grant = grant(&config)?;
+        let grant = grant(&config, self.credential(&config)?)?;
         if self.raw {
             print(&format!("{}\n", grant.token.expose_secret()));
         } else {
@@ -32,16 +34,36 @@ impl Token {
         }
         Ok(())
     }
+
+    /// The credential that is meant: the one that is named, or the only one that gets tokens.
+    fn credential<'a>(&self, config: &'a Config) -> Result<&'a Credential, Failure> {
+        let bearers: Vec<_> = config.credentials.iter().filter(|credential| credential.is_bearer()).collect();
+        let names: Vec<_> = bearers.iter().map(|credential| credential.name.as_str()).collect();
+        match (&self.credential, &bearers[..]) {
+            (_, []) => Err(Failure::config("auth is not \"bearer\": there is no token")),
+            (None, [only]) => Ok(only),
+            (None, _) => Err(Failure::config(format!(
+                "say whose token: --credential with one of {}",
+                names.join(", ")
+            ))),
+            (Some(name), _) => {
+                bearers.iter().find(|credential| credential.name == *name).copied().ok_or_else(|| {
+                    Failure::config(format!(
+                        "there is no credential {name} that gets tokens, but {}",
+                        names.join(", ")
+                    ))
+                })
+            }
+        }
+    }
 }
 
 /// The token that the running proxy keeps in its cache file, or else a new one.
-fn grant(config: &Config) -> Result<Grant, Failure> {
+fn grant(config: &Config, credential: &Credential) -> Result<Grant, Failure> {
     tls::install();
     let clock = Clock::system();
-    let Some(exchange) = app::exchange(config, &clock)? else {
-        return Err(Failure::config("auth is not \"bearer\": there is no token"));
-    };
-    let cache = config.token.cache_file.clone().and_then(|path| Cache::new(path, &exchange));
+    let exchange = app::exchange(config, credential, &clock)?;
+    let cache = app::cache(config, credential, &exchange);
     if let Some(grant) = cache.and_then(|cache| cache.load(clock.now())) {
         return Ok(grant);
     }
@@ -49,7 +71,7 @@ fn grant(config: &Config) -> Result<Grant, Failure> {
 }
 
 /// An error of IMS with what it means, for people.
-pub(super) fn in_words(error: &ImsError) -> String {
+fn in_words(error: &ImsError) -> String {
     let mut text = error.to_string();
     if let Some(hint) = error.hint() {
         text.push_str(&format!("; {hint}"));
@@ -65,7 +87,7 @@ fn shown(grant: &Grant) -> String {
     format!(
         "subject  {}\nclient   {}\nscopes   {scopes}\nissued   {}\nexpires  {}\n",
         grant.user_id.as_deref().unwrap_or("not told"),
-        grant.client_id,
+        if grant.client_id.is_empty() { "not told" } else { grant.client_id.as_str() },
         rfc3339(grant.issued_at),
         rfc3339(grant.expires_at),
     )

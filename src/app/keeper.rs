@@ -1,0 +1,404 @@
+//! Files change while everything runs: what is read from them is read anew, and takes over once it works.
+
+use std::{
+    future::pending,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use ring::digest::{Context, Digest, SHA256};
+use rustls::ClientConfig;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    StartError,
+    credential::{cache, exchange_over, files},
+};
+use crate::{
+    admin::Facts,
+    clock::{Clock, rfc3339, unix_seconds},
+    config::{self, Config},
+    credentials::{Environment, Watch},
+    ims::{CredentialExchange, ImsError},
+    metrics::CredentialMetrics,
+    token::{Cached, Replaced, Replacer, TokenHandle, wait_after},
+};
+
+/// Tells of each SIGHUP.
+pub(super) type Hangups = watch::Receiver<()>;
+
+/// Looks after one credential that gets tokens: reads it anew when its files change or the process is asked to, and warns
+/// before it ends.
+pub(super) struct Keeper {
+    config: Arc<Config>,
+    credential: config::Credential,
+    clock: Clock,
+    tls: Arc<ClientConfig>,
+    replacer: Replacer<Cached<CredentialExchange>>,
+    token: TokenHandle,
+    facts: Arc<ArcSwap<Facts>>,
+    metrics: CredentialMetrics,
+    files: Vec<PathBuf>,
+    /// What was in the files when they were last tried.
+    tried: Option<Fingerprint>,
+    /// Failures in a row of the same new credentials, and when they are tried again.
+    retry: Option<(u32, Instant)>,
+    ends: Ends,
+}
+
+/// Why the credentials are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Changed,
+    Asked,
+    /// They could not be exchanged before.
+    Again,
+}
+
+impl Keeper {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which wires")]
+    pub(super) fn new(
+        config: Arc<Config>,
+        credential: config::Credential,
+        clock: Clock,
+        tls: Arc<ClientConfig>,
+        further_files: Vec<PathBuf>,
+        replacer: Replacer<Cached<CredentialExchange>>,
+        token: TokenHandle,
+        (facts, metrics): (Arc<ArcSwap<Facts>>, CredentialMetrics),
+    ) -> Self {
+        let mut files = files(&credential);
+        files.extend(further_files);
+        let tried = Fingerprint::of(&files);
+        let ends = Ends::default();
+        Self {
+            config,
+            credential,
+            clock,
+            tls,
+            replacer,
+            token,
+            facts,
+            metrics,
+            files,
+            tried,
+            retry: None,
+            ends,
+        }
+    }
+
+    /// Looks after the credential until `stop`.
+    pub(super) async fn run(mut self, mut hangups: Hangups, stop: CancellationToken) {
+        let mut files = Watch::new(self.files.clone(), self.config.watch.poll);
+        let keeping = async {
+            loop {
+                let nap = self.warn_of_ends();
+                let retry = self.retry.map(|(_, at)| at);
+                let reason = tokio::select! {
+                    () = files.changed(), if !self.files.is_empty() => Reason::Changed,
+                    hangup = hangups.changed() => match hangup {
+                        Ok(()) => Reason::Asked,
+                        Err(_) => pending().await,
+                    },
+                    () = sleep_until(retry) => Reason::Again,
+                    () = tokio::time::sleep(nap) => continue,
+                };
+                let before = self.files.clone();
+                self.reload(reason).await;
+                if self.files != before {
+                    files.follow(self.files.clone());
+                }
+            }
+        };
+        stop.run_until_cancelled(keeping).await;
+    }
+
+    /// Reads the credentials anew. New ones are exchanged first, and take over when they have brought a token; until then,
+    /// and if they never do, the old ones serve on.
+    async fn reload(&mut self, reason: Reason) {
+        let name = self.credential.name.as_str();
+        if self.files.is_empty() {
+            return warn!(
+                credential = name,
+                "SIGHUP: credentials in a variable cannot change while the process runs"
+            );
+        }
+        let now = Fingerprint::of(&self.files);
+        if reason == Reason::Changed && now.is_some() && now == self.tried {
+            return debug!(credential = name, "The files are as they were");
+        }
+        if reason != Reason::Again {
+            self.retry = None;
+        }
+        self.tried = now;
+        let read = {
+            let (config, credential) = (Arc::clone(&self.config), self.credential.clone());
+            let (clock, tls) = (self.clock.clone(), Arc::clone(&self.tls));
+            tokio::task::spawn_blocking(move || exchange_over(&config, &credential, &clock, &tls)).await
+        };
+        let exchange = match read {
+            Ok(Ok(exchange)) => exchange,
+            Ok(Err(error)) => {
+                return error!(credential = name, %error, "The new credentials are unusable, the old ones stay");
+            }
+            Err(error) => {
+                return error!(credential = name, %error, "The new credentials were not read, the old ones stay");
+            }
+        };
+        self.files = files(&self.credential);
+        self.files.extend(exchange.credentials().files().iter().cloned());
+        self.put_to_work(exchange).await;
+    }
+
+    async fn put_to_work(&mut self, exchange: CredentialExchange) {
+        let facts = Facts::of(&exchange);
+        let cache = cache(&self.config, &self.credential, &exchange);
+        let name = self.credential.name.clone();
+        match self.replacer.replace(Cached::new(exchange, cache)).await {
+            Some(Replaced::Works) => {
+                self.in_use(facts);
+                info!(credential = name, "The credentials were read anew and are in use");
+            }
+            // The refresher has told why, and goes on trying.
+            Some(Replaced::TakesOver(_)) => self.in_use(facts),
+            Some(Replaced::Rejected(error)) => self.try_again_after(&error),
+            // The refresher has stopped, and the process with it.
+            None => {}
+        }
+    }
+
+    fn in_use(&mut self, facts: Facts) {
+        self.retry = None;
+        self.metrics.certificate_expires_at(facts.certificate_end().map(unix_seconds));
+        warn_of_environments(&self.config, &self.credential.name, &facts);
+        self.facts.store(Arc::new(facts));
+    }
+
+    /// An IMS that cannot be reached now says nothing of the new credentials; and Adobe may need some minutes before it
+    /// knows a new secret or certificate. It is told once; what follows is for those who look closely.
+    fn try_again_after(&mut self, error: &ImsError) {
+        let failures = self.retry.map_or(0, |(failures, _)| failures) + 1;
+        let wait = wait_after(error.retry(), failures, fastrand::f64());
+        self.retry = Some((failures, Instant::now() + wait));
+        let (credential, hint) = (self.credential.name.as_str(), error.hint().map(|hint| hint.to_string()));
+        let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        if failures == 1 {
+            error!(credential, %error, hint, retry_in_ms, "The new credentials brought no token, the old ones stay");
+        } else {
+            debug!(credential, %error, failures, retry_in_ms, "The new credentials still bring no token");
+        }
+    }
+
+    /// Says so when an end comes near, once for each step. When to look again.
+    fn warn_of_ends(&mut self) -> Duration {
+        let now = self.clock.now();
+        let facts = self.facts.load();
+        let certificate = facts.certificate_end();
+        let token = self.token.expires_at().filter(|_| facts.is_local_token());
+        let name = self.credential.name.as_str();
+        if let Some((end, left)) = self.ends.certificate.step(certificate, now, &CERTIFICATE_STEPS) {
+            let (days, at) = (left.as_secs() / DAY, rfc3339(end));
+            if left.is_zero() {
+                error!(
+                    credential = name,
+                    certificate.expires_at = at,
+                    "The certificate has expired, IMS will refuse it: {RENEW}"
+                );
+            } else {
+                warn!(
+                    credential = name,
+                    certificate.expires_at = at,
+                    days_left = days,
+                    "The certificate ends soon: {RENEW}"
+                );
+            }
+        }
+        if let Some((end, left)) = self.ends.token.step(token, now, &TOKEN_STEPS) {
+            let (minutes, at) = (left.as_secs().div_ceil(60), rfc3339(end));
+            if !left.is_zero() {
+                warn!(
+                    credential = name,
+                    token.expires_at = at,
+                    minutes_left = minutes,
+                    "The local token ends soon: {NEXT_TOKEN}"
+                );
+            }
+        }
+        LOOK
+    }
+}
+
+/// Warns of credentials of one environment that are sent to another.
+pub(super) fn warn_of_environments(config: &Config, name: &str, facts: &Facts) {
+    let Some(own) = Environment::of(facts.client_id()) else { return };
+    let mut told: Vec<&str> = Vec::new();
+    for route in config.routes().filter(|route| route.credential.as_deref() == Some(name)) {
+        let Some(upstream) = config.upstream(&route.upstream) else { continue };
+        let host = upstream.url.host_str().unwrap_or_default();
+        let Some(other) = Environment::of(host) else { continue };
+        if own != other && !told.contains(&host) {
+            told.push(host);
+            warn!(
+                credential = name,
+                client_id = facts.client_id(),
+                upstream = host,
+                "The credentials are of {own}, the upstream is {other}: AEM will refuse the token"
+            );
+        }
+    }
+}
+
+/// What is told already of the ends of one credential.
+#[derive(Default)]
+struct Ends {
+    certificate: End,
+    token: End,
+}
+
+/// Steps towards an end, each told once.
+#[derive(Default)]
+struct End(Option<(SystemTime, usize)>);
+
+impl End {
+    /// The end and the time that is left, when a step was passed since the last call. `steps` are longest first.
+    fn step(
+        &mut self,
+        end: Option<SystemTime>,
+        now: SystemTime,
+        steps: &[Duration],
+    ) -> Option<(SystemTime, Duration)> {
+        let end = end?;
+        let left = end.duration_since(now).unwrap_or_default();
+        let passed = steps.iter().filter(|step| left <= **step).count();
+        let told = self.0.filter(|(known, _)| *known == end).map_or(0, |(_, told)| told);
+        self.0 = Some((end, passed));
+        (passed > told).then_some((end, left))
+    }
+}
+
+/// What files hold, without holding it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of all the files; none where one cannot be read.
+    fn of(files: &[PathBuf]) -> Option<Self> {
+        let mut context = Context::new(&SHA256);
+        for file in files {
+            let bytes = secrecy::zeroize::Zeroizing::new(std::fs::read(file).ok()?);
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(&bytes);
+        }
+        let digest: Digest = context.finish();
+        digest.as_ref().try_into().ok().map(Self)
+    }
+}
+
+/// Values that are read from files, and read anew when those change.
+pub(super) struct Values {
+    files: Vec<PathBuf>,
+    read: Box<dyn FnMut() -> Result<(), StartError> + Send>,
+}
+
+impl Values {
+    pub(super) fn new(
+        files: Vec<PathBuf>,
+        read: impl FnMut() -> Result<(), StartError> + Send + 'static,
+    ) -> Self {
+        Self { files, read: Box::new(read) }
+    }
+
+    /// Reads the values when their files change or the process is asked to, until `stop`.
+    pub(super) async fn run(mut self, poll: Duration, mut hangups: Hangups, stop: CancellationToken) {
+        let mut files = Watch::new(self.files.clone(), poll);
+        let mut tried = Fingerprint::of(&self.files);
+        let keeping = async {
+            loop {
+                let asked = tokio::select! {
+                    () = files.changed() => false,
+                    hangup = hangups.changed() => match hangup {
+                        Ok(()) => true,
+                        Err(_) => pending().await,
+                    },
+                };
+                let now = Fingerprint::of(&self.files);
+                if !asked && now.is_some() && now == tried {
+                    continue;
+                }
+                tried = now;
+                match (self.read)() {
+                    Ok(()) => info!(files = ?self.files, "Read anew and in use"),
+                    Err(error) => error!(%error, "Unusable, what was read before stays"),
+                }
+            }
+        };
+        stop.run_until_cancelled(keeping).await;
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+const DAY: u64 = 24 * 3600;
+
+/// Weeks to plan, a day to act.
+const CERTIFICATE_STEPS: [Duration; 5] = [
+    Duration::from_secs(30 * DAY),
+    Duration::from_secs(14 * DAY),
+    Duration::from_secs(7 * DAY),
+    Duration::from_secs(DAY),
+    Duration::ZERO,
+];
+
+/// A developer gets the next one by hand.
+const TOKEN_STEPS: [Duration; 3] =
+    [Duration::from_secs(2 * 3600), Duration::from_secs(30 * 60), Duration::from_secs(5 * 60)];
+
+/// How often it is looked whether an end has come near. By the wall clock: a laptop may have slept.
+const LOOK: Duration = Duration::from_secs(30);
+
+const RENEW: &str =
+    "add a new one in the AEM Developer Console and put the new document in place of the file";
+
+const NEXT_TOKEN: &str = "get the next one in the AEM Developer Console, Integrations, Local token, and put it in place of the file";
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn told(end: &mut End, at: SystemTime, days_left: u64) -> bool {
+        let now = at - Duration::from_secs(days_left * DAY);
+        end.step(Some(at), now, &CERTIFICATE_STEPS).is_some()
+    }
+
+    #[test]
+    fn each_step_towards_an_end_is_told_once() {
+        let at = UNIX_EPOCH + Duration::from_secs(1000 * DAY);
+        let mut end = End::default();
+        let days = [40, 31, 30, 30, 20, 14, 13, 8, 7, 6, 2, 1, 1, 0, 0];
+        let told: Vec<_> = days.into_iter().filter(|days| told(&mut end, at, *days)).collect();
+        assert_eq!(told, [30, 14, 7, 1, 0]);
+    }
+
+    #[test]
+    fn a_start_near_the_end_tells_once_and_a_new_end_begins_anew() {
+        let at = UNIX_EPOCH + Duration::from_secs(1000 * DAY);
+        let mut end = End::default();
+        assert!(told(&mut end, at, 3));
+        assert!(!told(&mut end, at, 2));
+        let later = at + Duration::from_secs(365 * DAY);
+        assert!(!told(&mut end, later, 200));
+        assert!(told(&mut end, later, 29));
+        assert!(end.step(None, at, &CERTIFICATE_STEPS).is_none());
+    }
+}
