@@ -122,9 +122,9 @@ impl Keeper {
     async fn reload(&mut self, reason: Reason) {
         let name = self.credential.name.as_str();
         if self.files.is_empty() {
-            return warn!(
+            info!(
                 credential = name,
-                "SIGHUP: credentials in a variable cannot change while the process runs"
+                "The credentials are in no file and cannot have changed; IMS is asked all the same"
             );
         }
         let now = Fingerprint::of(&self.files);

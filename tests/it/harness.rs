@@ -25,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A proxy that runs in this process.
 pub struct Proxy {
     pub addr: SocketAddr,
+    /// Of all listeners, in the order of the configuration.
+    pub addrs: Vec<SocketAddr>,
     pub admin: SocketAddr,
     pub standins: StandIns,
     stop: mpsc::Sender<()>,
@@ -102,16 +104,16 @@ impl Setup {
     pub async fn start_with(self, standins: StandIns) -> Proxy {
         let ca = standins.ca_pem.as_ref().map(|pem| file(pem));
         let upstream = self.upstream.unwrap_or_else(|| standins.aem_origin.clone());
-        let mut variables = vec![
-            ("AEM_PROXY_UPSTREAM".to_owned(), upstream),
-            ("AEM_PROXY_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
-            ("AEM_PROXY_ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
-        ];
+        let given = |begin: &str| self.variables.iter().any(|(name, _)| name.starts_with(begin));
+        let mut variables = vec![("AEM_PROXY_ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned())];
+        if !given("AEM_PROXY_PROXIES__") {
+            variables.push(("AEM_PROXY_UPSTREAM".to_owned(), upstream));
+            variables.push(("AEM_PROXY_LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
+        }
         if let Some(ca) = &ca {
             variables.push(("AEM_PROXY_CA_FILE".to_owned(), ca.path().display().to_string()));
         }
-        let given = ["AEM_PROXY_AUTH", "AEM_PROXY_CREDENTIALS_FILE", "AEM_PROXY_CREDENTIALS_JSON"];
-        if !self.variables.iter().any(|(name, _)| given.contains(&name.as_str())) {
+        if !["AEM_PROXY_AUTH", "AEM_PROXY_CREDENTIALS_"].into_iter().any(given) {
             variables
                 .push(("AEM_PROXY_CREDENTIALS_JSON".to_owned(), standins.credentials_document.to_string()));
         }
@@ -120,14 +122,14 @@ impl Setup {
         let config =
             Config::load(&Sources { variables, ..Sources::default() }).expect("the configuration is right");
         let app = App::bind(config, Clock::system()).await.expect("the proxy starts");
-        let (addr, admin) = (app.addrs()[0], app.admin_addrs()[0]);
+        let (addrs, admin) = (app.addrs(), app.admin_addrs()[0]);
         let (stop, mut stopped) = mpsc::channel(2);
         let (hangup, mut hung_up) = mpsc::channel(1);
         let running = tokio::spawn(app.run(
             async move || forever_if_none(stopped.recv().await).await,
             async move || forever_if_none(hung_up.recv().await).await,
         ));
-        Proxy { addr, admin, standins, stop, hangup, running, _ca: ca }
+        Proxy { addr: addrs[0], addrs, admin, standins, stop, hangup, running, _ca: ca }
     }
 }
 
@@ -241,7 +243,7 @@ impl Drop for Proxy {
 }
 
 /// An echo of the stand-in AEM.
-pub struct Seen(serde_json::Value);
+pub struct Seen(pub serde_json::Value);
 
 impl Seen {
     /// Every value of the field `name`.

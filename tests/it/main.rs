@@ -8,6 +8,7 @@
 
 mod admin;
 mod bodies;
+mod bridge;
 mod commands;
 mod edges;
 mod engine;
@@ -17,8 +18,10 @@ mod harness;
 mod kinds;
 mod log;
 mod misreadings;
+mod named;
 mod outage;
 mod refresh;
 mod reload;
+mod rotation;
 mod stopping;
 mod websocket;
