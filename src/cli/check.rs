@@ -90,10 +90,6 @@ impl Check {
         for credential in &config.credentials {
             tried.push(self.try_credential(config, credential, &clock, report).await);
         }
-        // Where nothing was tried, AEM would only say that nobody came.
-        if self.offline {
-            return;
-        }
         let mut asked: Vec<(&str, Option<&str>, String)> = Vec::new();
         for (proxy, route) in config.proxies.iter().flat_map(with_routes) {
             let own = route.credential.as_deref();
@@ -104,7 +100,7 @@ impl Check {
                 if !asked.contains(&question) {
                     let path = question.2.clone();
                     asked.push(question);
-                    ask(config, proxy, route, (name, &tried), path, report).await;
+                    self.ask(config, proxy, route, (name, &tried), path, report).await;
                 }
             }
         }
@@ -143,13 +139,15 @@ impl Check {
             }
         };
         let credentials = exchange.credentials();
+        let fallback =
+            credential.fallback.as_ref().map(|name| format!(", fallback {name}")).unwrap_or_default();
         tried.client_id = credentials.client_id().map(str::to_owned);
         tried.kind = match credentials {
             Credentials::Jwt(_) => Kind::Jwt,
             Credentials::OAuth(_) => Kind::OAuth,
             Credentials::LocalToken(_) => Kind::LocalToken,
         };
-        self.describe(credentials, subject, clock, report);
+        self.describe(credentials, &fallback, subject, clock, report);
         if !self.offline || tried.kind == Kind::LocalToken {
             tried.authorization = buy(&exchange, subject, report).await;
         }
@@ -157,12 +155,19 @@ impl Check {
     }
 
     /// What the document says, and how long it holds.
-    fn describe(&self, credentials: &Credentials, subject: &str, clock: &Clock, report: &mut Report) {
+    fn describe(
+        &self,
+        credentials: &Credentials,
+        fallback: &str,
+        subject: &str,
+        clock: &Clock,
+        report: &mut Report,
+    ) {
         let client = credentials.client_id().unwrap_or("not told");
         match credentials {
             Credentials::Jwt(jwt) => {
                 let matches = if jwt.certificate.is_some() { ", key matches certificate" } else { "" };
-                let text = format!("service credentials (JWT), parsed: client {client}{matches}");
+                let text = format!("service credentials (JWT), parsed: client {client}{matches}{fallback}");
                 report.right("credentials", subject, text);
                 self.certificate(credentials, subject, clock, report);
             }
@@ -172,13 +177,14 @@ impl Check {
                     several => format!("{several} secrets, the old and the new one"),
                 };
                 let scopes = oauth.scopes.join(" ");
-                let text =
-                    format!("OAuth Server-to-Server, parsed: client {client}, {secrets}, scopes {scopes}");
+                let text = format!(
+                    "OAuth Server-to-Server, parsed: client {client}, {secrets}, scopes {scopes}{fallback}"
+                );
                 report.right("credentials", subject, text);
             }
             Credentials::LocalToken(token) => {
                 let end = rfc3339(token.expires_at());
-                let text = format!("local development token, parsed: client {client}, until {end}");
+                let text = format!("local development token, parsed: client {client}, until {end}{fallback}");
                 report.push("credentials", subject, text, true, Some(LOCAL_TOKEN.to_owned()));
             }
         }
@@ -204,6 +210,46 @@ impl Check {
             }
         }
     }
+
+    /// One small request to AEM, as a route would send it.
+    async fn ask(
+        &self,
+        config: &Config,
+        proxy: &str,
+        route: &Route,
+        (name, tried): (Option<&str>, &[Tried<'_>]),
+        path: String,
+        report: &mut Report,
+    ) {
+        let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
+        let Some(upstream) = config.upstream(&route.upstream) else { return };
+        let probe = Probe {
+            upstream: &upstream.url,
+            path,
+            authorization: credential.and_then(|credential| credential.authorization.clone()),
+            kind: credential.map_or(Kind::None, |credential| credential.kind),
+            client_id: credential.and_then(|credential| credential.client_id.as_deref()),
+            x_api_key: route.x_api_key,
+        };
+        let mut subject = subject(proxy).to_owned();
+        if let Some(name) = name.filter(|name| *name != config::DEFAULT) {
+            subject = if subject.is_empty() { name.to_owned() } else { format!("{subject} with {name}") };
+        }
+        if let Some((own, other)) = probe.environments() {
+            let text = format!(
+                "the credentials are of {own}, {} is {other}",
+                upstream.url.host_str().unwrap_or_default()
+            );
+            let hint = "take the credentials of that environment: tokens of dev, stage and prod are not interchangeable";
+            report.warn("environment", &subject, text, hint);
+        }
+        // Where there is nothing to send, why has been told.
+        if self.offline || credential.is_some_and(|credential| credential.authorization.is_none()) {
+            return;
+        }
+        let said = probe.ask(config).await;
+        report.push("aem", &subject, said.text, said.ok, said.hint);
+    }
 }
 
 /// A proxy's routes, with its name.
@@ -228,15 +274,9 @@ async fn buy(exchange: &CredentialExchange, subject: &str, report: &mut Report) 
                     scopes => format!(", scopes {scopes}"),
                 };
                 report.right("ims", subject, format!("{ims} gave a token for {life}{scopes}"));
-                if let Some(seconds) = grant.clock_skew_seconds {
-                    let direction = if seconds > 0 { "ahead of" } else { "behind" };
-                    let text = format!("this machine's clock is {} s {direction} IMS's", seconds.abs());
-                    report.warn(
-                        "clock",
-                        subject,
-                        text,
-                        "set it right (NTP): signatures and ends of tokens depend on it",
-                    );
+                match grant.clock_skew_seconds {
+                    None => report.right("clock", subject, "no more than 30 s from IMS's"),
+                    Some(seconds) => skewed(seconds, subject, report),
                 }
             }
             Some(grant.authorization)
@@ -252,44 +292,10 @@ async fn buy(exchange: &CredentialExchange, subject: &str, report: &mut Report) 
     }
 }
 
-/// One small request to AEM, as a route would send it.
-async fn ask(
-    config: &Config,
-    proxy: &str,
-    route: &Route,
-    (name, tried): (Option<&str>, &[Tried<'_>]),
-    path: String,
-    report: &mut Report,
-) {
-    let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
-    let Some(upstream) = config.upstream(&route.upstream) else { return };
-    if credential.is_some_and(|credential| credential.authorization.is_none()) {
-        // Why there is nothing to send has been told.
-        return;
-    }
-    let probe = Probe {
-        upstream: &upstream.url,
-        path,
-        authorization: credential.and_then(|credential| credential.authorization.clone()),
-        kind: credential.map_or(Kind::None, |credential| credential.kind),
-        client_id: credential.and_then(|credential| credential.client_id.as_deref()),
-        x_api_key: route.x_api_key,
-    };
-    let mut subject = subject(proxy).to_owned();
-    if let Some(name) = name.filter(|name| *name != config::DEFAULT) {
-        subject = if subject.is_empty() { name.to_owned() } else { format!("{subject} with {name}") };
-    }
-    if let Some((own, other)) = probe.environments() {
-        let text = format!(
-            "the credentials are of {own}, {} is {other}",
-            upstream.url.host_str().unwrap_or_default()
-        );
-        let hint =
-            "take the credentials of that environment: tokens of dev, stage and prod are not interchangeable";
-        report.warn("environment", &subject, text, hint);
-    }
-    let said = probe.ask(config).await;
-    report.push("aem", &subject, said.text, said.ok, said.hint);
+fn skewed(seconds: i64, subject: &str, report: &mut Report) {
+    let direction = if seconds > 0 { "ahead of" } else { "behind" };
+    let text = format!("this machine's clock is {} s {direction} IMS's", seconds.abs());
+    report.warn("clock", subject, text, "set it right (NTP): signatures and the ends of tokens depend on it");
 }
 
 /// The simple form has one of each, which needs no name.

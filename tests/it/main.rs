@@ -9,6 +9,7 @@
 mod admin;
 mod bodies;
 mod bridge;
+mod check;
 mod commands;
 mod edges;
 mod engine;

@@ -223,3 +223,18 @@ async fn a_route_may_go_to_another_aem_and_without_a_token() {
     assert_eq!(status["proxies"][0]["credentials"], "main");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn credentials_of_another_environment_are_warned_of_at_the_start() {
+    let setup = Setup::default();
+    let standins = setup.start_standins().await;
+    let proxy = setup
+        .set("CREDENTIALS__ASTRAY__JSON", standins.credentials_document.to_string())
+        .set("PROXIES__STAGE__LISTEN", "127.0.0.1:0")
+        .set("PROXIES__STAGE__UPSTREAM", "https://author-p9-e8.adobeaemcloud.com")
+        .start_with(standins)
+        .await;
+    let told = "The credentials are of p1-e2, the upstream is p9-e8: AEM will refuse the token credential=\"astray\"";
+    crate::rotation::until_logged(told, 1).await;
+    proxy.stop().await;
+}

@@ -99,10 +99,8 @@ impl Probe<'_> {
                 reason("AEM refuses: give that user the right to read the path")
             }
             403 => reason(FORBIDDEN),
-            404 => (
-                true,
-                Some(format!("reached: the credentials are taken, and {} is not served there", self.path)),
-            ),
+            // Whoever is not let in does not get so far.
+            404 => (true, None),
             421 => reason(
                 "the CDN does not know this host: is `upstream` an *.adobeaemcloud.com name, without a port?",
             ),
@@ -111,7 +109,7 @@ impl Probe<'_> {
                 reason("AEM did not answer the CDN in time: it is overloaded, or still starting")
             }
             503 => reason(UNAVAILABLE),
-            400..=499 => (true, Some("reached; AEM does not like this very request".to_owned())),
+            400..=499 => (true, None),
             _ => reason("AEM has trouble of its own: look at the environment's status in Cloud Manager"),
         }
     }
@@ -164,6 +162,10 @@ async fn beginning(mut response: Response) -> String {
 /// What of the head tells people something.
 fn seen(status: u16, headers: &HeaderMap) -> String {
     match status {
+        404 => ": reached, and nothing is served there".to_owned(),
+        405..=499 if !matches!(status, 421 | 429) => {
+            ": reached, and this very request does not suit".to_owned()
+        }
         _ if is_html(headers) => ", with a page in place of JSON".to_owned(),
         300..=399 if is_login(headers) => ", to a login page".to_owned(),
         403 if headers.contains_key("x-reason") => ", saying that nobody is logged in".to_owned(),
