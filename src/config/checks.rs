@@ -24,34 +24,38 @@ pub(super) struct Checker<'a> {
     problems: Vec<Problem>,
     credentials: Vec<Credential>,
     upstreams: Vec<Upstream>,
+    /// Keys of the simple form by those of the full form for which they stand.
+    aliases: BTreeMap<&'static str, &'static str>,
 }
 
 impl<'a> Checker<'a> {
     pub(super) fn new(settings: &'a [Setting]) -> Self {
-        Self { settings, problems: Vec::new(), credentials: Vec::new(), upstreams: Vec::new() }
+        Self {
+            settings,
+            problems: Vec::new(),
+            credentials: Vec::new(),
+            upstreams: Vec::new(),
+            aliases: BTreeMap::new(),
+        }
     }
 
     pub(super) fn config(mut self, mut raw: Raw) -> Result<Config, ConfigError> {
         self.names(&raw);
-        self.simple_credential(&mut raw);
+        self.unfold(&mut raw);
         for (name, credential) in std::mem::take(&mut raw.credentials) {
-            self.named_credential(name, credential, raw.ims_endpoint.as_deref());
+            self.credential_of(name, credential, raw.ims_endpoint.as_deref());
         }
         self.fallbacks();
-        let simple = self.simple_upstream(&raw);
         for (name, upstream) in std::mem::take(&mut raw.upstreams) {
             let key = format!("upstreams.{name}.url");
             if let Some(url) = self.origin(&key, upstream.url.as_deref()) {
                 self.upstreams.push(Upstream { name, url });
             }
         }
-        let mut proxies = Vec::new();
         let standard = self.standard_credential(&raw);
-        if simple {
-            proxies.extend(self.simple_proxy(raw.listen.clone(), standard.clone()));
-        }
+        let mut proxies = Vec::new();
         for (name, proxy) in std::mem::take(&mut raw.proxies) {
-            proxies.extend(self.named_proxy(name, proxy, &standard));
+            proxies.extend(self.proxy(name, proxy, &standard));
         }
         self.addresses(&proxies, raw.admin.listen.on());
         self.refresh_at(raw.token.refresh_at);
@@ -86,77 +90,84 @@ impl<'a> Checker<'a> {
                 self.wrong(&format!("{table}.{name}"), what, mend);
             }
         }
-        let taken = [
-            (
-                "credentials",
-                raw.credentials.contains_key(DEFAULT),
-                self.has_simple_credential(raw),
-                "credentials_file",
-            ),
-            ("upstreams", raw.upstreams.contains_key(DEFAULT), raw.upstream.is_some(), "upstream"),
-            ("proxies", raw.proxies.contains_key(DEFAULT), raw.upstream.is_some(), "upstream"),
-        ];
-        for (table, named, simple, key) in taken {
-            if named && simple {
-                let what = format!("is what `{key}` makes already");
-                self.wrong(&format!("{table}.{DEFAULT}"), what, "choose another name, or leave that key out");
+    }
+
+    /// Writes the simple form out in full: its proxy, upstream and credential are those called [`DEFAULT`].
+    fn unfold(&mut self, raw: &mut Raw) {
+        let url = raw.upstream.take().filter(|url| !url.is_empty());
+        if url.is_none() && !raw.proxies.is_empty() {
+            if keys::find("listen").and_then(|key| key.default?.parse().ok()) != Some(raw.listen.clone()) {
+                let mend = "give `upstream` too, or set the `listen` of a named proxy";
+                self.wrong("listen", "is set, but the proxy that it is for has no upstream", mend);
             }
+        } else {
+            let upstream = raw.upstreams.entry(DEFAULT.to_owned()).or_default();
+            self.stands_for("upstream", "upstreams.default.url", url, &mut upstream.url);
+            let proxy = raw.proxies.entry(DEFAULT.to_owned()).or_default();
+            self.stands_for("listen", "proxies.default.listen", Some(raw.listen.clone()), &mut proxy.listen);
+            let upstream = Some(DEFAULT.to_owned());
+            self.stands_for("upstream", "proxies.default.upstream", upstream, &mut proxy.upstream);
         }
+        self.unfold_credential(raw);
     }
 
-    fn has_simple_credential(&self, raw: &Raw) -> bool {
-        raw.credentials_file.is_some()
-            || raw.credentials_json.is_some()
-            || matches!(raw.auth, AuthKind::Basic)
-    }
-
-    /// What `credentials_file` and its neighbours stand for.
-    fn simple_credential(&mut self, raw: &mut Raw) {
-        let basic = std::mem::take(&mut raw.basic);
+    fn unfold_credential(&mut self, raw: &mut Raw) {
         let (file, json) = (raw.credentials_file.take(), raw.credentials_json.take());
-        if !matches!(raw.auth, AuthKind::Bearer) {
-            for (key, given) in [("credentials_file", file.is_some()), ("credentials_json", json.is_some())] {
-                if given {
-                    self.wrong(key, "is set, but auth is not \"bearer\"", "remove one of the two");
-                }
+        let (name, basic) = (raw.credentials_name.take(), std::mem::take(&mut raw.basic));
+        let has_document = file.is_some() || json.is_some();
+        let is_bearer = matches!(raw.auth, AuthKind::Bearer);
+        for (key, given) in [("credentials_file", file.is_some()), ("credentials_json", json.is_some())] {
+            if given && !is_bearer {
+                self.wrong(key, "is set, but auth is not \"bearer\"", "remove one of the two");
             }
         }
-        let source = match (&raw.auth, file, json) {
-            (AuthKind::Bearer, Some(_), Some(_)) => {
-                let what = format!("is set beside credentials_file ({})", self.place("credentials_file"));
-                return self.wrong("credentials_json", what, "give one of the two");
-            }
-            (AuthKind::Bearer, Some(path), None) => {
-                CredentialSource::File { path, pick: raw.credentials_name.take() }
-            }
-            (AuthKind::Bearer, None, Some(document)) => CredentialSource::Inline {
-                document,
-                place: self.place("credentials_json"),
-                pick: raw.credentials_name.take(),
-            },
-            (AuthKind::Basic, ..) => {
-                let RawBasic { user, password, password_file } = basic;
-                let keys = ("basic.password", "basic.password_file");
-                let Some(password) = self.secret(keys, password, password_file) else { return };
-                CredentialSource::Basic { user, password }
-            }
-            _ => {
-                if raw.credentials_name.is_some() {
-                    self.wrong(
-                        "credentials_name",
-                        "is set, but there is no document to look in",
-                        "give credentials_file too",
-                    );
-                }
-                return;
-            }
-        };
-        let ims_endpoint = self.ims_endpoint("ims_endpoint", raw.ims_endpoint.as_deref());
-        let name = DEFAULT.to_owned();
-        self.credentials.push(Credential { name, source, ims_endpoint, scopes: Vec::new(), fallback: None });
+        if file.is_some() && json.is_some() {
+            let what = format!("is set beside credentials_file ({})", self.place("credentials_file"));
+            return self.wrong("credentials_json", what, "give one of the two");
+        }
+        if name.is_some() && !has_document {
+            let mend = "give credentials_file too";
+            self.wrong("credentials_name", "is set, but there is no document to look in", mend);
+        }
+        if is_bearer && has_document {
+            let own = raw.credentials.entry(DEFAULT.to_owned()).or_default();
+            self.stands_for("credentials_file", "credentials.default.file", file, &mut own.file);
+            self.stands_for("credentials_json", "credentials.default.json", json, &mut own.json);
+            self.stands_for("credentials_name", "credentials.default.name", name, &mut own.name);
+        }
+        if matches!(raw.auth, AuthKind::Basic) {
+            let RawBasic { user, password, password_file: file } = basic;
+            let own = raw.credentials.entry(DEFAULT.to_owned()).or_default();
+            self.stands_for("basic.user", "credentials.default.user", Some(user), &mut own.user);
+            self.stands_for("basic.password", "credentials.default.password", password, &mut own.password);
+            let key = "credentials.default.password_file";
+            self.stands_for("basic.password_file", key, file, &mut own.password_file);
+        }
     }
 
-    fn named_credential(&mut self, name: String, raw: RawCredential, ims_endpoint: Option<&str>) {
+    /// What the simple form says goes where the full form has it, and is told of by the name that the user knows.
+    fn stands_for<T>(
+        &mut self,
+        simple: &'static str,
+        full: &'static str,
+        value: Option<T>,
+        place: &mut Option<T>,
+    ) {
+        if place.is_some() {
+            if value.is_some() && self.source(simple) != Some(Source::Default) {
+                self.wrong(
+                    full,
+                    format!("is set beside {simple} ({})", self.place(simple)),
+                    "give one of the two",
+                );
+            }
+            return;
+        }
+        *place = value;
+        self.aliases.insert(full, simple);
+    }
+
+    fn credential_of(&mut self, name: String, raw: RawCredential, ims_endpoint: Option<&str>) {
         let key = |last: &str| format!("credentials.{name}.{last}");
         let ways = [
             ("file", raw.file.is_some()),
@@ -274,22 +285,6 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether the simple form's proxy is there. Without any proxy, the simple form is what is missing.
-    fn simple_upstream(&mut self, raw: &Raw) -> bool {
-        let text = raw.upstream.as_deref().filter(|text| !text.is_empty());
-        if text.is_none() && !raw.proxies.is_empty() {
-            if keys::find("listen").and_then(|key| key.default?.parse().ok()) != Some(raw.listen.clone()) {
-                let mend = "give `upstream` too, or set the `listen` of a named proxy";
-                self.wrong("listen", "is set, but the proxy that it is for has no upstream", mend);
-            }
-            return false;
-        }
-        if let Some(url) = self.origin("upstream", text) {
-            self.upstreams.push(Upstream { name: DEFAULT.to_owned(), url });
-        }
-        true
-    }
-
     /// The credential of proxies that name none: that of the simple form, or the only one that there is.
     fn standard_credential(&self, raw: &Raw) -> Standard {
         if matches!(raw.auth, AuthKind::None) {
@@ -309,34 +304,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn simple_proxy(&mut self, listen: Listen, standard: Standard) -> Option<Proxy> {
-        // What is wrong with its credential has been told.
-        let told = self
-            .problems
-            .iter()
-            .any(|problem| ["credentials", "basic"].iter().any(|begin| problem.key.starts_with(begin)));
-        let credential = match standard {
-            Standard::Is(credential) => credential,
-            _ if told => return None,
-            standard => {
-                self.no_credential("credentials_file", &standard);
-                return None;
-            }
-        };
-        let otherwise = Route {
-            path: Prefix::all(),
-            upstream: DEFAULT.to_owned(),
-            credential,
-            x_api_key: false,
-            x_gw_ims_org_id: false,
-            headers: Vec::new(),
-        };
-        let (name, listen_key) = (DEFAULT.to_owned(), "listen".to_owned());
-        Some(Proxy { name, listen, listen_key, otherwise, routes: Vec::new() })
-    }
-
     fn no_credential(&mut self, key: &str, standard: &Standard) {
+        // What is wrong with those that there are has been told.
+        let is_of_credentials = |key: &str| key.starts_with("credentials") || key.starts_with("basic");
         match standard {
+            Standard::Missing if self.problems.iter().any(|problem| is_of_credentials(&problem.key)) => {}
             Standard::Several => {
                 let names: Vec<_> =
                     self.credentials.iter().map(|credential| credential.name.as_str()).collect();
@@ -344,16 +316,17 @@ impl<'a> Checker<'a> {
                 self.wrong(key, "is not set, and there are several credentials", mend);
             }
             _ => self.wrong(
-                key,
+                // The usual way, which most have forgotten.
+                if key == "proxies.default.credentials" { "credentials_file" } else { key },
                 "is not set, and so there is nothing to buy a token with",
                 "give Adobe's JSON document; or say auth = \"none\" for a local AEM SDK",
             ),
         }
     }
 
-    fn named_proxy(&mut self, name: String, raw: RawProxy, standard: &Standard) -> Option<Proxy> {
+    fn proxy(&mut self, name: String, raw: RawProxy, standard: &Standard) -> Option<Proxy> {
         let key = |last: &str| format!("proxies.{name}.{last}");
-        let listen_key = key("listen");
+        let listen_key = self.own_name(&key("listen")).to_owned();
         if raw.listen.is_none() {
             self.wrong(&listen_key, "is not set", "give the address where the app finds this proxy");
         }
@@ -500,6 +473,12 @@ impl<'a> Checker<'a> {
             self.upstreams.push(Upstream { name: name.clone(), url });
             return Some(name);
         }
+        // What is wrong with its address has been told.
+        let url = format!("upstreams.{text}.url");
+        let told = self.own_name(&url);
+        if self.problems.iter().any(|problem| problem.key == told) {
+            return None;
+        }
         let names: Vec<_> = self.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         self.named(key, "an upstream", text, &names)
     }
@@ -575,11 +554,14 @@ impl<'a> Checker<'a> {
         match (given, file) {
             (Some(secret), None) => Some(Secret::Given(secret)),
             (None, Some(file)) => Some(Secret::File(file)),
-            (Some(_), Some(_)) => {
-                self.nothing(given_key, format!("is set beside {file_key}"), "give one of the two")
-            }
+            (Some(_), Some(_)) => self.nothing(
+                given_key,
+                format!("is set beside {}", self.own_name(file_key)),
+                "give one of the two",
+            ),
             (None, None) => {
-                let mend = format!("set {} or {file_key}", keys::variable(given_key));
+                let (given, file) = (self.own_name(given_key), self.own_name(file_key));
+                let mend = format!("set {} or {file}", keys::variable(given));
                 self.nothing(given_key, "is not set", mend)
             }
         }
@@ -630,7 +612,15 @@ impl<'a> Checker<'a> {
     }
 
     fn source(&self, key: &str) -> Option<Source> {
-        sources::effective(self.settings, key).map(|set| set.source.clone())
+        sources::effective(self.settings, self.own_name(key)).map(|set| set.source.clone())
+    }
+
+    /// The name by which the user knows a key.
+    fn own_name<'k>(&self, key: &'k str) -> &'k str
+    where
+        'a: 'k,
+    {
+        self.aliases.get(key).copied().unwrap_or(key)
     }
 
     fn place(&self, key: &str) -> String {
@@ -644,11 +634,12 @@ impl<'a> Checker<'a> {
 
     fn wrong(&mut self, key: &str, what: impl Into<String>, mend: impl Into<String>) {
         // A table stands where its first value does.
+        let key = self.own_name(key).to_owned();
         let below = format!("{key}.");
-        let source = self.source(key).or_else(|| {
+        let source = self.source(&key).or_else(|| {
             self.settings.iter().find(|set| set.key.starts_with(&below)).map(|set| set.source.clone())
         });
-        self.problems.push(Problem { key: key.to_owned(), source, what: what.into(), mend: mend.into() });
+        self.problems.push(Problem { key, source, what: what.into(), mend: mend.into() });
     }
 }
 

@@ -469,8 +469,8 @@ fn what_does_not_fit_together_is_told_with_its_place() {
         ("[proxies.publish]\nheaders = { X-Y = 'a' }\nheader_files = { x-y = 'b' }", "is given twice"),
         ("listen = '127.0.0.1:1'", "`listen` (FILE:1) is set, but the proxy that it is for has no upstream"),
         (
-            "upstream = 'https://a.example'\n[proxies.default]\nlisten = '127.0.0.1:1'",
-            "`proxies.default` (FILE:3) is what `upstream` makes already",
+            "upstream = 'https://a.example'\nlisten = '[::1]:1'\n[proxies.default]\nlisten = '127.0.0.1:1'",
+            "`proxies.default.listen` (FILE:4) is set beside listen (FILE:2)",
         ),
         ("credentials_name = 'x'", "`credentials_name` (FILE:1) is set, but there is no document"),
     ] {
@@ -504,4 +504,30 @@ fn what_config_prints_of_the_full_form_can_be_read_again_and_holds_no_secret() {
     assert_eq!(again.proxies.len(), 2);
     assert_eq!(again.proxies[0].routes.len(), 2);
     assert_eq!(again.proxies[1].otherwise.credential, None);
+}
+
+#[test]
+fn the_full_form_can_say_more_of_what_the_simple_form_names() {
+    let toml = "
+upstream = 'https://author-p1-e2.adobeaemcloud.com'
+credentials_file = 'service_token.json'
+[credentials.default]
+fallback = 'other'
+[credentials.other]
+file = 'oauth.json'
+[proxies.default]
+x_api_key = true
+[[proxies.default.routes]]
+path = '/adobe/'
+credentials = 'other'
+[proxies.publish]
+listen = '127.0.0.1:8082'
+upstream = 'https://publish-p1-e2.adobeaemcloud.com'
+";
+    let config = load(Some(toml), &[], &[]);
+    assert_eq!(config.credential("default").unwrap().fallback.as_deref(), Some("other"));
+    let [default, publish] = &config.proxies[..] else { panic!("{config:?}") };
+    assert!(default.otherwise.x_api_key && default.routes[0].x_api_key && !publish.otherwise.x_api_key);
+    assert_eq!(default.listen_key, "listen");
+    assert_eq!(publish.otherwise.credential.as_deref(), Some("default"));
 }
