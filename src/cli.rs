@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigError, Log, LogFormat, Sources, describe};
 
 /// A local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service.
 ///
-/// It holds the service credentials, keeps an access token fresh in the background, and forwards requests to AEM
+/// It holds Adobe's credentials, keeps an access token fresh in the background, and forwards requests to AEM
 /// with `Authorization: Bearer` set. Point the app at it instead of at AEM.
 #[derive(Parser)]
 #[command(name = "aem-auth-proxy", version = VERSION_LINE.as_str(), after_help = EXAMPLES, max_term_width = 110)]
@@ -61,7 +61,7 @@ struct Settings {
     /// Where the app finds the proxy: IP:PORT, localhost:PORT or unix:PATH [AEM_PROXY_LISTEN; default 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", global = true)]
     listen: Option<String>,
-    /// The AEM Developer Console's JSON document [AEM_PROXY_CREDENTIALS_FILE]
+    /// Adobe's JSON document: service credentials, OAuth or a local token [AEM_PROXY_CREDENTIALS_FILE]
     #[arg(long, value_name = "FILE", global = true)]
     credentials_file: Option<String>,
     /// bearer; none or basic for a local AEM SDK [AEM_PROXY_AUTH; default bearer]

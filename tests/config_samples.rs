@@ -27,14 +27,36 @@ fn every_sample_is_accepted() {
             panic!("{error}");
         }
     }
-    assert!(samples.len() >= 12, "found {samples:?}");
+    assert!(samples.len() >= 20, "found {samples:?}");
+}
+
+#[test]
+fn every_configuration_within_the_papers_is_accepted() {
+    let mut found = 0;
+    for paper in papers() {
+        let text = read(&paper);
+        for toml in
+            text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(toml, _)| toml)
+        {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), toml).unwrap();
+            let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+            if let Err(error) = Config::load(&sources) {
+                panic!("{}: {error}", paper.display());
+            }
+            found += 1;
+        }
+    }
+    assert!(found >= 5, "found {found}");
 }
 
 #[test]
 fn the_complete_sample_has_every_key_with_its_default() {
     let path = root().join("config/complete.toml");
-    let named: BTreeSet<_> = values(&read(&path)).into_keys().collect();
-    assert_eq!(named, KEYS.iter().map(|key| key.name.to_owned()).collect());
+    let paths = values(&read(&path)).into_keys();
+    let named: BTreeSet<_> =
+        paths.map(|path| keys::find(&path).unwrap_or_else(|| panic!("{path} is no key")).name).collect();
+    assert_eq!(named, KEYS.iter().map(|key| key.name).collect());
 
     let effective = |sources: Sources| values(&describe(&sources).unwrap_or_else(|error| panic!("{error}")));
     let defaults = effective(Sources::default());
@@ -79,7 +101,10 @@ fn every_variable_in_the_papers_is_one_that_the_program_reads() {
         let text = read(&paper);
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
         for word in words.filter(|word| word.starts_with(keys::PREFIX) && !NO_KEYS.contains(word)) {
-            assert!(KEYS.iter().any(|key| key.variable() == word), "{}: {word}", paper.display());
+            let is_pattern = KEYS.iter().any(|key| key.variable() == word);
+            let variables = vec![(word.into(), "x".into())];
+            let is_read = || describe(&Sources { variables, ..Sources::default() }).is_ok();
+            assert!(is_pattern || is_read(), "{}: {word}", paper.display());
             found += 1;
         }
     }
@@ -155,6 +180,37 @@ fn every_problem_in_the_documentation_is_one_of_ours() {
 }
 
 #[test]
+fn every_message_in_the_documentation_is_one_that_the_program_logs() {
+    let source: String = sources_below(&root().join("src")).iter().map(|file| read(file)).collect();
+    let text = read(&root().join("docs/operations.md"));
+    let mut found = 0;
+    for row in rows(&text, "| message |") {
+        for message in row[0].split("`, `") {
+            let message = message.trim_matches('`');
+            // The words of some messages end in others that are not always the same.
+            let begin = message.strip_suffix(" ...").unwrap_or(message);
+            assert!(source.contains(&format!("\"{begin}")), "{message}");
+            found += 1;
+        }
+    }
+    assert!(found >= 30, "found {found}");
+}
+
+#[test]
+fn every_hint_in_the_documentation_begins_as_the_programs_own() {
+    let source = read(&root().join("src/ims/error.rs"));
+    let text = read(&root().join("docs/troubleshooting.md"));
+    let hints: Vec<_> = rows(&text, "| hint |").map(|row| row[0]).collect();
+    for hint in &hints {
+        // A number stands within the words.
+        for words in hint.trim_end_matches(" ...").split(" N ") {
+            assert!(source.contains(words), "{hint}");
+        }
+    }
+    assert!(hints.len() >= 15, "found {hints:?}");
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let mut found = 0;
     for paper in papers().iter().filter(|paper| paper.extension().is_some_and(|name| name == "md")) {
@@ -180,7 +236,8 @@ fn every_link_leads_somewhere() {
 /// The key of a row, whose variable and flag have to be right.
 #[track_caller]
 fn check_row(row: &[&str], help: &str) -> &'static Key {
-    let key = keys::find(row[0].trim_matches('`')).unwrap_or_else(|| panic!("{} is no key", row[0]));
+    let name = row[0].trim_matches('`');
+    let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} is no key"));
     assert_eq!(row[1], format!("`{}`", key.variable()), "{}", key.name);
     let flag = format!("--{}", key.name.replace(['.', '_'], "-"));
     let has_flag = help.contains(&format!("{flag} <"));
@@ -204,16 +261,28 @@ fn rows<'a>(text: &'a str, head: &'a str) -> impl Iterator<Item = Vec<&'a str>> 
     })
 }
 
-/// The values of a TOML text by key, `name = value` behind a `#` too, and "not set" without one.
+/// The values of a TOML text by key, `name = value` behind a `#` too, and "not set" without one. Tables may stand behind a
+/// `#` as well; those of a list have their number in the key.
 fn values(toml: &str) -> BTreeMap<String, String> {
     let mut table = String::new();
     let mut values = BTreeMap::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for line in toml.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            table = format!("{name}.");
+        let line = line.trim_start_matches("# ");
+        if let Some(name) = line.strip_prefix("[[").and_then(|line| line.strip_suffix("]]")) {
+            let count = counts.entry(name).or_default();
+            table = format!("{name}.{count}.");
+            *count += 1;
+        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            // A table of the list's last one.
+            let list = counts.iter().find_map(|(list, count)| Some((list, name.strip_prefix(list)?, count)));
+            table = match list {
+                Some((list, rest, count)) => format!("{list}.{}{rest}.", count - 1),
+                None => format!("{name}."),
+            };
         }
-        let Some((name, value)) = line.trim_start_matches("# ").split_once(" = ") else { continue };
-        if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+        let Some((name, value)) = line.split_once(" = ") else { continue };
+        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
             let value = value.split(" # ").next().unwrap_or_default();
             values.insert(format!("{table}{name}"), value.to_owned());
         }
@@ -250,6 +319,13 @@ fn papers() -> Vec<PathBuf> {
     papers.extend(files("config", "toml"));
     papers.push(root().join("Dockerfile"));
     papers
+}
+
+/// The program's own text.
+fn sources_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let (directories, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    files.into_iter().chain(directories.iter().flat_map(|directory| sources_below(directory))).collect()
 }
 
 fn files(directory: &str, extension: &str) -> Vec<PathBuf> {

@@ -312,7 +312,15 @@ impl<'a> Checker<'a> {
             Standard::Several => {
                 let names: Vec<_> =
                     self.credentials.iter().map(|credential| credential.name.as_str()).collect();
-                let mend = format!("say which of {} it uses, or none", names.join(", "));
+                let names = names.join(", ");
+                let mend = match key {
+                    "credentials_file" => {
+                        format!(
+                            "make `upstream` and `listen` a named proxy that says which of {names} it uses"
+                        )
+                    }
+                    _ => format!("say which of {names} it uses, or none"),
+                };
                 self.wrong(key, "is not set, and there are several credentials", mend);
             }
             _ => self.wrong(

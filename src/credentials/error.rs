@@ -43,7 +43,8 @@ pub enum CredentialsError {
     /// A value of the environment that is neither form.
     #[error(
         "is neither a JSON object, nor base64 of one, nor a local token: give the document itself or its \
-         base64, without quotes round it; the path of a file belongs in `credentials_file`"
+         base64, without quotes round it; the path of a file belongs in `file`, or `credentials_file` in the \
+         simple form"
     )]
     NeitherJsonNorBase64,
     /// A value of the environment that is base64, though not of the document.
@@ -77,8 +78,8 @@ pub enum CredentialsError {
     },
     /// Nothing says which of a project's credentials is meant, or what does fits more than one.
     #[error(
-        "is a project with {count} OAuth Server-to-Server credentials, {names}: set `name` to the name or \
-         client id of the one to use"
+        "is a project with {count} OAuth Server-to-Server credentials, {names}: set `name`, or \
+         `credentials_name` in the simple form, to the name or client id of the one to use"
     )]
     SeveralCredentials {
         /// How many.
