@@ -73,6 +73,15 @@ pub enum StartError {
         /// The credential.
         name: String,
     },
+    /// Only OAuth asks for scopes.
+    #[error(
+        "credentials `{name}` have `scopes`, but their document is no OAuth credential: remove `scopes`, its rights are \
+         fixed"
+    )]
+    UselessScopes {
+        /// The credential.
+        name: String,
+    },
     /// A user with a password.
     #[error("credentials `{name}` are a user and a password: there is no token")]
     NoToken {
@@ -345,7 +354,11 @@ fn fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Val
     Ok((Some(fields), values))
 }
 
-fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
+/// A field that requests of a route get.
+///
+/// # Errors
+/// When its file cannot be read, or holds no value for a field.
+pub fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
     let place = format!("`{}`", header.key);
     let value = credential::read_secret(&place, &header.value)?;
     let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| StartError::SecretFile {

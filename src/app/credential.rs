@@ -245,13 +245,18 @@ fn read_credentials(credential: &config::Credential) -> Result<Credentials, Star
         }),
         CredentialSource::Basic { .. } => return Err(StartError::NoToken { name: credential.name.clone() }),
     };
-    if let Credentials::OAuth(oauth) = &mut credentials {
-        if !credential.scopes.is_empty() {
-            oauth.scopes.clone_from(&credential.scopes);
+    let name = || credential.name.clone();
+    match &mut credentials {
+        Credentials::OAuth(oauth) => {
+            if !credential.scopes.is_empty() {
+                oauth.scopes.clone_from(&credential.scopes);
+            }
+            if oauth.scopes.is_empty() {
+                return Err(StartError::NoScopes { name: name() });
+            }
         }
-        if oauth.scopes.is_empty() {
-            return Err(StartError::NoScopes { name: credential.name.clone() });
-        }
+        _ if !credential.scopes.is_empty() => return Err(StartError::UselessScopes { name: name() }),
+        _ => {}
     }
     Ok(credentials)
 }

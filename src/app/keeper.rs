@@ -93,13 +93,15 @@ impl Keeper {
 
     /// Looks after the credential until `stop`.
     pub(super) async fn run(mut self, mut hangups: Hangups, stop: CancellationToken) {
-        let mut files = Watch::new(self.files.clone(), self.config.watch.poll);
+        // What is in no file needs no watcher.
+        let mut files =
+            (!self.files.is_empty()).then(|| Watch::new(self.files.clone(), self.config.watch.poll));
         let keeping = async {
             loop {
                 let nap = self.warn_of_ends();
                 let retry = self.retry.map(|(_, at)| at);
                 let reason = tokio::select! {
-                    () = files.changed(), if !self.files.is_empty() => Reason::Changed,
+                    () = changed(&mut files) => Reason::Changed,
                     hangup = hangups.changed() => match hangup {
                         Ok(()) => Reason::Asked,
                         Err(_) => pending().await,
@@ -109,7 +111,7 @@ impl Keeper {
                 };
                 let before = self.files.clone();
                 self.reload(reason).await;
-                if self.files != before {
+                if let Some(files) = files.as_mut().filter(|_| self.files != before) {
                     files.follow(self.files.clone());
                 }
             }
@@ -337,6 +339,13 @@ impl Values {
             }
         };
         stop.run_until_cancelled(keeping).await;
+    }
+}
+
+async fn changed(files: &mut Option<Watch>) {
+    match files {
+        Some(files) => files.changed().await,
+        None => pending().await,
     }
 }
 

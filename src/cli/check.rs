@@ -174,7 +174,7 @@ impl Check {
             Credentials::OAuth(oauth) => {
                 let secrets = match oauth.client_secrets.len() {
                     1 => "one secret".to_owned(),
-                    several => format!("{several} secrets, the old and the new one"),
+                    several => format!("{several} secrets, tried in their order"),
                 };
                 let scopes = oauth.scopes.join(" ");
                 let text = format!(
@@ -223,6 +223,13 @@ impl Check {
     ) {
         let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
         let Some(upstream) = config.upstream(&route.upstream) else { return };
+        let mut fields = Vec::new();
+        for header in &route.headers {
+            match app::field(header) {
+                Ok(field) => fields.push(field),
+                Err(error) => report.wrong("headers", subject(proxy), error, None),
+            }
+        }
         let probe = Probe {
             upstream: &upstream.url,
             path,
@@ -230,6 +237,7 @@ impl Check {
             kind: credential.map_or(Kind::None, |credential| credential.kind),
             client_id: credential.and_then(|credential| credential.client_id.as_deref()),
             x_api_key: route.x_api_key,
+            fields,
         };
         let mut subject = subject(proxy).to_owned();
         if let Some(name) = name.filter(|name| *name != config::DEFAULT) {

@@ -39,7 +39,14 @@ impl Token {
     fn credential<'a>(&self, config: &'a Config) -> Result<&'a Credential, Failure> {
         let bearers: Vec<_> = config.credentials.iter().filter(|credential| credential.is_bearer()).collect();
         let names: Vec<_> = bearers.iter().map(|credential| credential.name.as_str()).collect();
-        match (&self.credential, &bearers[..]) {
+        // What nobody uses is meant only where it is named.
+        let used: Vec<_> = bearers
+            .iter()
+            .copied()
+            .filter(|credential| config.sent().any(|name| name == credential.name))
+            .collect();
+        let choice = if used.is_empty() { &bearers } else { &used };
+        match (&self.credential, &choice[..]) {
             (_, []) => Err(Failure::config("auth is not \"bearer\": there is no token")),
             (None, [only]) => Ok(only),
             (None, _) => Err(Failure::config(format!(

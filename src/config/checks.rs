@@ -169,6 +169,9 @@ impl<'a> Checker<'a> {
 
     fn credential_of(&mut self, name: String, raw: RawCredential, ims_endpoint: Option<&str>) {
         let key = |last: &str| format!("credentials.{name}.{last}");
+        // OAuth has them separated by spaces (RFC 6749, section 3.3), Adobe by commas: copied from anywhere, they are read.
+        let words = raw.scopes.iter().flat_map(|scopes| scopes.split([',', ' ']));
+        let scopes: Vec<_> = words.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
         let ways = [
             ("file", raw.file.is_some()),
             ("json", raw.json.is_some()),
@@ -227,7 +230,7 @@ impl<'a> Checker<'a> {
                         );
                     }
                 };
-                if raw.scopes.is_empty() {
+                if scopes.is_empty() {
                     let mend = "give the scopes of the credential, as the Adobe Developer Console lists them";
                     self.wrong(&key("scopes"), "is not set, and IMS gives no token without scopes", mend);
                 }
@@ -245,7 +248,7 @@ impl<'a> Checker<'a> {
             None => self.ims_endpoint("ims_endpoint", ims_endpoint),
         };
         let fallback = raw.fallback;
-        self.credentials.push(Credential { name, source, ims_endpoint, scopes: raw.scopes, fallback });
+        self.credentials.push(Credential { name, source, ims_endpoint, scopes, fallback });
     }
 
     fn ims_endpoint(&self, key: &str, text: Option<&str>) -> Option<ImsEndpoint> {
@@ -312,15 +315,7 @@ impl<'a> Checker<'a> {
             Standard::Several => {
                 let names: Vec<_> =
                     self.credentials.iter().map(|credential| credential.name.as_str()).collect();
-                let names = names.join(", ");
-                let mend = match key {
-                    "credentials_file" => {
-                        format!(
-                            "make `upstream` and `listen` a named proxy that says which of {names} it uses"
-                        )
-                    }
-                    _ => format!("say which of {names} it uses, or none"),
-                };
+                let mend = format!("say which of {} it uses, or none", names.join(", "));
                 self.wrong(key, "is not set, and there are several credentials", mend);
             }
             _ => self.wrong(

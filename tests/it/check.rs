@@ -198,3 +198,32 @@ async fn credentials_of_another_environment_and_unused_ones_are_noted_offline() 
     );
     assert_eq!(standins.ims.attempts(), 0);
 }
+
+#[tokio::test]
+async fn a_field_of_a_route_whose_file_is_missing_is_wrong_and_one_that_is_there_is_sent() {
+    let secret = file("p8e-field");
+    for (file, code) in [(path(secret.path()), 0), ("/nowhere/secret", 1)] {
+        let (upstream, origin) = {
+            let upstream = crate::harness::Upstream::bind().await;
+            let origin = upstream.origin();
+            (upstream, origin)
+        };
+        let variables = [
+            ("AEM_PROXY_AUTH", "none"),
+            ("AEM_PROXY_UPSTREAM", origin.as_str()),
+            ("AEM_PROXY_PROXIES__DEFAULT__HEADER_FILES__X_SECRET", file),
+        ];
+        let aem = async {
+            let mut connection = upstream.accept().await;
+            let head = connection.until("\r\n\r\n").await;
+            connection.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+            head.contains("x-secret: p8e-field\r\n")
+        };
+        let (output, sent) = tokio::join!(run(&["check"], &variables), aem);
+        let (found, out, err) = text(&output);
+        assert_eq!((found, sent), (code, code == 0), "{out}{err}");
+        if code == 1 {
+            assert_has(&out, &["WRONG .. headers .. /nowhere/secret) cannot be read"]);
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! Server-Side APIs" (groups), "Hibernating Environments"; Apache Sling's authentication (401, login pages, `X-Reason`).
 
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderName, HeaderValue,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION},
 };
 use reqwest::Response;
@@ -27,6 +27,8 @@ pub(super) struct Probe<'a> {
     pub(super) kind: Kind,
     pub(super) client_id: Option<&'a str>,
     pub(super) x_api_key: bool,
+    /// Those that the route sets.
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What came of it, in words.
@@ -59,6 +61,9 @@ impl Probe<'_> {
             return Said { ok: false, text: format!("{} is not a path", self.path), hint: None };
         };
         let mut request = client.get(url).header(ACCEPT, "application/json");
+        for (name, value) in &self.fields {
+            request = request.header(name, value);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.header());
         }
@@ -253,6 +258,7 @@ mod tests {
             kind,
             client_id: Some("cm-p1-e2-integration-0"),
             x_api_key: false,
+            fields: Vec::new(),
         };
         let headers =
             fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
