@@ -16,6 +16,7 @@ mod guard;
 mod harness;
 mod kinds;
 mod log;
+mod matrix;
 mod misreadings;
 mod outage;
 mod refresh;
