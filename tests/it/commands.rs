@@ -17,19 +17,19 @@ use crate::{
     log::secret_in,
 };
 
-fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
+pub fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_clear().envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-async fn run(args: &[&str], variables: &[(&str, &str)]) -> Output {
+pub async fn run(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let output = command(args, variables).output();
     timeout(PATIENCE, output).await.expect("the command ends").expect("the command starts")
 }
 
-fn text(output: &Output) -> (i32, String, String) {
+pub fn text(output: &Output) -> (i32, String, String) {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code().unwrap_or(-1), out.into_owned(), err.into_owned())
 }
@@ -58,7 +58,7 @@ impl Surroundings {
     }
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().expect("a path is text")
 }
 

@@ -21,5 +21,6 @@ mod misreadings;
 mod outage;
 mod refresh;
 mod reload;
+mod secrets;
 mod stopping;
 mod websocket;

@@ -105,7 +105,7 @@ const VARIANTS: [Variant; 23] = [
     }),
     document("local", Who::Local, |place| StandIns::local_token_document(&place.token()).to_string()),
     document("local-unwrapped", Who::Local, |place| json!({"accessToken": place.token()}).to_string()),
-    document("local-bare", Who::Local, |place| place.token()),
+    document("local-bare", Who::Local, |place| format!("{}\n", place.token())),
     values("basic", Who::User, |_| user("password", PASSWORD.to_owned())),
     values("basic-file", Who::User, |place| {
         user("password_file", place.file("password", &format!("{PASSWORD}\n")))
