@@ -489,7 +489,7 @@ pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
 /// One value as a line of TOML, with its source.
 fn line(key: &Key, name: &str, set: &Setting) -> String {
     let name = toml_edit::Key::new(name);
-    if key.secret {
+    if key.secret || key.is_path() && values::is_no_path(&set.value) {
         return format!("{name} = \"(redacted)\" # {}", set.source);
     }
     format!("{name} = {} # {}", values::as_toml(&values::without_userinfo(&set.value)), set.source)

@@ -16,6 +16,7 @@ use super::{
     Prefix, Problem, Proxy, Raw, RawBasic, RawCredential, RawProxy, RawRoute, Route, Secret, Secrets,
     Upstream, keys,
     sources::{self, Setting, Source},
+    values,
 };
 
 /// Checks what was read, and tells the source of what is wrong. All problems are gathered before any is told.
@@ -41,6 +42,7 @@ impl<'a> Checker<'a> {
 
     pub(super) fn config(mut self, mut raw: Raw) -> Result<Config, ConfigError> {
         self.names(&raw);
+        self.paths();
         self.unfold(&mut raw);
         for (name, credential) in std::mem::take(&mut raw.credentials) {
             self.credential_of(name, credential, raw.ims_endpoint.as_deref());
@@ -76,6 +78,22 @@ impl<'a> Checker<'a> {
             limits: raw.limits,
             shutdown: raw.shutdown,
         })
+    }
+
+    /// What is a document or a key instead is refused before it is taken for a path: paths are shown.
+    fn paths(&mut self) {
+        let settings = self.settings;
+        for set in settings {
+            let is_path = keys::find(&set.key).is_some_and(keys::Key::is_path);
+            let counts = sources::effective(settings, &set.key).is_some_and(|other| std::ptr::eq(other, set));
+            if is_path && counts && values::is_no_path(&set.value) {
+                let mend = match keys::in_place_of_file(&set.key) {
+                    Some(other) => format!("give its path, or the text itself as `{other}`"),
+                    None => "give its path".to_owned(),
+                };
+                self.wrong(&set.key, "is not the path of a file, but what should be in it", mend);
+            }
+        }
     }
 
     /// Names go into metrics, file names and variables.

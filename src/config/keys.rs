@@ -42,6 +42,11 @@ impl Key {
         self.name.split('.').any(is_placeholder)
     }
 
+    /// Whether it names a file.
+    pub(super) fn is_path(&self) -> bool {
+        self.name.ends_with("file") || self.name.contains("_files.")
+    }
+
     /// Whether it is the key at `path`, such as `credentials.main.file`.
     pub(super) fn is_at(&self, path: &str) -> bool {
         self.name.split('.').count() == path.split('.').count() && self.begins_with(path)
@@ -76,6 +81,14 @@ pub const PREFIX: &str = "AEM_PROXY_";
 /// The key at `path`, such as `admin.listen` or `credentials.main.file`.
 pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.is_at(path))
+}
+
+/// The key in which stands what the file named by `path` holds, if there is one.
+pub(super) fn in_place_of_file(path: &str) -> Option<String> {
+    let suffixes = [("_file", "_json"), (".file", ".json"), ("_file", "")];
+    let siblings = suffixes.iter().filter_map(|(file, own)| Some(path.strip_suffix(file)?.to_owned() + own));
+    let field = path.replacen(".header_files.", ".headers.", 1);
+    siblings.chain([field]).find(|other| other != path && find(other).is_some())
 }
 
 /// Whether there are keys below `path`.

@@ -263,6 +263,40 @@ fn no_error_and_no_listing_shows_a_secret() {
     assert!(!format!("{config:?}").contains(secret));
 }
 
+/// Two names that differ in one word, and paths are shown.
+#[test]
+fn a_document_in_place_of_its_path_is_refused_and_not_shown() {
+    let document = r#"{"ok": true, "integration": {"privateKey": "p8e-do-not-show-me"}}"#;
+    let token = format!("eyJ{}.p8e-do-not-show-me.c2ln", "a".repeat(300));
+    let key = "-----BEGIN RSA PRIVATE KEY-----\np8e-do-not-show-me\n";
+    let proxy = "proxies.a.listen = '127.0.0.1:1'\nproxies.a.upstream = 'https://a.example'\n";
+    for (name, value, instead) in [
+        ("credentials_file", document, "as `credentials_json`"),
+        ("credentials_file", &token, "as `credentials_json`"),
+        ("credentials.my_file.file", document, "as `credentials.my_file.json`"),
+        (
+            "credentials.main.client_secret_file",
+            "p8e-do-not-show-me\nb",
+            "as `credentials.main.client_secret`",
+        ),
+        ("basic.password_file", "p8e-do-not-show-me\r\nb", "as `basic.password`"),
+        ("proxies.a.header_files.X-A", "p8e-do-not-show-me\nb", "as `proxies.a.headers.X-A`"),
+        ("ca_file", key, "give its path"),
+    ] {
+        let toml = format!("{name} = '''{value}'''\n{proxy}");
+        let error = refuse(Some(&toml), &[], &[]);
+        let expected = format!("`{name}` (FILE:1) is not the path of a file, but what should be in it: ");
+        assert!(error.contains(&expected) && error.contains(instead), "{name}: {error}");
+        let (sources, _file) = sources(Some(&toml), &[], &[]);
+        let shown = describe(&sources).unwrap();
+        assert!(!shown.contains("do-not-show-me") && !error.contains("do-not-show-me"), "{error}\n{shown}");
+    }
+    let nested = format!("/{}.json", ["a"; 200].join("/"));
+    for path in ["service_token.json", "/run/secrets/aem token", r"C:\keys\token.json", &nested] {
+        load(None, &[UPSTREAM, ("AEM_PROXY_CREDENTIALS_FILE", path)], &[]);
+    }
+}
+
 #[test]
 fn what_config_prints_can_be_read_again() {
     let (sources, _) = sources(

@@ -172,6 +172,17 @@ pub(super) fn without_userinfo(value: &Value) -> Value {
     }
 }
 
+/// Whether a value that should be a path is what the file should hold: a document, its base64, a key or a token. No
+/// directory has a name that long.
+pub(super) fn is_no_path(value: &Value) -> bool {
+    let text = value.as_str().unwrap_or_default().trim();
+    let too_long = |name: &str| name.len() > FILE_NAME_MAX;
+    text.starts_with('{') || text.contains(['\n', '\r']) || text.split(['/', '\\']).any(too_long)
+}
+
+/// `NAME_MAX` of the usual file systems, in bytes.
+const FILE_NAME_MAX: usize = 255;
+
 /// A value as it would stand in a TOML file.
 pub(super) fn as_toml(value: &Value) -> String {
     match value {

@@ -32,6 +32,8 @@ pub struct Proxy {
     stop: mpsc::Sender<()>,
     hangup: mpsc::Sender<()>,
     running: JoinHandle<Result<(), Died>>,
+    /// Making one takes longer than all that it is used for.
+    client: reqwest::Client,
     _ca: Option<tempfile::NamedTempFile>,
 }
 
@@ -40,11 +42,12 @@ pub struct Setup {
     pub standins: Options,
     pub upstream: Option<String>,
     pub variables: Vec<(String, String)>,
+    pub toml: Option<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { standins: standin_options(), upstream: None, variables: Vec::new() }
+        Self { standins: standin_options(), upstream: None, variables: Vec::new(), toml: None }
     }
 }
 
@@ -62,6 +65,12 @@ impl Setup {
     /// Sets the key that `AEM_PROXY_<name>` stands for.
     pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((format!("AEM_PROXY_{name}"), value.into()));
+        self
+    }
+
+    /// Starts with a file that holds `text`, which is to say what authenticates.
+    pub fn toml(mut self, text: impl Into<String>) -> Self {
+        self.toml = Some(text.into());
         self
     }
 
@@ -113,14 +122,16 @@ impl Setup {
         if let Some(ca) = &ca {
             variables.push(("AEM_PROXY_CA_FILE".to_owned(), ca.path().display().to_string()));
         }
-        if !["AEM_PROXY_AUTH", "AEM_PROXY_CREDENTIALS_"].into_iter().any(given) {
+        if self.toml.is_none() && !["AEM_PROXY_AUTH", "AEM_PROXY_CREDENTIALS_"].into_iter().any(given) {
             variables
                 .push(("AEM_PROXY_CREDENTIALS_JSON".to_owned(), standins.credentials_document.to_string()));
         }
         variables.extend(self.variables);
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let config =
-            Config::load(&Sources { variables, ..Sources::default() }).expect("the configuration is right");
+        let toml = self.toml.as_deref().map(file);
+        let path = toml.as_ref().map(|file| file.path().to_owned());
+        let config = Config::load(&Sources { file: path, variables, ..Sources::default() })
+            .unwrap_or_else(|error| panic!("the configuration is wrong: {error}"));
         let app = App::bind(config, Clock::system()).await.expect("the proxy starts");
         let (addrs, admin) = (app.addrs(), app.admin_addrs()[0]);
         let (stop, mut stopped) = mpsc::channel(2);
@@ -129,7 +140,7 @@ impl Setup {
             async move || forever_if_none(stopped.recv().await).await,
             async move || forever_if_none(hung_up.recv().await).await,
         ));
-        Proxy { addr: addrs[0], addrs, admin, standins, stop, hangup, running, _ca: ca }
+        Proxy { addr: addrs[0], addrs, admin, standins, stop, hangup, running, client: client(), _ca: ca }
     }
 }
 
@@ -170,7 +181,7 @@ impl Proxy {
     /// GETs a path of the admin listener.
     pub async fn ask(&self, path: &str) -> (u16, String) {
         let response =
-            client().get(format!("http://{}{path}", self.admin)).send().await.expect("admin answers");
+            self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("admin answers");
         (response.status().as_u16(), response.text().await.expect("admin answers in whole"))
     }
 
@@ -190,12 +201,12 @@ impl Proxy {
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
-        client().get(self.url(path)).send().await.expect("the proxy answers")
+        self.client.get(self.url(path)).send().await.expect("the proxy answers")
     }
 
     /// What AEM got to see of a request made with `fields`.
     pub async fn echo(&self, fields: &[(&str, &str)]) -> Seen {
-        let mut request = client().get(self.url("/echo"));
+        let mut request = self.client.get(self.url("/echo"));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
