@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 pub use self::credential::{basic, cache, exchange};
 use self::{
     credential::{Bearer, Wired},
-    keeper::Values,
+    keeper::{Fingerprint, Values},
     workers::Workers,
 };
 use crate::{
@@ -327,20 +327,15 @@ fn fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Val
         let headers = headers.to_vec();
         move || headers.iter().map(field).collect::<Result<Vec<_>, _>>()
     };
+    let files: Vec<_> = headers.iter().filter_map(|header| header.value.file().cloned()).collect();
+    let tried = Fingerprint::of(&files);
     let fields = Arc::new(Fields::from_pointee(read()?));
-    let files: Vec<_> = headers
-        .iter()
-        .filter_map(|header| match &header.value {
-            config::Secret::File(path) => Some(path.clone()),
-            config::Secret::Given(_) => None,
-        })
-        .collect();
-    let values = (!files.is_empty()).then(|| {
+    let values = Values::of(files, tried, {
         let fields = Arc::clone(&fields);
-        Values::new(files, move || {
+        move || {
             fields.store(Arc::new(read()?));
             Ok(())
-        })
+        }
     });
     Ok((Some(fields), values))
 }
@@ -350,10 +345,7 @@ fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartErro
     let value = credential::read_secret(&place, &header.value)?;
     let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| StartError::SecretFile {
         place,
-        path: match &header.value {
-            config::Secret::File(path) => path.display().to_string(),
-            config::Secret::Given(_) => "given".to_owned(),
-        },
+        path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
         what: "is not one line of plain text".to_owned(),
     })?;
     value.set_sensitive(true);
