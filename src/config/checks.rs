@@ -167,7 +167,11 @@ impl<'a> Checker<'a> {
         self.aliases.insert(full, simple);
     }
 
-    fn credential_of(&mut self, name: String, raw: RawCredential, ims_endpoint: Option<&str>) {
+    fn credential_of(&mut self, name: String, mut raw: RawCredential, ims_endpoint: Option<&str>) {
+        raw.scopes = split(&raw.scopes);
+        if let Some(secrets) = &mut raw.client_secret {
+            secrets.retain(|secret| !secret.expose_secret().trim().is_empty());
+        }
         let key = |last: &str| format!("credentials.{name}.{last}");
         let ways = [
             ("file", raw.file.is_some()),
@@ -641,6 +645,12 @@ impl<'a> Checker<'a> {
         });
         self.problems.push(Problem { key, source, what: what.into(), mend: mend.into() });
     }
+}
+
+/// Scopes as a console shows them, between commas, or as OAuth's own requests have them, between spaces.
+fn split(scopes: &[String]) -> Vec<String> {
+    let scopes = scopes.iter().flat_map(|text| text.split(|c: char| c == ',' || c.is_whitespace()));
+    scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
 }
 
 /// What a proxy sends that names no credential.
