@@ -75,6 +75,8 @@ pub struct Refresher<E> {
     observer: Box<dyn Observer>,
     name: Option<String>,
     fallback: Option<String>,
+    /// So many times in a row IMS has spoken of an error of its own.
+    internal_errors: u32,
     replacements: mpsc::Receiver<Replacement<E>>,
     replace: mpsc::Sender<Replacement<E>>,
 }
@@ -221,6 +223,7 @@ pub fn channel<E: Exchange>(
             observer,
             name: None,
             fallback: None,
+            internal_errors: 0,
             replacements,
             replace,
         },
@@ -250,16 +253,15 @@ impl TokenHandle {
     /// # Errors
     /// When there is none: never a token that has ended.
     pub fn lease(&self) -> Result<Lease, NoToken> {
-        if let Some(fallback) = &self.fallback
-            && self.shared.refused.load(Relaxed)
-            && let Ok(lease) = fallback.token.lease()
-        {
-            return Ok(lease);
-        }
+        let others = match self.fallback().map(Self::lease) {
+            Some(Ok(lease)) => return Ok(lease),
+            Some(Err(none)) => none.retry_after,
+            None => RETRY_AFTER_MAX,
+        };
         let held = self.shared.held.load();
         match &*held {
             Some(held) if held.is_usable(&self.clock) => Ok(Lease(Arc::clone(held))),
-            _ => Err(self.none()),
+            _ => Err(NoToken { retry_after: self.none().retry_after.min(others) }),
         }
     }
 
@@ -404,6 +406,7 @@ impl<E: Exchange> Refresher<E> {
 
     /// From now on readers get this one. Tells its number and when it is to be replaced.
     fn hold(&mut self, grant: Grant) -> (u64, SystemTime) {
+        self.internal_errors = 0;
         if self.shared.refused.swap(false, Relaxed)
             && let Some(fallback) = &self.fallback
         {
@@ -437,7 +440,8 @@ impl<E: Exchange> Refresher<E> {
             hint: failure.hint().map(|hint| hint.to_string()),
         };
         self.log(failure, &last_error, failures, wait);
-        let refused_since = self.give_way(failure, failures);
+        self.internal_errors = if failure.is_internal() { self.internal_errors.saturating_add(1) } else { 0 };
+        let refused_since = self.give_way(failure);
         self.shared.progress.store(Arc::new(Progress {
             next_attempt,
             failures,
@@ -447,10 +451,10 @@ impl<E: Exchange> Refresher<E> {
     }
 
     /// Lets the fallback take over when IMS has refused the credentials for good. Since when that is.
-    fn give_way(&self, failure: &ImsError, failures: u32) -> Option<SystemTime> {
+    fn give_way(&self, failure: &ImsError) -> Option<SystemTime> {
         let before = self.shared.progress.load().refused_since;
         // A project that was moved to OAuth answers so for ever, and so does an IMS in trouble for a while.
-        let moved = failure.is_internal() && failures >= MOVED_AFTER;
+        let moved = self.internal_errors >= MOVED_AFTER;
         if before.is_some() || !(failure.is_permanent() || moved) {
             return before;
         }
