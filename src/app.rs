@@ -297,7 +297,7 @@ fn proxies(
             Some(credential) => credential.ok_or_else(unknown)?,
             None => Credential::None,
         };
-        let (fields, read) = fields(&route.headers)?;
+        let (fields, read) = kept_fields(&route.headers)?;
         values.extend(read);
         Ok::<_, StartError>(Route {
             path: route.path.clone(),
@@ -319,13 +319,13 @@ fn proxies(
 }
 
 /// The fields that a route sets, read anew when files of theirs change.
-fn fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Values>), StartError> {
+fn kept_fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Values>), StartError> {
     if headers.is_empty() {
         return Ok((None, None));
     }
     let read = {
         let headers = headers.to_vec();
-        move || headers.iter().map(field).collect::<Result<Vec<_>, _>>()
+        move || fields(&headers)
     };
     let files: Vec<_> = headers.iter().filter_map(|header| header.value.file().cloned()).collect();
     let tried = Fingerprint::of(&files);
@@ -338,6 +338,14 @@ fn fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Val
         }
     });
     Ok((Some(fields), values))
+}
+
+/// The fields of a route with their values.
+///
+/// # Errors
+/// When a file with one is unusable.
+pub fn fields(headers: &[config::Header]) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
+    headers.iter().map(field).collect()
 }
 
 fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {

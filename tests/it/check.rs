@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     commands::{path, run, text},
-    harness::{Setup, file},
+    harness::{Setup, Upstream, file},
 };
 
 /// Stand-ins over TLS, and a configuration for two credentials at two routes.
@@ -197,4 +197,27 @@ async fn credentials_of_another_environment_and_unused_ones_are_noted_offline() 
         ],
     );
     assert_eq!(standins.ims.attempts(), 0);
+}
+
+#[tokio::test]
+async fn aem_is_asked_with_all_that_a_route_sends() {
+    let aem = Upstream::bind().await;
+    let config = file(&format!(
+        "auth = 'none'
+        [proxies.author]
+        listen = '127.0.0.1:0'
+        upstream = '{}'
+        headers = {{ X-Edge-Key = 'sesame' }}",
+        aem.origin()
+    ));
+    let args = ["check", "--config", path(config.path())];
+    let answering = async {
+        let mut asked = aem.accept().await;
+        let head = asked.until("\r\n\r\n").await;
+        asked.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+        head
+    };
+    let (output, head) = tokio::join!(run(&args, &[]), answering);
+    let (code, out, _) = text(&output);
+    assert!(code == 0 && head.contains("\r\nx-edge-key: sesame\r\n"), "{out}\n{head}");
 }

@@ -27,6 +27,10 @@ pub(super) struct Probe<'a> {
     pub(super) kind: Kind,
     pub(super) client_id: Option<&'a str>,
     pub(super) x_api_key: bool,
+    /// The organisation, where the route sends it.
+    pub(super) org: Option<&'a str>,
+    /// What the route sends in any case.
+    pub(super) fields: HeaderMap,
 }
 
 /// What came of it, in words.
@@ -55,21 +59,37 @@ impl Probe<'_> {
             Ok(client) => client,
             Err(text) => return Said { ok: false, text, hint: None },
         };
-        let Ok(url) = self.upstream.join(&self.path) else {
-            return Said { ok: false, text: format!("{} is not a path", self.path), hint: None };
-        };
-        let mut request = client.get(url).header(ACCEPT, "application/json");
+        let mut request =
+            client.get(self.url()).header(ACCEPT, "application/json").headers(self.fields.clone());
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.header());
         }
-        if let Some(client_id) = self.client_id.filter(|_| self.x_api_key) {
-            request = request.header("x-api-key", client_id);
+        for (name, value) in [("x-api-key", self.api_key()), ("x-gw-ims-org-id", self.org)] {
+            if let Some(value) = value.filter(|_| !self.fields.contains_key(name)) {
+                request = request.header(name, value);
+            }
         }
         match request.send().await {
             Ok(response) => self.read(response).await,
             Err(error) if error.is_timeout() => unreachable(Cause::TimedOut),
             Err(error) => unreachable(Cause::of(&error)),
         }
+    }
+
+    /// Never another host, whatever the path begins with: the token goes along.
+    fn url(&self) -> Url {
+        let (path, query) = match self.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.path.as_str(), None),
+        };
+        let mut url = self.upstream.clone();
+        url.set_path(path);
+        url.set_query(query);
+        url
+    }
+
+    fn api_key(&self) -> Option<&str> {
+        self.client_id.filter(|_| self.x_api_key)
     }
 
     async fn read(&self, response: Response) -> Said {
@@ -253,6 +273,8 @@ mod tests {
             kind,
             client_id: Some("cm-p1-e2-integration-0"),
             x_api_key: false,
+            org: None,
+            fields: HeaderMap::new(),
         };
         let headers =
             fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
@@ -306,6 +328,28 @@ mod tests {
             (405, &[]),
         ] {
             assert!(judged(Kind::Jwt, "/x", status, fields, "").0, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_shown_to_no_other_host_whatever_the_path() {
+        let upstream = Url::parse("https://author-p1-e2.adobeaemcloud.com").unwrap();
+        for (path, asked) in [
+            ("/api/assets.json?limit=1", "/api/assets.json?limit=1"),
+            ("//other.example/x", "//other.example/x"),
+            ("/\\other.example/x", "//other.example/x"),
+        ] {
+            let probe = Probe {
+                upstream: &upstream,
+                path: path.to_owned(),
+                authorization: None,
+                kind: Kind::Jwt,
+                client_id: None,
+                x_api_key: false,
+                org: None,
+                fields: HeaderMap::new(),
+            };
+            assert_eq!(probe.url().as_str(), format!("https://author-p1-e2.adobeaemcloud.com{asked}"));
         }
     }
 
