@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    harness::{PATIENCE, Proxy, Setup, client},
+    harness::{PATIENCE, Proxy, Seen, Setup, client},
     log,
     rotation::until_logged,
 };
@@ -179,5 +179,55 @@ async fn a_key_that_comes_after_the_document_which_names_it_is_taken() {
     put(&dir.path().join("key.pem"), key.as_str().unwrap());
     until_in_use(&proxy, "parted@techacct.adobe.com").await;
     assert_eq!(log::count(unusable), 1);
+    proxy.stop().await;
+}
+
+/// Whatever takes over when: the client id belongs to the token that it is sent with.
+#[tokio::test]
+async fn documents_of_other_kinds_take_over_under_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::default()
+        .set("PROXIES__AUTHOR__LISTEN", "127.0.0.1:0")
+        .set("PROXIES__AUTHOR__X_API_KEY", "true")
+        .set("TOKEN__CACHE_FILE", dir.path().join("cache").display().to_string());
+    let standins = setup.start_standins().await;
+    let path = dir.path().join("token.json");
+    let jwt = standins.credentials_document.to_string();
+    let kinds = [
+        ("oauth", standins.oauth.aio_document().to_string()),
+        ("local", standins.local_token(Duration::from_secs(3600))),
+        ("jwt", jwt.clone()),
+    ];
+    put(&path, &jwt);
+    let proxy = setup
+        .set("CREDENTIALS__MANIFOLD__FILE", path.display().to_string())
+        .set("PROXIES__AUTHOR__UPSTREAM", standins.aem_origin.clone())
+        .start_with(standins)
+        .await;
+    proxy.ready().await;
+    let url = proxy.url("/echo");
+    let load = tokio::spawn(async move {
+        let client = client();
+        loop {
+            let answer = client.get(&url).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let owner = answer.headers()["x-standin-client"].to_str().unwrap().to_owned();
+            let seen = Seen(answer.json().await.unwrap());
+            assert_eq!(seen.one("x-api-key"), Some(owner));
+        }
+    });
+    let certificate = "aem_proxy_certificate_expiry_timestamp_seconds{credential=\"manifold\"}";
+    for (kind, text) in kinds.iter().cycle().take(9) {
+        put(&path, text);
+        let changed = async {
+            while proxy.status().await["credentials"][0]["kind"] != *kind {
+                proxy.hang_up().await;
+            }
+        };
+        timeout(PATIENCE, changed).await.unwrap_or_else(|_| panic!("{kind} is not in use"));
+        assert_eq!(proxy.metric(certificate).await > 0.0, *kind == "jwt", "{kind}");
+    }
+    assert!(!load.is_finished(), "a request failed");
+    load.abort();
     proxy.stop().await;
 }
