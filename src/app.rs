@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 pub use self::credential::{basic, cache, exchange};
 use self::{
     credential::{Bearer, Wired},
-    keeper::Values,
+    keeper::{Fingerprint, Values},
     workers::Workers,
 };
 use crate::{
@@ -282,8 +282,8 @@ impl App {
 }
 
 /// Every proxy with its routes. What is read from files for them is added to `values`.
-fn proxies(
-    config: &Config,
+fn proxies<'a>(
+    config: &'a Config,
     wired: &Wired,
     metrics: &Metrics,
     tls: &Arc<rustls::ClientConfig>,
@@ -296,7 +296,8 @@ fn proxies(
             .map_err(StartError::internal("the upstream"))?;
         upstreams.push(Arc::new(upstream));
     }
-    let mut route = |route: &config::Route| {
+    let mut known_fields = BTreeMap::new();
+    let mut route = |route: &'a config::Route| {
         let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
         let upstream = number.and_then(|number| upstreams.get(number)).cloned();
         let named = route.credential.as_deref().map(|name| wired.credentials.get(name).cloned());
@@ -306,8 +307,17 @@ fn proxies(
             Some(credential) => credential.ok_or_else(unknown)?,
             None => Credential::None,
         };
-        let (fields, read) = fields(&route.headers)?;
-        values.extend(read);
+        // What routes inherit from their proxy is read once.
+        let keys: Vec<_> = route.headers.iter().map(|header| header.key.as_str()).collect();
+        let fields = match known_fields.get(&keys) {
+            Some(known) => Option::clone(known),
+            None => {
+                let (fields, read) = kept_fields(&route.headers)?;
+                values.extend(read);
+                known_fields.insert(keys, fields.clone());
+                fields
+            }
+        };
         Ok::<_, StartError>(Route {
             path: route.path.clone(),
             credential,
@@ -328,45 +338,41 @@ fn proxies(
 }
 
 /// The fields that a route sets, read anew when files of theirs change.
-fn fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Values>), StartError> {
+fn kept_fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Option<Values>), StartError> {
     if headers.is_empty() {
         return Ok((None, None));
     }
     let read = {
         let headers = headers.to_vec();
-        move || headers.iter().map(field).collect::<Result<Vec<_>, _>>()
+        move || fields(&headers)
     };
+    let files: Vec<_> = headers.iter().filter_map(|header| header.value.file().cloned()).collect();
+    let tried = Fingerprint::of(&files);
     let fields = Arc::new(Fields::from_pointee(read()?));
-    let files: Vec<_> = headers
-        .iter()
-        .filter_map(|header| match &header.value {
-            config::Secret::File(path) => Some(path.clone()),
-            config::Secret::Given(_) => None,
-        })
-        .collect();
-    let values = (!files.is_empty()).then(|| {
+    let values = Values::of(files, tried, {
         let fields = Arc::clone(&fields);
-        Values::new(files, move || {
+        move || {
             fields.store(Arc::new(read()?));
             Ok(())
-        })
+        }
     });
     Ok((Some(fields), values))
 }
 
-/// A field that requests of a route get.
+/// The fields of a route with their values.
 ///
 /// # Errors
-/// When its file cannot be read, or holds no value for a field.
-pub fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
+/// When a file with one is unusable.
+pub fn fields(headers: &[config::Header]) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
+    headers.iter().map(field).collect()
+}
+
+fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
     let place = format!("`{}`", header.key);
     let value = credential::read_secret(&place, &header.value)?;
     let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| StartError::SecretFile {
         place,
-        path: match &header.value {
-            config::Secret::File(path) => path.display().to_string(),
-            config::Secret::Given(_) => "given".to_owned(),
-        },
+        path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
         what: "is not one line of plain text".to_owned(),
     })?;
     value.set_sensitive(true);

@@ -86,10 +86,14 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// `time` as RFC 3339 in UTC with whole seconds, as the log and `/status` show it.
+/// `time` as RFC 3339 in UTC with whole seconds, as the log and `/status` show it; the nearest that it can tell.
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+    let seconds = unix_seconds(time).min(RFC3339_MAX_SECONDS);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
+
+/// The end of the year 9999.
+const RFC3339_MAX_SECONDS: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests {
@@ -107,5 +111,8 @@ mod tests {
     #[test]
     fn times_are_shown_as_rfc_3339() {
         assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(86_399)), "1970-01-01T23:59:59Z");
+        // Documents and tokens say what they like.
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(u64::MAX / 4)), "9999-12-31T23:59:59Z");
     }
 }

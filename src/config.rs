@@ -125,6 +125,16 @@ pub enum Secret {
     File(PathBuf),
 }
 
+impl Secret {
+    /// The file, where it is in one.
+    pub fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Given(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 /// Secrets of which each may be the right one, or where they are.
 #[derive(Debug, Clone)]
 pub enum Secrets {

@@ -20,7 +20,9 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    time::SystemTime,
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use secrecy::zeroize::Zeroizing;
@@ -265,7 +267,24 @@ fn host_and_scheme(fields: &Fields<'_>, name: &str) -> Result<String, Credential
         .ok_or_else(|| CredentialsError::ImsEndpoint { field: fields.path(name) })
 }
 
-fn read_limited(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+/// The whole of a small file. Pipes are read, too (password managers give secrets so), but nobody waits for ever for
+/// somebody who writes into one.
+pub(crate) fn read_limited(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    read_within(path, PIPE_WAIT)
+}
+
+fn read_within(path: &Path, wait: Duration) -> io::Result<Zeroizing<Vec<u8>>> {
+    let metadata = path.metadata()?;
+    if metadata.is_file() || metadata.is_dir() {
+        return read_at_once(path);
+    }
+    let (give, taken) = mpsc::sync_channel(1);
+    let path = path.to_owned();
+    thread::Builder::new().name("pipe".to_owned()).spawn(move || drop(give.send(read_at_once(&path))))?;
+    taken.recv_timeout(wait).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn read_at_once(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES));
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -283,6 +302,8 @@ const MAX_FILE_MIB: u64 = 1;
 const MAX_FILE_BYTES: u64 = MAX_FILE_MIB << 20;
 /// More than a document has, so that reading does not leave copies in memory that is given back.
 const USUAL_FILE_BYTES: usize = 16 << 10;
+/// What writes into a pipe may have to ask a server first.
+const PIPE_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

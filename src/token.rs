@@ -75,13 +75,16 @@ pub struct Refresher<E> {
     observer: Box<dyn Observer>,
     name: Option<String>,
     fallback: Option<String>,
+    /// So many times in a row IMS has spoken of an error of its own.
+    internal_errors: u32,
     replacements: mpsc::Receiver<Replacement<E>>,
     replace: mpsc::Sender<Replacement<E>>,
 }
 
-/// Another exchange to try in place of the one in use, and whom to tell how that went.
+/// Another exchange in place of the one in use, what it brought, and whom to tell how that went.
 struct Replacement<E> {
     exchange: E,
+    brought: Result<Grant, ImsError>,
     tell: oneshot::Sender<Replaced>,
 }
 
@@ -221,6 +224,7 @@ pub fn channel<E: Exchange>(
             observer,
             name: None,
             fallback: None,
+            internal_errors: 0,
             replacements,
             replace,
         },
@@ -231,8 +235,10 @@ impl<E: Exchange> Replacer<E> {
     /// Tries `exchange`, and uses it from then on if it brings a token; if not, the one in use stays. Where that has no
     /// valid token either, the new one is used all the same and goes on trying. `None` when the refresher has stopped.
     pub async fn replace(&self, exchange: E) -> Option<Replaced> {
+        // Here, not in the refresher: an IMS that hangs over the new one must not hold up the one in use.
+        let brought = exchange.exchange().await;
         let (tell, told) = oneshot::channel();
-        self.0.send(Replacement { exchange, tell }).await.ok()?;
+        self.0.send(Replacement { exchange, brought, tell }).await.ok()?;
         told.await.ok()
     }
 }
@@ -250,16 +256,15 @@ impl TokenHandle {
     /// # Errors
     /// When there is none: never a token that has ended.
     pub fn lease(&self) -> Result<Lease, NoToken> {
-        if let Some(fallback) = &self.fallback
-            && self.shared.refused.load(Relaxed)
-            && let Ok(lease) = fallback.token.lease()
-        {
-            return Ok(lease);
-        }
+        let others = match self.fallback().map(Self::lease) {
+            Some(Ok(lease)) => return Ok(lease),
+            Some(Err(none)) => none.retry_after,
+            None => RETRY_AFTER_MAX,
+        };
         let held = self.shared.held.load();
         match &*held {
             Some(held) if held.is_usable(&self.clock) => Ok(Lease(Arc::clone(held))),
-            _ => Err(self.none()),
+            _ => Err(NoToken { retry_after: self.none().retry_after.min(others) }),
         }
     }
 
@@ -347,13 +352,13 @@ impl<E: Exchange> Refresher<E> {
             () = sleep_until(&self.clock, due) => None,
         };
         match replacement {
-            Some(replacement) => self.try_out(replacement).await,
+            Some(replacement) => self.replace(replacement),
             None => self.refresh().await,
         }
     }
 
-    async fn try_out(&mut self, Replacement { exchange, tell }: Replacement<E>) {
-        let replaced = match exchange.exchange().await {
+    fn replace(&mut self, Replacement { exchange, brought, tell }: Replacement<E>) {
+        let replaced = match brought {
             Ok(grant) => {
                 self.observer.attempted("success");
                 self.exchange = exchange;
@@ -404,12 +409,13 @@ impl<E: Exchange> Refresher<E> {
 
     /// From now on readers get this one. Tells its number and when it is to be replaced.
     fn hold(&mut self, grant: Grant) -> (u64, SystemTime) {
+        self.internal_errors = 0;
         if self.shared.refused.swap(false, Relaxed)
             && let Some(fallback) = &self.fallback
         {
             info!(
                 credential = self.name,
-                fallback, "IMS takes the credentials again, the fallback is not needed any more"
+                fallback, "The credentials bring tokens again, the fallback is not needed any more"
             );
             self.observer.fell_back(false);
         }
@@ -437,7 +443,8 @@ impl<E: Exchange> Refresher<E> {
             hint: failure.hint().map(|hint| hint.to_string()),
         };
         self.log(failure, &last_error, failures, wait);
-        let refused_since = self.give_way(failure, failures);
+        self.internal_errors = if failure.is_internal() { self.internal_errors.saturating_add(1) } else { 0 };
+        let refused_since = self.give_way(failure);
         self.shared.progress.store(Arc::new(Progress {
             next_attempt,
             failures,
@@ -447,16 +454,29 @@ impl<E: Exchange> Refresher<E> {
     }
 
     /// Lets the fallback take over when IMS has refused the credentials for good. Since when that is.
-    fn give_way(&self, failure: &ImsError, failures: u32) -> Option<SystemTime> {
+    fn give_way(&self, failure: &ImsError) -> Option<SystemTime> {
         let before = self.shared.progress.load().refused_since;
         // A project that was moved to OAuth answers so for ever, and so does an IMS in trouble for a while.
-        let moved = failure.is_internal() && failures >= MOVED_AFTER;
+        let moved = self.internal_errors >= MOVED_AFTER;
         if before.is_some() || !(failure.is_permanent() || moved) {
             return before;
         }
         self.shared.refused.store(true, Relaxed);
         if let Some(fallback) = &self.fallback {
-            warn!(credential = self.name, fallback, "IMS refuses the credentials, the fallback takes over");
+            match failure {
+                ImsError::LocalTokenEnded { .. } => {
+                    warn!(
+                        credential = self.name,
+                        fallback, "The local token has ended, the fallback takes over"
+                    );
+                }
+                _ => {
+                    warn!(
+                        credential = self.name,
+                        fallback, "IMS refuses the credentials, the fallback takes over"
+                    );
+                }
+            }
             self.observer.fell_back(true);
         }
         Some(self.clock.now())

@@ -2,20 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
-use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
 
 use super::{
     StartError,
-    keeper::{Keeper, Values},
+    keeper::{Fingerprint, Keeper, Values},
 };
 use crate::{
     admin::{CredentialView, Facts},
@@ -104,17 +102,16 @@ fn user(name: &str, user: &str, password: &Secret) -> Result<(Credential, Option
         let (name, user, password) = (name.to_owned(), user.to_owned(), password.clone());
         move || basic(&name, &user, &password)
     };
+    let files: Vec<_> = password.file().cloned().into_iter().collect();
+    let tried = Fingerprint::of(&files);
     let value = Arc::new(ArcSwap::from_pointee(read()?));
-    let values = match password {
-        Secret::Given(_) => None,
-        Secret::File(path) => {
-            let value = Arc::clone(&value);
-            Some(Values::new(vec![path.clone()], move || {
-                value.store(Arc::new(read()?));
-                Ok(())
-            }))
+    let values = Values::of(files, tried, {
+        let value = Arc::clone(&value);
+        move || {
+            value.store(Arc::new(read()?));
+            Ok(())
         }
-    };
+    });
     Ok((Credential::Fixed(value), values))
 }
 
@@ -127,7 +124,7 @@ fn bearer(
     metrics: &Metrics,
     tls: &Arc<ClientConfig>,
 ) -> Result<(TokenHandle, Bearer, CredentialView), StartError> {
-    let exchange = exchange_over(config, credential, clock, tls)?;
+    let Read { exchange, files, fingerprint } = read(config, credential, files(credential), clock, tls)?;
     let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
     let fallback_name = fallback.as_ref().map(|(name, _)| *name);
     let metrics = metrics.credential(&credential.name, fallback_name);
@@ -135,7 +132,6 @@ fn bearer(
 
     let cache = cache(config, credential, &exchange);
     let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
-    let further_files = exchange.credentials().files().to_vec();
     let (token, mut refresher) =
         token::channel(Cached::new(exchange, cache), clock.clone(), config.token.refresh_at, metrics.clone());
     if config.credentials.len() > 1 {
@@ -156,7 +152,7 @@ fn bearer(
         credential.clone(),
         clock.clone(),
         Arc::clone(tls),
-        further_files,
+        (files, fingerprint),
         refresher.replacer(),
         token.clone(),
         (Arc::clone(&facts), metrics.clone()),
@@ -189,6 +185,39 @@ pub fn exchange(
     clock: &Clock,
 ) -> Result<CredentialExchange, StartError> {
     exchange_over(config, credential, clock, &Arc::new(tls::client_config(config.ca_file.as_deref())?))
+}
+
+/// What was read, and the files that it was read from.
+pub(super) struct Read {
+    pub(super) exchange: CredentialExchange,
+    pub(super) files: Vec<PathBuf>,
+    /// Taken before they were read: what changes meanwhile differs from it.
+    pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// Reads a credential that gets tokens. `files` are those of which it was made before; the document may name others, and
+/// then all are read once more, so that the fingerprint is of what is in use.
+///
+/// # Errors
+/// As [`exchange`].
+pub(super) fn read(
+    config: &Config,
+    credential: &config::Credential,
+    mut files: Vec<PathBuf>,
+    clock: &Clock,
+    tls: &Arc<ClientConfig>,
+) -> Result<Read, StartError> {
+    loop {
+        let fingerprint = Fingerprint::of(&files);
+        let exchange = exchange_over(config, credential, clock, tls)?;
+        let mut found = self::files(credential);
+        found.extend(exchange.credentials().files().iter().cloned());
+        // A pipe cannot be read twice.
+        if found == files || fingerprint.is_none() {
+            return Ok(Read { exchange, files: found, fingerprint });
+        }
+        files = found;
+    }
 }
 
 /// The same over TLS that has been set up already: reading the system's roots takes longer than all the rest.
@@ -293,9 +322,9 @@ pub(super) fn read_secret(place: &str, secret: &Secret) -> Result<SecretString, 
         path: path.display().to_string(),
         what,
     };
-    let mut text = Zeroizing::new(String::new());
-    let read = fs::File::open(path).and_then(|file| file.take(SECRET_MAX_BYTES).read_to_string(&mut text));
-    read.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
+    let bytes = credentials::read_limited(path)
+        .map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("is not UTF-8 text".to_owned()))?;
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.trim().is_empty() {
         return Err(wrong("is empty".to_owned()));
@@ -312,6 +341,3 @@ fn warn_of_readers(path: &Path) {
         );
     }
 }
-
-/// A password or a few secrets; a path given by mistake may lead to a disk.
-const SECRET_MAX_BYTES: u64 = 64 << 10;

@@ -1,7 +1,7 @@
 //! Files change while everything runs: what is read from them is read anew, and takes over once it works.
 
 use std::{
-    future::pending,
+    future::{pending, ready},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,13 +16,13 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     StartError,
-    credential::{cache, exchange_over, files},
+    credential::{Read, cache, read},
 };
 use crate::{
     admin::Facts,
     clock::{Clock, rfc3339, unix_seconds},
     config::{self, Config},
-    credentials::{Environment, Watch},
+    credentials::{self, Environment, Watch},
     ims::{CredentialExchange, ImsError},
     metrics::CredentialMetrics,
     token::{Cached, Replaced, Replacer, TokenHandle, wait_after},
@@ -45,8 +45,10 @@ pub(super) struct Keeper {
     files: Vec<PathBuf>,
     /// What was in the files when they were last tried.
     tried: Option<Fingerprint>,
-    /// Failures in a row of the same new credentials, and when they are tried again.
+    /// Failures in a row of the same new credentials at IMS, and when they are tried again.
     retry: Option<(u32, Instant)>,
+    /// What was told of files that are unusable.
+    unusable: Option<String>,
     ends: Ends,
 }
 
@@ -55,7 +57,7 @@ pub(super) struct Keeper {
 enum Reason {
     Changed,
     Asked,
-    /// They could not be exchanged before.
+    /// They did not work before.
     Again,
 }
 
@@ -66,14 +68,11 @@ impl Keeper {
         credential: config::Credential,
         clock: Clock,
         tls: Arc<ClientConfig>,
-        further_files: Vec<PathBuf>,
+        (files, tried): (Vec<PathBuf>, Option<Fingerprint>),
         replacer: Replacer<Cached<CredentialExchange>>,
         token: TokenHandle,
         (facts, metrics): (Arc<ArcSwap<Facts>>, CredentialMetrics),
     ) -> Self {
-        let mut files = files(&credential);
-        files.extend(further_files);
-        let tried = Fingerprint::of(&files);
         let ends = Ends::default();
         Self {
             config,
@@ -87,6 +86,7 @@ impl Keeper {
             files,
             tried,
             retry: None,
+            unusable: None,
             ends,
         }
     }
@@ -94,14 +94,18 @@ impl Keeper {
     /// Looks after the credential until `stop`.
     pub(super) async fn run(mut self, mut hangups: Hangups, stop: CancellationToken) {
         // What is in no file needs no watcher.
-        let mut files =
+        let mut watch =
             (!self.files.is_empty()).then(|| Watch::new(self.files.clone(), self.config.watch.poll));
         let keeping = async {
+            // What changed between the reading and the watch, the watch does not tell.
+            let mut missed = self.has_changed().await;
             loop {
                 let nap = self.warn_of_ends();
                 let retry = self.retry.map(|(_, at)| at);
                 let reason = tokio::select! {
-                    () = changed(&mut files) => Reason::Changed,
+                    biased;
+                    () = ready(()), if missed => Reason::Changed,
+                    () = changed(&mut watch) => Reason::Changed,
                     hangup = hangups.changed() => match hangup {
                         Ok(()) => Reason::Asked,
                         Err(_) => pending().await,
@@ -109,19 +113,28 @@ impl Keeper {
                     () = sleep_until(retry) => Reason::Again,
                     () = tokio::time::sleep(nap) => continue,
                 };
+                missed = false;
                 let before = self.files.clone();
-                self.reload(reason).await;
-                if let Some(files) = files.as_mut().filter(|_| self.files != before) {
-                    files.follow(self.files.clone());
+                let new = self.read(reason).await;
+                if let Some(watch) = watch.as_mut().filter(|_| self.files != before) {
+                    watch.follow(self.files.clone());
+                    missed = self.has_changed().await;
+                }
+                if let Some(exchange) = new {
+                    self.put_to_work(exchange).await;
                 }
             }
         };
         stop.run_until_cancelled(keeping).await;
     }
 
-    /// Reads the credentials anew. New ones are exchanged first, and take over when they have brought a token; until then,
-    /// and if they never do, the old ones serve on.
-    async fn reload(&mut self, reason: Reason) {
+    async fn has_changed(&self) -> bool {
+        Fingerprint::taken(&self.files).await != self.tried
+    }
+
+    /// Reads the credentials anew, if there is a reason. New ones are exchanged first, and take over when they have brought
+    /// a token; until then, and if they never do, the old ones serve on.
+    async fn read(&mut self, reason: Reason) -> Option<CredentialExchange> {
         let name = self.credential.name.as_str();
         if self.files.is_empty() {
             info!(
@@ -129,31 +142,44 @@ impl Keeper {
                 "The credentials are in no file and cannot have changed; IMS is asked all the same"
             );
         }
-        let now = Fingerprint::of(&self.files);
+        let now = Fingerprint::taken(&self.files).await;
         if reason == Reason::Changed && now.is_some() && now == self.tried {
-            return debug!(credential = name, "The files are as they were");
+            debug!(credential = name, "The files are as they were");
+            return None;
+        }
+        let again_at = Instant::now() + self.config.watch.poll;
+        if reason == Reason::Again && now != self.tried {
+            // They are just being written: the watch tells when that is over.
+            self.retry = self.retry.map(|(failures, _)| (failures, again_at));
+            return None;
         }
         if reason != Reason::Again {
-            self.retry = None;
+            (self.retry, self.unusable) = (None, None);
         }
         self.tried = now;
-        let read = {
-            let (config, credential) = (Arc::clone(&self.config), self.credential.clone());
+        let reading = {
+            let (config, credential, files) =
+                (Arc::clone(&self.config), self.credential.clone(), self.files.clone());
             let (clock, tls) = (self.clock.clone(), Arc::clone(&self.tls));
-            tokio::task::spawn_blocking(move || exchange_over(&config, &credential, &clock, &tls)).await
+            tokio::task::spawn_blocking(move || read(&config, &credential, files, &clock, &tls)).await
         };
-        let exchange = match read {
-            Ok(Ok(exchange)) => exchange,
-            Ok(Err(error)) => {
-                return error!(credential = name, %error, "The new credentials are unusable, the old ones stay");
+        let error = match reading {
+            Ok(Ok(Read { exchange, files, fingerprint })) => {
+                (self.files, self.tried, self.unusable) = (files, fingerprint, None);
+                return Some(exchange);
             }
-            Err(error) => {
-                return error!(credential = name, %error, "The new credentials were not read, the old ones stay");
-            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
         };
-        self.files = files(&self.credential);
-        self.files.extend(exchange.credentials().files().iter().cloned());
-        self.put_to_work(exchange).await;
+        // What they need may be in files that nobody knows of yet. A pipe cannot be read again.
+        self.retry = now.map(|_| (0, again_at));
+        if self.unusable.as_ref() == Some(&error) {
+            debug!(credential = name, error, "The new credentials are still unusable");
+        } else {
+            error!(credential = name, error, "The new credentials are unusable, the old ones stay");
+        }
+        self.unusable = Some(error);
+        None
     }
 
     async fn put_to_work(&mut self, exchange: CredentialExchange) {
@@ -284,57 +310,75 @@ impl End {
 
 /// What files hold, without holding it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Fingerprint([u8; 32]);
+pub(super) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of all the files; none where one cannot be read.
-    fn of(files: &[PathBuf]) -> Option<Self> {
+    /// Of all the files; none where one cannot be read, or not twice.
+    pub(super) fn of(files: &[PathBuf]) -> Option<Self> {
         let mut context = Context::new(&SHA256);
         for file in files {
-            let bytes = secrecy::zeroize::Zeroizing::new(std::fs::read(file).ok()?);
+            if !file.is_file() {
+                return None;
+            }
+            let bytes = credentials::read_limited(file).ok()?;
             context.update(&(bytes.len() as u64).to_be_bytes());
             context.update(&bytes);
         }
         let digest: Digest = context.finish();
         digest.as_ref().try_into().ok().map(Self)
     }
+
+    /// The same on a thread for waiting.
+    async fn taken(files: &[PathBuf]) -> Option<Self> {
+        let files = files.to_vec();
+        tokio::task::spawn_blocking(move || Self::of(&files)).await.ok().flatten()
+    }
 }
 
 /// Values that are read from files, and read anew when those change.
 pub(super) struct Values {
     files: Vec<PathBuf>,
-    read: Box<dyn FnMut() -> Result<(), StartError> + Send>,
+    /// What was in the files when they were last tried.
+    tried: Option<Fingerprint>,
+    read: Arc<dyn Fn() -> Result<(), StartError> + Send + Sync>,
 }
 
 impl Values {
-    pub(super) fn new(
+    /// Values of `files`, which had the fingerprint `tried` before they were read; none where there are no files.
+    pub(super) fn of(
         files: Vec<PathBuf>,
-        read: impl FnMut() -> Result<(), StartError> + Send + 'static,
-    ) -> Self {
-        Self { files, read: Box::new(read) }
+        tried: Option<Fingerprint>,
+        read: impl Fn() -> Result<(), StartError> + Send + Sync + 'static,
+    ) -> Option<Self> {
+        (!files.is_empty()).then(|| Self { files, tried, read: Arc::new(read) })
     }
 
     /// Reads the values when their files change or the process is asked to, until `stop`.
     pub(super) async fn run(mut self, poll: Duration, mut hangups: Hangups, stop: CancellationToken) {
-        let mut files = Watch::new(self.files.clone(), poll);
-        let mut tried = Fingerprint::of(&self.files);
+        let mut watch = Watch::new(self.files.clone(), poll);
         let keeping = async {
+            let mut missed = Fingerprint::taken(&self.files).await != self.tried;
             loop {
                 let asked = tokio::select! {
-                    () = files.changed() => false,
+                    biased;
+                    () = ready(()), if missed => false,
+                    () = watch.changed() => false,
                     hangup = hangups.changed() => match hangup {
                         Ok(()) => true,
                         Err(_) => pending().await,
                     },
                 };
-                let now = Fingerprint::of(&self.files);
-                if !asked && now.is_some() && now == tried {
+                missed = false;
+                let now = Fingerprint::taken(&self.files).await;
+                if !asked && now.is_some() && now == self.tried {
                     continue;
                 }
-                tried = now;
-                match (self.read)() {
-                    Ok(()) => info!(files = ?self.files, "Read anew and in use"),
-                    Err(error) => error!(%error, "Unusable, what was read before stays"),
+                self.tried = now;
+                let read = Arc::clone(&self.read);
+                match tokio::task::spawn_blocking(move || read()).await {
+                    Ok(Ok(())) => info!(files = ?self.files, "Read anew and in use"),
+                    Ok(Err(error)) => error!(%error, "Unusable, what was read before stays"),
+                    Err(error) => error!(%error, "Not read, what was read before stays"),
                 }
             }
         };

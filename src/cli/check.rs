@@ -48,6 +48,7 @@ struct Tried<'a> {
     authorization: Option<Authorization>,
     /// The client id, for `X-Api-Key` and for the environment that it names.
     client_id: Option<String>,
+    org: Option<String>,
     kind: Kind,
 }
 
@@ -114,7 +115,8 @@ impl Check {
         report: &mut Report,
     ) -> Tried<'a> {
         let subject = subject(&credential.name);
-        let mut tried = Tried { credential, authorization: None, client_id: None, kind: Kind::Basic };
+        let mut tried =
+            Tried { credential, authorization: None, client_id: None, org: None, kind: Kind::Basic };
         if !config.sent().any(|name| name == credential.name)
             && !config.credentials.iter().any(|other| other.fallback.as_ref() == Some(&credential.name))
         {
@@ -142,6 +144,7 @@ impl Check {
         let fallback =
             credential.fallback.as_ref().map(|name| format!(", fallback {name}")).unwrap_or_default();
         tried.client_id = credentials.client_id().map(str::to_owned);
+        tried.org = credentials.org().map(str::to_owned);
         tried.kind = match credentials {
             Credentials::Jwt(_) => Kind::Jwt,
             Credentials::OAuth(_) => Kind::OAuth,
@@ -223,13 +226,10 @@ impl Check {
     ) {
         let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
         let Some(upstream) = config.upstream(&route.upstream) else { return };
-        let mut fields = Vec::new();
-        for header in &route.headers {
-            match app::field(header) {
-                Ok(field) => fields.push(field),
-                Err(error) => report.wrong("headers", subject(proxy), error, None),
-            }
-        }
+        let fields = match app::fields(&route.headers) {
+            Ok(fields) => fields.into_iter().collect(),
+            Err(error) => return report.wrong("fields", subject(proxy), error, None),
+        };
         let probe = Probe {
             upstream: &upstream.url,
             path,
@@ -237,6 +237,9 @@ impl Check {
             kind: credential.map_or(Kind::None, |credential| credential.kind),
             client_id: credential.and_then(|credential| credential.client_id.as_deref()),
             x_api_key: route.x_api_key,
+            org: credential
+                .and_then(|credential| credential.org.as_deref())
+                .filter(|_| route.x_gw_ims_org_id),
             fields,
         };
         let mut subject = subject(proxy).to_owned();

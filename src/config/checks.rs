@@ -185,11 +185,12 @@ impl<'a> Checker<'a> {
         self.aliases.insert(full, simple);
     }
 
-    fn credential_of(&mut self, name: String, raw: RawCredential, ims_endpoint: Option<&str>) {
+    fn credential_of(&mut self, name: String, mut raw: RawCredential, ims_endpoint: Option<&str>) {
+        raw.scopes = split(&raw.scopes);
+        if let Some(secrets) = &mut raw.client_secret {
+            secrets.retain(|secret| !secret.expose_secret().trim().is_empty());
+        }
         let key = |last: &str| format!("credentials.{name}.{last}");
-        // OAuth has them separated by spaces (RFC 6749, section 3.3), Adobe by commas: copied from anywhere, they are read.
-        let words = raw.scopes.iter().flat_map(|scopes| scopes.split([',', ' ']));
-        let scopes: Vec<_> = words.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
         let ways = [
             ("file", raw.file.is_some()),
             ("json", raw.json.is_some()),
@@ -248,7 +249,7 @@ impl<'a> Checker<'a> {
                         );
                     }
                 };
-                if scopes.is_empty() {
+                if raw.scopes.is_empty() {
                     let mend = "give the scopes of the credential, as the Adobe Developer Console lists them";
                     self.wrong(&key("scopes"), "is not set, and IMS gives no token without scopes", mend);
                 }
@@ -266,7 +267,7 @@ impl<'a> Checker<'a> {
             None => self.ims_endpoint("ims_endpoint", ims_endpoint),
         };
         let fallback = raw.fallback;
-        self.credentials.push(Credential { name, source, ims_endpoint, scopes, fallback });
+        self.credentials.push(Credential { name, source, ims_endpoint, scopes: raw.scopes, fallback });
     }
 
     fn ims_endpoint(&self, key: &str, text: Option<&str>) -> Option<ImsEndpoint> {
@@ -662,6 +663,12 @@ impl<'a> Checker<'a> {
         });
         self.problems.push(Problem { key, source, what: what.into(), mend: mend.into() });
     }
+}
+
+/// Scopes as a console shows them, between commas, or as OAuth's own requests have them, between spaces.
+fn split(scopes: &[String]) -> Vec<String> {
+    let scopes = scopes.iter().flat_map(|text| text.split(|c: char| c == ',' || c.is_whitespace()));
+    scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
 }
 
 /// What a proxy sends that names no credential.

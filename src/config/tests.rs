@@ -422,6 +422,36 @@ fn variables_alone_make_a_whole_configuration() {
     assert_eq!(config.credentials[0].scopes, ["openid", "AdobeID"]);
 }
 
+/// A console shows scopes with commas, an OAuth server with spaces; IMS takes commas alone.
+#[test]
+fn scopes_are_separated_by_whatever_people_write_between_them() {
+    let given = |scopes: &str, secret: &str| {
+        let toml = format!(
+            "upstream = 'https://a.example'\n[credentials.main]\nclient_id = 'abc'\n\
+             client_secret = {secret}\nscopes = {scopes}"
+        );
+        (load(Some(&toml), &[], &[]).credentials.remove(0), toml)
+    };
+    for scopes in ["'openid AdobeID'", "'openid, AdobeID'", "['openid, AdobeID']", "['openid AdobeID', '']"] {
+        assert_eq!(given(scopes, "'x'").0.scopes, ["openid", "AdobeID"], "{scopes}");
+    }
+    let CredentialSource::Client { secrets: Secrets::Given(secrets), .. } =
+        given("'a'", "['', 'x', ' ']").0.source
+    else {
+        panic!("not given")
+    };
+    assert_eq!(secrets.len(), 1);
+    for (scopes, secret, expected) in [
+        ("[' ']", "'x'", "`credentials.main.scopes` (FILE:5) is not set"),
+        ("'a'", "['', ' ']", "`credentials.main.client_secret` (FILE:4) is not set"),
+    ] {
+        let toml = given("'a'", "'x'").1.replace("scopes = 'a'", &format!("scopes = {scopes}"));
+        let toml = toml.replace("client_secret = 'x'", &format!("client_secret = {secret}"));
+        let error = refuse(Some(&toml), &[], &[]);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_together_is_told_with_its_place() {
     for (change, expected) in [

@@ -46,7 +46,8 @@ impl Claims {
 
     /// When the token was made, by IMS's clock, and for how long it lives from then.
     pub(crate) fn life(&self) -> Option<(SystemTime, Duration)> {
-        Some((UNIX_EPOCH.checked_add(millis(self.created_at?)?)?, millis(self.expires_in?)?))
+        let created_at = self.created_at.filter(|created_at| *created_at < CREATED_MAX_MS)?;
+        Some((UNIX_EPOCH.checked_add(millis(created_at)?)?, millis(self.expires_in?)?))
     }
 
     /// Whether it says that it is something else: a refresh token, say.
@@ -69,6 +70,9 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
 pub(crate) fn millis(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number / 1000.0).ok()
 }
+
+/// Of the year 5138: what is more was not counted in milliseconds.
+const CREATED_MAX_MS: f64 = 1e14;
 
 #[cfg(test)]
 mod tests {

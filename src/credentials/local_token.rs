@@ -279,6 +279,7 @@ mod tests {
             ("no created_at", with("created_at", Value::Null), "does not say when it ends"),
             ("no expires_in", with("expires_in", Value::Null), "does not say when it ends"),
             ("beyond all time", with("created_at", json!(1e22)), "does not say when it ends"),
+            ("microseconds", with("created_at", json!(CREATED * 1000)), "does not say when it ends"),
             ("below all time", with("expires_in", json!("-1")), "does not say when it ends"),
             (
                 "claims that are cut off",

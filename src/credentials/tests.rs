@@ -548,3 +548,12 @@ fn check_shows_no_secret(shown: &str) {
     let bytes = format!("{:?}", &der[100..104]);
     assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
 }
+
+#[test]
+fn a_pipe_into_which_nobody_writes_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let read = read_within(&path, Duration::from_millis(20)).map(|_| ());
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}

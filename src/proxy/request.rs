@@ -127,7 +127,16 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Path and query, for the choice of a route; as the client wrote them.
     pub(super) fn path(&self) -> &'b [u8] {
-        origin_form(self.target).unwrap_or_default().as_bytes()
+        match origin_form(self.target).unwrap_or_default() {
+            query if query.starts_with('?') => b"/",
+            path => path.as_bytes(),
+        }
+    }
+
+    /// Whether a field called `name` goes on to AEM.
+    fn sends(&self, name: &str) -> bool {
+        let own = self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        own.is_some_and(|own| !self.hop.holds_back(own.name, self.fields))
     }
 
     /// Writes the head as AEM is to see it: what is `added`, nothing that is between the client and us, nothing that
@@ -178,7 +187,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         for (name, value) in added.unless_sent {
             if let Some(value) = value
-                && !self.fields.iter().any(|header| header.name.eq_ignore_ascii_case(name))
+                && !self.sends(name)
+                && !added.fields.iter().any(|(fixed, _)| fixed == name)
             {
                 line(name, value, out);
             }
@@ -291,6 +301,39 @@ mod tests {
     fn status(text: &str) -> Option<u16> {
         let mut storage = storage();
         RequestHead::parse(text.as_bytes(), &mut storage).err().map(|NoRequest(status)| status)
+    }
+
+    #[test]
+    fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
+        let fields = [(HeaderName::from_static("x-gw-ims-org-id"), HeaderValue::from_static("fixed"))];
+        let added = Added {
+            host: b"aem.example",
+            authorization: Some(b"Bearer x"),
+            fields: &fields,
+            unless_sent: [("x-api-key", Some(b"client")), ("x-gw-ims-org-id", Some(b"org"))],
+        };
+        let text = "GET /x HTTP/1.1\r\nhost: a\r\nconnection: x-api-key, x-gw-ims-org-id, authorization\r\n\
+                    x-api-key: own\r\nx-gw-ims-org-id: own\r\nauthorization: own\r\n\r\n";
+        let mut storage = storage();
+        let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+        let mut out = Buffer::default();
+        head.write(&added, head.length().unwrap(), &mut out).unwrap();
+        assert_eq!(
+            std::str::from_utf8(out.filled()).unwrap(),
+            "GET /x HTTP/1.1\r\nhost: aem.example\r\nx-gw-ims-org-id: fixed\r\nx-api-key: client\r\n\
+             authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_target_without_a_path_is_of_the_root() {
+        for (target, path) in [("http://a?x", "/"), ("http://a", "/"), ("http://a/b?x", "/b?x"), ("/b", "/b")]
+        {
+            let text = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+            let mut storage = storage();
+            let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+            assert_eq!(std::str::from_utf8(head.path()).unwrap(), path, "{target}");
+        }
     }
 
     #[test]

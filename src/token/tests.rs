@@ -25,10 +25,12 @@ struct Script {
 enum Step {
     Grant(&'static str, Duration),
     Fail(Retry),
+    /// IMS calls it an error of its own.
+    Internal,
     Hang,
 }
 
-use Step::{Fail, Grant as Gives, Hang};
+use Step::{Fail, Grant as Gives, Hang, Internal};
 
 impl Exchange for Script {
     async fn exchange(&self) -> Result<Grant, ImsError> {
@@ -40,6 +42,7 @@ impl Exchange for Script {
         match step {
             Gives(token, lifetime) => Ok(grant(token, self.clock.now(), lifetime)),
             Fail(retry) => Err(failure(retry, self.clock.now())),
+            Internal => Err(internal(self.clock.now())),
             Hang => std::future::pending().await,
         }
     }
@@ -69,6 +72,11 @@ fn failure(retry: Retry, now: SystemTime) -> ImsError {
         Retry::Slowly => ImsError::Unsigned,
         Retry::Never => ImsError::LocalTokenEnded { at: now },
     }
+}
+
+fn internal(now: SystemTime) -> ImsError {
+    let answer = Answer { status: 500, debug_id: None, date: None, received_at: now };
+    ImsError::Unavailable { answer, code: crate::ims::Code::InternalError, retry_after: None, hint: None }
 }
 
 struct Unobserved;
@@ -248,3 +256,26 @@ async fn nothing_that_is_shown_holds_the_token() {
     let token = start(&[Gives("very-secret", HOUR)]).await;
     assert!(!format!("{:?}", token.handle.status()).contains("very-secret"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_internal_error_among_others_is_no_migration() {
+    let other = Fail(Retry::Soon);
+    let running = start(&[other, other, other, Internal, other, Internal, other]).await;
+    sleep(HOUR).await;
+    assert_eq!(running.handle.status().progress.refused_since, None);
+    let moved = start(&[other, Internal, Internal, Internal, other]).await;
+    sleep(HOUR).await;
+    assert!(moved.handle.status().progress.refused_since.is_some());
+}
+
+/// Both are asked for: whichever brings a token first ends the wait.
+#[tokio::test(start_paused = true)]
+async fn without_any_token_the_next_attempt_of_either_counts() {
+    let refused = start(&[Fail(Retry::Slowly)]).await;
+    let other = start(&[Fail(Retry::After(10 * SECOND))]).await;
+    let both = refused.handle.clone().with_fallback("other", other.handle.clone());
+    let wait = both.lease().err().unwrap().retry_after;
+    assert!(wait <= 11 * SECOND, "{wait:?}");
+}
+
+const SECOND: Duration = Duration::from_secs(1);

@@ -101,7 +101,7 @@ async fn the_fallback_is_there_from_the_start() {
     .await;
     proxy.ready().await;
     assert_eq!(proxy.ask("/startup").await.0, 200);
-    until_sent(&proxy, &proxy.standins.oauth.client_id().to_owned()).await;
+    until_sent(&proxy, proxy.standins.oauth.client_id()).await;
     proxy.stop().await;
 }
 
@@ -113,7 +113,7 @@ async fn a_project_that_was_moved_answers_internal_errors_for_ever_and_the_fallb
     .await;
     proxy.ready().await;
     assert!(proxy.standins.ims.jwt_attempts() >= 3);
-    until_sent(&proxy, &proxy.standins.oauth.client_id().to_owned()).await;
+    until_sent(&proxy, proxy.standins.oauth.client_id()).await;
     proxy.stop().await;
 }
 

@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     commands::{path, run, text},
-    harness::{Setup, file},
+    harness::{Setup, Upstream, file},
 };
 
 /// Stand-ins over TLS, and a configuration for two credentials at two routes.
@@ -200,30 +200,38 @@ async fn credentials_of_another_environment_and_unused_ones_are_noted_offline() 
 }
 
 #[tokio::test]
-async fn a_field_of_a_route_whose_file_is_missing_is_wrong_and_one_that_is_there_is_sent() {
-    let secret = file("p8e-field");
-    for (file, code) in [(path(secret.path()), 0), ("/nowhere/secret", 1)] {
-        let (upstream, origin) = {
-            let upstream = crate::harness::Upstream::bind().await;
-            let origin = upstream.origin();
-            (upstream, origin)
-        };
-        let variables = [
-            ("AEM_PROXY_AUTH", "none"),
-            ("AEM_PROXY_UPSTREAM", origin.as_str()),
-            ("AEM_PROXY_PROXIES__DEFAULT__HEADER_FILES__X_SECRET", file),
-        ];
-        let aem = async {
-            let mut connection = upstream.accept().await;
-            let head = connection.until("\r\n\r\n").await;
-            connection.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
-            head.contains("x-secret: p8e-field\r\n")
-        };
-        let (output, sent) = tokio::join!(run(&["check"], &variables), aem);
-        let (found, out, err) = text(&output);
-        assert_eq!((found, sent), (code, code == 0), "{out}{err}");
-        if code == 1 {
-            assert_has(&out, &["WRONG .. headers .. /nowhere/secret) cannot be read"]);
-        }
-    }
+async fn aem_is_asked_with_all_that_a_route_sends() {
+    let aem = Upstream::bind().await;
+    let config = file(&format!(
+        "auth = 'none'
+        [proxies.author]
+        listen = '127.0.0.1:0'
+        upstream = '{}'
+        headers = {{ X-Edge-Key = 'sesame' }}",
+        aem.origin()
+    ));
+    let args = ["check", "--config", path(config.path())];
+    let answering = async {
+        let mut asked = aem.accept().await;
+        let head = asked.until("\r\n\r\n").await;
+        asked.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+        head
+    };
+    let (output, head) = tokio::join!(run(&args, &[]), answering);
+    let (code, out, _) = text(&output);
+    assert!(code == 0 && head.contains("\r\nx-edge-key: sesame\r\n"), "{out}\n{head}");
+}
+
+#[tokio::test]
+async fn a_field_of_a_route_whose_file_is_missing_is_wrong_and_aem_is_not_asked() {
+    let origin = Upstream::bind().await.origin();
+    let variables = [
+        ("AEM_PROXY_AUTH", "none"),
+        ("AEM_PROXY_UPSTREAM", origin.as_str()),
+        ("AEM_PROXY_PROXIES__DEFAULT__HEADER_FILES__X_SECRET", "/nowhere/secret"),
+    ];
+    let (code, out, err) = text(&run(&["check"], &variables).await);
+    assert_eq!(code, 1, "{out}{err}");
+    assert_has(&out, &["WRONG .. fields .. /nowhere/secret) cannot be read"]);
+    assert!(!out.contains("aem "), "{out}");
 }

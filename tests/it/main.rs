@@ -11,6 +11,7 @@ mod bodies;
 mod bridge;
 mod check;
 mod commands;
+mod credential_edges;
 mod edges;
 mod engine;
 mod forward;

@@ -3,8 +3,10 @@
 //! Sources: Adobe, "CDN in AEM as a Cloud Service" (421, forwarded fields, IP allow-lists), "Generating Access Tokens for
 //! Server-Side APIs" (groups), "Hibernating Environments"; Apache Sling's authentication (401, login pages, `X-Reason`).
 
+use std::time::Duration;
+
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION},
 };
 use reqwest::Response;
@@ -27,8 +29,10 @@ pub(super) struct Probe<'a> {
     pub(super) kind: Kind,
     pub(super) client_id: Option<&'a str>,
     pub(super) x_api_key: bool,
-    /// Those that the route sets.
-    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
+    /// The organisation, where the route sends it.
+    pub(super) org: Option<&'a str>,
+    /// What the route sends in any case.
+    pub(super) fields: HeaderMap,
 }
 
 /// What came of it, in words.
@@ -57,24 +61,37 @@ impl Probe<'_> {
             Ok(client) => client,
             Err(text) => return Said { ok: false, text, hint: None },
         };
-        let Ok(url) = self.upstream.join(&self.path) else {
-            return Said { ok: false, text: format!("{} is not a path", self.path), hint: None };
-        };
-        let mut request = client.get(url).header(ACCEPT, "application/json");
-        for (name, value) in &self.fields {
-            request = request.header(name, value);
-        }
+        let mut request =
+            client.get(self.url()).header(ACCEPT, "application/json").headers(self.fields.clone());
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.header());
         }
-        if let Some(client_id) = self.client_id.filter(|_| self.x_api_key) {
-            request = request.header("x-api-key", client_id);
+        for (name, value) in [("x-api-key", self.api_key()), ("x-gw-ims-org-id", self.org)] {
+            if let Some(value) = value.filter(|_| !self.fields.contains_key(name)) {
+                request = request.header(name, value);
+            }
         }
         match request.send().await {
             Ok(response) => self.read(response).await,
             Err(error) if error.is_timeout() => unreachable(Cause::TimedOut),
             Err(error) => unreachable(Cause::of(&error)),
         }
+    }
+
+    /// Never another host, whatever the path begins with: the token goes along.
+    fn url(&self) -> Url {
+        let (path, query) = match self.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.path.as_str(), None),
+        };
+        let mut url = self.upstream.clone();
+        url.set_path(path);
+        url.set_query(query);
+        url
+    }
+
+    fn api_key(&self) -> Option<&str> {
+        self.client_id.filter(|_| self.x_api_key)
     }
 
     async fn read(&self, response: Response) -> Said {
@@ -142,7 +159,7 @@ fn client(config: &Config) -> Result<reqwest::Client, String> {
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(config.timeouts.connect)
-        .timeout(config.timeouts.response_head)
+        .timeout(config.timeouts.response_head.min(PATIENCE))
         // The proxy itself reaches AEM without an egress proxy.
         .no_proxy()
         // Not a browser's: AEM would send that to a login page.
@@ -209,6 +226,9 @@ fn unreachable(cause: Cause) -> Said {
 /// A listing that is small and never cached.
 const ASSETS: &str = "/api/assets.json";
 
+/// Whoever runs `check` waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const BODY_MAX_BYTES: usize = 16 << 10;
 
 const NETWORK: &str = "check `upstream`, DNS and the firewall";
@@ -258,7 +278,8 @@ mod tests {
             kind,
             client_id: Some("cm-p1-e2-integration-0"),
             x_api_key: false,
-            fields: Vec::new(),
+            org: None,
+            fields: HeaderMap::new(),
         };
         let headers =
             fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
@@ -312,6 +333,28 @@ mod tests {
             (405, &[]),
         ] {
             assert!(judged(Kind::Jwt, "/x", status, fields, "").0, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_shown_to_no_other_host_whatever_the_path() {
+        let upstream = Url::parse("https://author-p1-e2.adobeaemcloud.com").unwrap();
+        for (path, asked) in [
+            ("/api/assets.json?limit=1", "/api/assets.json?limit=1"),
+            ("//other.example/x", "//other.example/x"),
+            ("/\\other.example/x", "//other.example/x"),
+        ] {
+            let probe = Probe {
+                upstream: &upstream,
+                path: path.to_owned(),
+                authorization: None,
+                kind: Kind::Jwt,
+                client_id: None,
+                x_api_key: false,
+                org: None,
+                fields: HeaderMap::new(),
+            };
+            assert_eq!(probe.url().as_str(), format!("https://author-p1-e2.adobeaemcloud.com{asked}"));
         }
     }
 
