@@ -5,12 +5,14 @@
 //! and `aem-auth-proxy config` can say so.
 
 mod checks;
+mod describe;
 pub mod keys;
 mod prefix;
+mod raw;
 mod sources;
 mod values;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use figment::Figment;
 use http::HeaderName;
@@ -18,8 +20,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use self::keys::{KEYS, Key};
+use self::raw::Raw;
 pub use self::{
+    describe::describe,
     prefix::Prefix,
     sources::{Setting, Source, Sources},
     values::{Listen, Optional},
@@ -339,107 +342,6 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
-/// The shape of the sources, before the checks that concern more than one key.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    upstream: Option<String>,
-    listen: Listen,
-    credentials_file: Option<PathBuf>,
-    credentials_json: Option<SecretString>,
-    credentials_name: Option<String>,
-    auth: AuthKind,
-    basic: RawBasic,
-    ca_file: Option<PathBuf>,
-    ims_endpoint: Option<String>,
-    admin: Admin,
-    guard: Guard,
-    log: Log,
-    token: Token,
-    watch: Watch,
-    timeouts: Timeouts,
-    limits: Limits,
-    shutdown: Shutdown,
-    #[serde(default)]
-    credentials: BTreeMap<String, RawCredential>,
-    #[serde(default)]
-    upstreams: BTreeMap<String, RawUpstream>,
-    #[serde(default)]
-    proxies: BTreeMap<String, RawProxy>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCredential {
-    file: Option<PathBuf>,
-    json: Option<SecretString>,
-    name: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<Vec<SecretString>>,
-    client_secret_file: Option<PathBuf>,
-    #[serde(default)]
-    scopes: Vec<String>,
-    org_id: Option<String>,
-    user: Option<String>,
-    password: Option<SecretString>,
-    password_file: Option<PathBuf>,
-    ims_endpoint: Option<String>,
-    fallback: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawUpstream {
-    url: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawProxy {
-    listen: Option<Listen>,
-    upstream: Option<String>,
-    credentials: Option<String>,
-    x_api_key: Option<bool>,
-    x_gw_ims_org_id: Option<bool>,
-    #[serde(default)]
-    headers: BTreeMap<String, SecretString>,
-    #[serde(default)]
-    header_files: BTreeMap<String, PathBuf>,
-    /// By their numbers, as text.
-    #[serde(default)]
-    routes: BTreeMap<String, RawRoute>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRoute {
-    path: Option<String>,
-    upstream: Option<String>,
-    credentials: Option<String>,
-    x_api_key: Option<bool>,
-    x_gw_ims_org_id: Option<bool>,
-    #[serde(default)]
-    headers: BTreeMap<String, SecretString>,
-    #[serde(default)]
-    header_files: BTreeMap<String, PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum AuthKind {
-    Bearer,
-    Basic,
-    None,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBasic {
-    user: String,
-    password: Option<SecretString>,
-    password_file: Option<PathBuf>,
-}
-
 impl Config {
     /// Reads every source and checks the whole.
     ///
@@ -461,59 +363,6 @@ impl Config {
     ) -> Result<T, ConfigError> {
         extract(&sources.settings()?, Some(section))
     }
-}
-
-/// What is effective, key by key, as TOML with the source of each value; secrets are not shown.
-///
-/// # Errors
-/// As [`Config::load`] for sources that cannot be read; values are not checked against each other.
-pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
-    use fmt::Write;
-    let settings = sources.settings()?;
-    let mut text = String::new();
-    let mut section = String::new();
-    for key in KEYS.iter().filter(|key| !key.is_pattern()) {
-        let (table, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
-        if table != section {
-            let _ = writeln!(text, "\n[{table}]");
-            table.clone_into(&mut section);
-        }
-        let _ = match sources::effective(&settings, key.name) {
-            Some(set) => writeln!(text, "{}", line(key, name, set)),
-            None => writeln!(text, "# {name} is not set"),
-        };
-    }
-    // What the user has named, table by table.
-    for path in sources::named(&settings) {
-        let Some((key, set)) = keys::find(path).zip(sources::effective(&settings, path)) else { continue };
-        let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
-        if table != section {
-            let _ = writeln!(text, "\n{}", heading(table));
-            table.clone_into(&mut section);
-        }
-        let _ = writeln!(text, "{}", line(key, name, set));
-    }
-    Ok(text)
-}
-
-/// One value as a line of TOML, with its source.
-fn line(key: &Key, name: &str, set: &Setting) -> String {
-    let name = toml_edit::Key::new(name);
-    if key.secret || key.is_path() && values::is_no_path(&set.value) {
-        return format!("{name} = \"(redacted)\" # {}", set.source);
-    }
-    format!("{name} = {} # {}", values::as_toml(&values::without_userinfo(&set.value)), set.source)
-}
-
-/// The line of TOML that begins a table. In a list of tables each has the list's own name.
-fn heading(table: &str) -> String {
-    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts: Vec<_> = table.split('.').collect();
-    let in_list = parts.get(3).is_some_and(is_number);
-    let names = parts.iter().enumerate().filter(|(depth, _)| *depth != 3 || !in_list);
-    let names: Vec<_> = names.map(|(_, part)| toml_edit::Key::new(*part).to_string()).collect();
-    let names = names.join(".");
-    if in_list && parts.len() == 4 { format!("[[{names}]]") } else { format!("[{names}]") }
 }
 
 fn extract<T: serde::de::DeserializeOwned>(

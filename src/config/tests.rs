@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    keys::{KEYS, Key},
+    *,
+};
 
 const UPSTREAM: (&str, &str) = ("AEM_PROXY_UPSTREAM", "https://author-p1-e2.adobeaemcloud.com");
 const FILE: (&str, &str) = ("AEM_PROXY_CREDENTIALS_FILE", "token.json");

@@ -1,0 +1,109 @@
+//! The shape of the sources, before the checks that concern more than one key.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{Admin, Guard, Limits, Listen, Log, Shutdown, Timeouts, Token, Watch};
+
+/// All of them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) upstream: Option<String>,
+    pub(super) listen: Listen,
+    pub(super) credentials_file: Option<PathBuf>,
+    pub(super) credentials_json: Option<SecretString>,
+    pub(super) credentials_name: Option<String>,
+    pub(super) auth: AuthKind,
+    pub(super) basic: RawBasic,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) ims_endpoint: Option<String>,
+    pub(super) admin: Admin,
+    pub(super) guard: Guard,
+    pub(super) log: Log,
+    pub(super) token: Token,
+    pub(super) watch: Watch,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) shutdown: Shutdown,
+    #[serde(default)]
+    pub(super) credentials: BTreeMap<String, RawCredential>,
+    #[serde(default)]
+    pub(super) upstreams: BTreeMap<String, RawUpstream>,
+    #[serde(default)]
+    pub(super) proxies: BTreeMap<String, RawProxy>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCredential {
+    pub(super) file: Option<PathBuf>,
+    pub(super) json: Option<SecretString>,
+    pub(super) name: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<Vec<SecretString>>,
+    pub(super) client_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) scopes: Vec<String>,
+    pub(super) org_id: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretString>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) ims_endpoint: Option<String>,
+    pub(super) fallback: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    pub(super) url: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProxy {
+    pub(super) listen: Option<Listen>,
+    pub(super) upstream: Option<String>,
+    pub(super) credentials: Option<String>,
+    pub(super) x_api_key: Option<bool>,
+    pub(super) x_gw_ims_org_id: Option<bool>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, SecretString>,
+    #[serde(default)]
+    pub(super) header_files: BTreeMap<String, PathBuf>,
+    /// By their numbers, as text.
+    #[serde(default)]
+    pub(super) routes: BTreeMap<String, RawRoute>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    pub(super) path: Option<String>,
+    pub(super) upstream: Option<String>,
+    pub(super) credentials: Option<String>,
+    pub(super) x_api_key: Option<bool>,
+    pub(super) x_gw_ims_org_id: Option<bool>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, SecretString>,
+    #[serde(default)]
+    pub(super) header_files: BTreeMap<String, PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AuthKind {
+    Bearer,
+    Basic,
+    None,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBasic {
+    pub(super) user: String,
+    pub(super) password: Option<SecretString>,
+    pub(super) password_file: Option<PathBuf>,
+}
