@@ -8,7 +8,7 @@ use clap::Args;
 use self::{aem::Probe, report::Report};
 use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, print};
 use crate::{
-    app::{self, StartError},
+    app,
     clock::{Clock, rfc3339},
     config::{self, Config, CredentialSource, Route, Sources},
     credentials::Credentials,
@@ -136,7 +136,7 @@ impl Check {
         let exchange = match app::exchange(config, credential, clock) {
             Ok(exchange) => exchange,
             Err(error) => {
-                unusable(&error, subject, report);
+                report.wrong("credentials", subject, error, None);
                 return tried;
             }
         };
@@ -266,10 +266,6 @@ impl Check {
 /// A proxy's routes, with its name.
 fn with_routes(proxy: &config::Proxy) -> impl Iterator<Item = (&str, &Route)> {
     proxy.routes.iter().chain([&proxy.otherwise]).map(|route| (proxy.name.as_str(), route))
-}
-
-fn unusable(error: &StartError, subject: &str, report: &mut Report) {
-    report.wrong("credentials", subject, error, None);
 }
 
 /// One exchange. What would go into `Authorization`, if there is a token.

@@ -175,8 +175,7 @@ async fn a_file_that_changes_a_hundred_times_under_load_fails_no_request() {
         }
     }
     assert_eq!((log::count(&unusable), log::count(refused)), (broken, rejected));
-    let answers = load.stop();
-    assert!(answers > 1000, "{answers}");
+    assert!(load.stop() > 0, "nobody asked meanwhile");
     assert_eq!(proxy.standins.aem.refused(), 0);
     proxy.stop().await;
 }
