@@ -23,7 +23,7 @@ use super::{
     exchange::{self, Request, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
-    guard::Local,
+    guard::{GuardError, Local},
     request::{NoRequest, RequestHead},
     response::AnswerTo,
 };
@@ -137,11 +137,18 @@ impl<'w> Connection<'w> {
             return Ok(None);
         };
         let now = Instant::now();
-        let to = AnswerTo { head: head.method == "HEAD", minor: head.minor, keep_alive: head.keeps_alive() };
+        let admitted = self.proxy.guard.admit(&head.asked, self.local);
+        let to = AnswerTo {
+            head: head.method == "HEAD",
+            minor: head.minor,
+            keep_alive: head.keeps_alive(),
+            web_origin: admitted.ok().flatten(),
+            no_store: head.is_for_csrf_token(),
+        };
         let in_flight = self.proxy.metrics.start(head.method, now);
         let mut ready = super::buffer::Buffer::default();
         self.worker.buffers.equip(&mut ready);
-        let sent = self.proxy.prepare(&head, self.local, &mut ready);
+        let sent = self.proxy.prepare(&head, admitted, &mut ready);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
         let up = Up::new(length, self.proxy.limits.head, head.expects_continue && length != Length::Exact(0));
@@ -195,7 +202,7 @@ impl Proxy {
     fn prepare(
         &self,
         head: &RequestHead<'_, '_>,
-        local: Local,
+        admitted: Result<Option<&str>, GuardError>,
         out: &mut super::buffer::Buffer,
     ) -> Result<&Upstream, ProxyError> {
         if self.is_draining() {
@@ -204,7 +211,7 @@ impl Proxy {
         if head.bytes > self.limits.head {
             return Err(ProxyError::RequestHeadTooLarge);
         }
-        self.guard.admit(&head.asked, local)?;
+        admitted?;
         let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);

@@ -32,7 +32,7 @@ pub(super) struct Request<'w> {
     /// Whom it came to.
     pub proxy: &'w Proxy,
     pub up: Up,
-    pub to: AnswerTo,
+    pub to: AnswerTo<'w>,
     /// It asks to become a WebSocket.
     pub websocket: bool,
     /// Counts the request when it is dropped.
@@ -158,8 +158,8 @@ enum Stage {
 
 /// What decides how a response's head is passed on.
 #[derive(Clone, Copy)]
-struct Facing {
-    to: AnswerTo,
+struct Facing<'w> {
+    to: AnswerTo<'w>,
     head_max: usize,
     websocket: bool,
     /// The whole request has gone to AEM.
@@ -192,7 +192,7 @@ impl Down {
     }
 
     /// Takes bytes of AEM's, and adds what becomes of them to `out`.
-    fn take(&mut self, mut data: &[u8], facing: Facing, out: &mut Buffer) -> Result<(), LinkError> {
+    fn take(&mut self, mut data: &[u8], facing: Facing<'_>, out: &mut Buffer) -> Result<(), LinkError> {
         while !data.is_empty() {
             match &mut self.stage {
                 Stage::Head => data = self.head(data, facing, out)?,
@@ -217,7 +217,12 @@ impl Down {
     }
 
     /// Takes bytes of a head; gives back those behind it.
-    fn head<'a>(&mut self, data: &'a [u8], facing: Facing, out: &mut Buffer) -> Result<&'a [u8], LinkError> {
+    fn head<'a>(
+        &mut self,
+        data: &'a [u8],
+        facing: Facing<'_>,
+        out: &mut Buffer,
+    ) -> Result<&'a [u8], LinkError> {
         if self.partial.is_empty() {
             return match self.whole_head(data, facing, out)? {
                 Some(used) => Ok(&data[used..]),
@@ -239,7 +244,7 @@ impl Down {
         }
     }
 
-    fn check_size<'a>(&self, facing: Facing) -> Result<&'a [u8], LinkError> {
+    fn check_size<'a>(&self, facing: Facing<'_>) -> Result<&'a [u8], LinkError> {
         if self.partial.len() > facing.head_max { Err(LinkError::HeadTooLarge) } else { Ok(&[]) }
     }
 
@@ -247,7 +252,7 @@ impl Down {
     fn whole_head(
         &mut self,
         bytes: &[u8],
-        facing: Facing,
+        facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<Option<usize>, LinkError> {
         let mut storage = storage();
@@ -284,7 +289,7 @@ impl Down {
     fn begin(
         &mut self,
         head: &ResponseHead<'_, '_>,
-        facing: Facing,
+        facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<(), LinkError> {
         let body = head.body(facing.to)?;
@@ -414,7 +419,7 @@ struct Exchange<'a, 'w> {
     request: &'a mut Request<'w>,
 }
 
-impl Exchange<'_, '_> {
+impl<'w> Exchange<'_, 'w> {
     /// Moves both directions as far as they go; ready when both are over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let mut moved = false;
@@ -592,7 +597,7 @@ impl Exchange<'_, '_> {
         }
     }
 
-    fn facing(&self) -> Facing {
+    fn facing(&self) -> Facing<'w> {
         Facing {
             to: self.request.to,
             head_max: self.request.proxy.limits.head,
