@@ -332,7 +332,15 @@ fn proxies<'a>(
         let routes = proxy.routes.iter().map(&mut route).collect::<Result<_, _>>()?;
         let otherwise = route(&proxy.otherwise)?;
         let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
-        proxies.push(Proxy::new(guard, routes, otherwise, limits.clone(), metrics.proxy(&proxy.name)));
+        let rewrite = config.rewrite.clone();
+        proxies.push(Proxy::new(
+            guard,
+            routes,
+            otherwise,
+            rewrite,
+            limits.clone(),
+            metrics.proxy(&proxy.name),
+        ));
     }
     Ok(proxies.into())
 }

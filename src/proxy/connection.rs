@@ -19,12 +19,13 @@ use tracing::debug;
 use super::{
     Proxy, Upstream, Worker,
     client::Client,
+    cors::Preflight,
     error::{ProxyError, not_a_request},
     exchange::{self, Request, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
     guard::{GuardError, Local},
-    request::{NoRequest, RequestHead},
+    request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
 };
 use crate::listener::Stream;
@@ -152,7 +153,7 @@ impl<'w> Connection<'w> {
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
         let up = Up::new(length, self.proxy.limits.head, head.expects_continue && length != Length::Exact(0));
-        let websocket = head.is_websocket();
+        let protocol = head.protocol().map(Box::from);
         let bytes = head.bytes;
         self.client.input.consume(bytes);
         let proxy = self.proxy;
@@ -161,7 +162,7 @@ impl<'w> Connection<'w> {
             proxy,
             up,
             to,
-            websocket,
+            protocol,
             in_flight,
             began: now,
         }))
@@ -211,7 +212,9 @@ impl Proxy {
         if head.bytes > self.limits.head {
             return Err(ProxyError::RequestHeadTooLarge);
         }
-        admitted?;
+        if let Some(preflight) = admitted?.and_then(|origin| Preflight::of(head, origin)) {
+            return Err(ProxyError::Preflight(preflight));
+        }
         let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
@@ -220,7 +223,12 @@ impl Proxy {
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
-        head.write(&route.added(&identity, fields), length, out).map_err(|_| ProxyError::Target)?;
+        let added = Added {
+            guard: Some(&self.guard),
+            user_agent: self.user_agent(),
+            ..route.added(&identity, fields)
+        };
+        head.write(&added, length, out).map_err(|_| ProxyError::Target)?;
         Ok(&route.upstream)
     }
 }

@@ -33,8 +33,8 @@ pub(super) struct Request<'w> {
     pub proxy: &'w Proxy,
     pub up: Up,
     pub to: AnswerTo<'w>,
-    /// It asks to become a WebSocket.
-    pub websocket: bool,
+    /// What it asks to go on in, a WebSocket mostly.
+    pub protocol: Option<Box<[u8]>>,
     /// Counts the request when it is dropped.
     pub in_flight: InFlight,
     /// When its head was whole.
@@ -146,13 +146,15 @@ struct Down {
     close: bool,
     /// AEM said `100 Continue`.
     continued: bool,
+    /// What the client asked to go on in.
+    protocol: Option<Box<[u8]>>,
 }
 
 enum Stage {
     Head,
     Body(Decoder, Encoding),
     Done,
-    /// The connection has become a WebSocket.
+    /// The connection goes on in another protocol.
     Tunnel,
 }
 
@@ -161,7 +163,6 @@ enum Stage {
 struct Facing<'w> {
     to: AnswerTo<'w>,
     head_max: usize,
-    websocket: bool,
     /// The whole request has gone to AEM.
     uploaded: bool,
     /// The client waits to hear whether it shall send its body.
@@ -170,7 +171,7 @@ struct Facing<'w> {
 }
 
 impl Down {
-    fn new() -> Self {
+    fn new(protocol: Option<Box<[u8]>>) -> Self {
         Self {
             stage: Stage::Head,
             partial: Vec::new(),
@@ -179,6 +180,7 @@ impl Down {
             spoiled: false,
             close: false,
             continued: false,
+            protocol,
         }
     }
 
@@ -261,7 +263,7 @@ impl Down {
             return Err(LinkError::HeadTooLarge);
         }
         match head.status {
-            101 if facing.websocket && head.is_websocket() => {
+            101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
                 let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
@@ -283,6 +285,12 @@ impl Down {
             _ => self.begin(&head, facing, out)?,
         }
         Ok(Some(head.bytes))
+    }
+
+    /// Whether `protocol` is the one that was asked for.
+    fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
+        let asked = self.protocol.as_deref().zip(protocol);
+        asked.is_some_and(|(asked, protocol)| asked.eq_ignore_ascii_case(protocol))
     }
 
     /// Passes the final response's head on.
@@ -376,7 +384,8 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>
     let limits = &request.proxy.limits.timeouts;
     let limit = if request.up.is_done() { limits.response_head } else { limits.idle };
     client.watch.begin(limit, since);
-    let mut exchange = Exchange { client, worker, link, down: Down::new(), request };
+    let down = Down::new(request.protocol.clone());
+    let mut exchange = Exchange { client, worker, link, down, request };
     poll_fn(|cx| exchange.poll(cx)).await?;
     let Exchange { down, link, .. } = exchange;
     if matches!(down.stage, Stage::Tunnel) {
@@ -601,7 +610,6 @@ impl<'w> Exchange<'_, 'w> {
         Facing {
             to: self.request.to,
             head_max: self.request.proxy.limits.head,
-            websocket: self.request.websocket,
             uploaded: self.request.up.is_done(),
             held_back: self.request.up.gate.is_some(),
             stopping: self.worker.is_stopping(),
