@@ -9,6 +9,7 @@
 mod admin;
 mod bodies;
 mod bridge;
+mod browser;
 mod check;
 mod commands;
 mod credential_edges;
@@ -23,6 +24,7 @@ mod matrix;
 mod misreadings;
 mod named;
 mod outage;
+mod paths;
 mod refresh;
 mod reload;
 mod rotation;
