@@ -11,6 +11,7 @@ mod bodies;
 mod bridge;
 mod browser;
 mod check;
+mod chromium;
 mod commands;
 mod credential_edges;
 mod edges;
