@@ -180,7 +180,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Whether it asks for one of the tokens that AEM takes from browsers with a write. They are short-lived, and one's own
     /// (Adobe, "CSRF protection").
     pub(super) fn is_for_csrf_token(&self) -> bool {
-        self.path().strip_prefix(CSRF_TOKEN).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
+        let path = if self.target.starts_with(b"/") { self.target } else { self.path() };
+        path.strip_prefix(CSRF_TOKEN).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
     }
 
     /// Whether a field called `name` goes on to AEM.

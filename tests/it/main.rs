@@ -11,7 +11,6 @@ mod bodies;
 mod bridge;
 mod browser;
 mod check;
-mod chromium;
 mod commands;
 mod credential_edges;
 mod edges;

@@ -1,4 +1,14 @@
-//! A real browser: pages in a headless Chromium that read and write content through the proxy, or try to.
+//! A real browser: pages in a headless Chromium that read and write content through the proxy, or try to. Apart from the other
+//! tests, since it takes the whole machine.
+
+#![expect(unreachable_pub, reason = "nobody reaches into a test")]
+
+#[expect(dead_code, reason = "the other tests use the rest")]
+#[path = "../it/harness.rs"]
+mod harness;
+#[expect(dead_code, reason = "the other tests use the rest")]
+#[path = "../it/log.rs"]
+mod log;
 
 use std::{
     env,
@@ -25,7 +35,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{Proxy, Setup};
+use self::harness::{Proxy, Setup};
 
 #[tokio::test]
 async fn a_page_of_an_allowed_origin_reads_and_writes_content() {
