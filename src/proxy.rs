@@ -17,8 +17,10 @@ mod guard;
 #[doc(hidden)]
 pub mod layers;
 mod link;
+mod refusal;
 mod request;
 mod response;
+mod retries;
 mod route;
 mod session;
 mod tunnel;
@@ -38,6 +40,8 @@ use tokio::sync::Notify;
 pub use self::{
     authorize::Credential,
     guard::{Asked, Guard, GuardError, Local},
+    refusal::Refusal,
+    retries::Retries,
     route::{Fields, Route},
     upstream::{Limits, Upstream},
 };
@@ -50,6 +54,7 @@ pub struct Proxy {
     routes: Vec<Route>,
     otherwise: Route,
     limits: Limits,
+    retries: Option<Retries>,
     metrics: ProxyMetrics,
     draining: AtomicBool,
 }
@@ -62,9 +67,10 @@ impl Proxy {
         routes: Vec<Route>,
         otherwise: Route,
         limits: Limits,
+        retries: Option<Retries>,
         metrics: ProxyMetrics,
     ) -> Self {
-        Self { guard, routes, otherwise, limits, metrics, draining: AtomicBool::new(false) }
+        Self { guard, routes, otherwise, limits, retries, metrics, draining: AtomicBool::new(false) }
     }
 
     fn route(&self, path: &[u8]) -> &Route {

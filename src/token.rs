@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::renewal::Renewal;
+pub(crate) use self::schedule::wait_after;
 pub use self::{
     cache::{Cache, Cached},
     renewal::NotRenewed,
 };
-pub(crate) use self::schedule::wait_after;
 use crate::{
     clock::{Clock, rfc3339},
     ims::{Exchange, Grant, ImsError, Retry},

@@ -17,10 +17,11 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Proxy, Upstream, Worker,
+    Proxy, Worker,
+    buffer::{Buffer, Buffers},
     client::Client,
     error::{ProxyError, not_a_request},
-    exchange::{self, Request, Then, Up},
+    exchange::{self, Request, Sent, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
     guard::Local,
@@ -139,25 +140,17 @@ impl<'w> Connection<'w> {
         let now = Instant::now();
         let to = AnswerTo { head: head.method == "HEAD", minor: head.minor, keep_alive: head.keeps_alive() };
         let in_flight = self.proxy.metrics.start(head.method, now);
-        let mut ready = super::buffer::Buffer::default();
-        self.worker.buffers.equip(&mut ready);
-        let sent = self.proxy.prepare(&head, self.local, &mut ready);
+        let sent = self.proxy.prepare(&head, self.local, &self.worker.buffers);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
-        let up = Up::new(length, self.proxy.limits.head, head.expects_continue && length != Length::Exact(0));
-        let websocket = head.is_websocket();
+        let expects = head.expects_continue && length != Length::Exact(0);
+        let limits = &self.proxy.limits;
+        let up = Up::new(length, limits.head, expects, limits.replay);
+        let (asking, websocket) = (head.asking(), head.is_websocket());
         let bytes = head.bytes;
         self.client.input.consume(bytes);
         let proxy = self.proxy;
-        Ok(Some(Request {
-            head: sent.map(|upstream| (ready, upstream)),
-            proxy,
-            up,
-            to,
-            websocket,
-            in_flight,
-            began: now,
-        }))
+        Ok(Some(Request { sent, proxy, up, to, asking, websocket, in_flight, began: now }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -196,8 +189,8 @@ impl Proxy {
         &self,
         head: &RequestHead<'_, '_>,
         local: Local,
-        out: &mut super::buffer::Buffer,
-    ) -> Result<&Upstream, ProxyError> {
+        buffers: &Buffers,
+    ) -> Result<Sent<'_>, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::Draining);
         }
@@ -213,8 +206,15 @@ impl Proxy {
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
-        head.write(&route.added(&identity, fields), length, out).map_err(|_| ProxyError::Target)?;
-        Ok(&route.upstream)
+        let mut out = Buffer::default();
+        buffers.equip(&mut out);
+        let written = head.write(&route.added(&identity, fields), length, &mut out);
+        // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
+        let written = written.map(|lines| (buffers.copy(out.filled()), lines));
+        out.clear();
+        buffers.release(&mut out);
+        let (head, lines) = written.map_err(|_| ProxyError::Target)?;
+        Ok(Sent { head, lines, identity, route })
     }
 }
 

@@ -31,7 +31,7 @@ impl Heads {
             ..Added::default()
         };
         let written = head.write(&added, length, &mut self.0);
-        written.map_or(0, |()| self.0.len())
+        written.map_or(0, |_| self.0.len())
     }
 
     /// Reads a response's head, and writes it for the client; its length there. 0 when it is none.

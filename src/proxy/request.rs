@@ -1,5 +1,7 @@
 //! A client's request head: read once, and written as AEM is to see it.
 
+use std::ops::Range;
+
 use http::{HeaderName, HeaderValue};
 use httparse::{Header, Status};
 
@@ -21,6 +23,8 @@ pub(super) struct RequestHead<'h, 'b> {
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
+    /// `Accept` names JSON, and no page.
+    accepts_json: bool,
     /// Bytes that the head took.
     pub bytes: usize,
     /// Who asks, for the guard.
@@ -38,6 +42,25 @@ pub(super) struct Added<'a> {
     pub fields: &'a [(HeaderName, HeaderValue)],
     /// Where the client has not sent one of its own.
     pub unless_sent: [(&'static str, Option<&'a [u8]>); 2],
+}
+
+/// What is asked for, as far as it decides whether it may be asked once more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    /// The answer is to be JSON.
+    pub json: bool,
+    /// Nothing is changed by it (RFC 9110, section 9.2.1).
+    pub safe: bool,
+    /// Doing it twice is doing it once (RFC 9110, section 9.2.2).
+    pub idempotent: bool,
+}
+
+/// Where in a written head the lines stand that depend on the credential, and which of them are to be there.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub lines: Range<usize>,
+    /// Of [`Added::unless_sent`], those that the client has not sent.
+    owed: [bool; 2],
 }
 
 /// What has come is no request that could be answered as one; the status that says why.
@@ -75,6 +98,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             fields: request.headers,
             hop: Hop::default(),
             expects_continue: false,
+            accepts_json: false,
             bytes: head_bytes,
             asked: Asked::new(authority(target)),
         };
@@ -90,6 +114,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Field::Host => self.asked.host(header.value),
                 Field::Origin => self.asked.origin(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
+                Field::Accept => self.accepts_json |= accepts_json(header.value),
                 Field::Expect => {
                     self.expects_continue =
                         self.minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
@@ -133,6 +158,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
     }
 
+    /// What is asked for.
+    pub(super) fn asking(&self) -> Asking {
+        let safe = SAFE.contains(&self.method);
+        let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
+        Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
+    }
+
     /// Whether a field called `name` goes on to AEM.
     fn sends(&self, name: &str) -> bool {
         let own = self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -144,7 +176,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     ///
     /// # Errors
     /// When the target is of no form that can be forwarded.
-    pub(super) fn write(&self, added: &Added<'_>, length: Length, out: &mut Buffer) -> Result<(), BadTarget> {
+    pub(super) fn write(
+        &self,
+        added: &Added<'_>,
+        length: Length,
+        out: &mut Buffer,
+    ) -> Result<Identity, BadTarget> {
         let target = origin_form(self.target).ok_or(BadTarget)?;
         out.push(self.method.as_bytes());
         out.push(b" ");
@@ -185,21 +222,51 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         for (name, value) in added.fields {
             line(name.as_str(), value.as_bytes(), out);
         }
-        for (name, value) in added.unless_sent {
-            if let Some(value) = value
-                && !self.sends(name)
-                && !added.fields.iter().any(|(fixed, _)| fixed == name)
-            {
-                line(name, value, out);
-            }
-        }
-        if let Some(authorization) = added.authorization {
-            line("authorization", authorization, out);
-        }
+        let owed = added.unless_sent.map(|(name, value)| {
+            value.is_some() && !self.sends(name) && !added.fields.iter().any(|(fixed, _)| fixed == name)
+        });
+        let begin = out.len();
+        added.write_identity(owed, out);
+        let identity = Identity { lines: begin..out.len(), owed };
         out.push(via(self.minor));
         out.push(b"\r\n");
-        Ok(())
+        Ok(identity)
     }
+}
+
+impl Added<'_> {
+    /// The lines that depend on the credential.
+    fn write_identity(&self, owed: [bool; 2], out: &mut Buffer) {
+        for ((name, value), _) in self.unless_sent.into_iter().zip(owed).filter(|(_, owed)| *owed) {
+            line(name, value.unwrap_or_default(), out);
+        }
+        if let Some(authorization) = self.authorization {
+            line("authorization", authorization, out);
+        }
+    }
+
+    /// Writes a `head` that was written before once more, now for this credential.
+    pub(super) fn rewrite(&self, head: &[u8], identity: &mut Identity, out: &mut Buffer) {
+        let Identity { lines, owed } = identity;
+        out.push(&head[..lines.start]);
+        self.write_identity(*owed, out);
+        let rest = lines.end;
+        lines.end = out.len();
+        out.push(&head[rest..]);
+    }
+}
+
+/// Whether a JSON document is what the client wants, rather than a page.
+fn accepts_json(accept: &[u8]) -> bool {
+    let has = |word: &[u8]| accept.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    has(b"json") && !has(b"html")
+}
+
+/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
+fn is_json_path(path: &[u8]) -> bool {
+    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
+    path.windows(JSON.len()).enumerate().any(|(at, part)| part == JSON && ends(&path[at + JSON.len()..]))
 }
 
 pub(super) fn line(name: &str, value: &[u8], out: &mut Buffer) {
@@ -270,6 +337,11 @@ fn cookie(header: &Header<'_>, out: &mut Buffer) {
 }
 
 const LOGIN_TOKEN: &[u8] = b"login-token";
+
+const JSON: &[u8] = b".json";
+
+/// The safe methods of HTTP, and those of WebDAV that read.
+const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];
 
 /// As long as the longest that browsers and servers are known to take; the contract's answer is 414.
 const TARGET_MAX: usize = 65_534;

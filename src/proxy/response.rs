@@ -16,6 +16,16 @@ pub(super) struct ResponseHead<'h, 'b> {
     minor: u8,
     fields: &'h [Header<'b>],
     hop: Hop,
+    /// `Content-Type`, the last one.
+    pub content_type: Option<&'b [u8]>,
+    /// `Content-Encoding`, the last one.
+    pub content_encoding: Option<&'b [u8]>,
+    /// `Location`.
+    pub location: Option<&'b [u8]>,
+    /// `Retry-After`.
+    pub retry_after: Option<&'b [u8]>,
+    /// `X-Reason` or `X-Reason-Code`.
+    pub has_reason: bool,
     /// Bytes that the head took.
     pub bytes: usize,
 }
@@ -82,15 +92,36 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if !(100..1000).contains(&status) {
             return Err(BadResponse::Status);
         }
-        let mut hop = Hop::default();
-        for header in &*response.headers {
+        let mut head = Self {
+            status,
+            reason: response.reason.unwrap_or_default(),
+            minor,
+            fields: response.headers,
+            hop: Hop::default(),
+            content_type: None,
+            content_encoding: None,
+            location: None,
+            retry_after: None,
+            has_reason: false,
+            bytes: head_bytes,
+        };
+        head.survey()?;
+        Ok(Some(head))
+    }
+
+    fn survey(&mut self) -> Result<(), BadResponse> {
+        for header in self.fields {
             match Field::of(header.name) {
                 Field::Other => {}
-                field => hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
+                Field::ContentType => self.content_type = Some(header.value),
+                Field::ContentEncoding => self.content_encoding = Some(header.value),
+                Field::Location => self.location = Some(header.value),
+                Field::RetryAfter => self.retry_after = Some(header.value),
+                Field::XReason => self.has_reason = true,
+                field => self.hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
             }
         }
-        let reason = response.reason.unwrap_or_default();
-        Ok(Some(Self { status, reason, minor, fields: response.headers, hop, bytes: head_bytes }))
+        Ok(())
     }
 
     /// Whether AEM has switched to a WebSocket.

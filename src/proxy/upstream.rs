@@ -20,6 +20,8 @@ use crate::{config::Timeouts, network::Cause};
 pub struct Limits {
     /// The largest head, in bytes.
     pub head: usize,
+    /// How much of a request's body is kept for a second attempt, in bytes.
+    pub replay: usize,
     /// Every wait.
     pub timeouts: Timeouts,
 }

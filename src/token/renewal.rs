@@ -55,6 +55,14 @@ impl TokenHandle {
         }
     }
 
+    /// AEM has refused a token: the next request is to have another one. Nobody waits for it.
+    pub fn refused(&self, refused: &Lease) {
+        if self.other_than(refused).is_none() {
+            // Why there will be none is told there, where it is worth telling.
+            let _ = self.holder_of(refused).demand(refused);
+        }
+    }
+
     fn other_than(&self, refused: &Lease) -> Option<Lease> {
         self.lease().ok().filter(|lease| !lease.is_same(refused))
     }

@@ -9,6 +9,7 @@
 mod admin;
 mod bodies;
 mod bridge;
+mod busy;
 mod check;
 mod commands;
 mod credential_edges;
@@ -23,7 +24,9 @@ mod matrix;
 mod misreadings;
 mod named;
 mod outage;
+mod reconnects;
 mod refresh;
+mod refusals;
 mod reload;
 mod rotation;
 mod secrets;
