@@ -9,6 +9,7 @@ mod authorize;
 mod buffer;
 mod client;
 mod connection;
+mod cors;
 mod error;
 mod exchange;
 mod fields;

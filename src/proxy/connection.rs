@@ -24,7 +24,7 @@ use super::{
     exchange::{self, Request, Sent, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
-    guard::Local,
+    guard::{GuardError, Local},
     request::{NoRequest, RequestHead},
     response::AnswerTo,
 };
@@ -138,9 +138,16 @@ impl<'w> Connection<'w> {
             return Ok(None);
         };
         let now = Instant::now();
-        let to = AnswerTo { head: head.method == "HEAD", minor: head.minor, keep_alive: head.keeps_alive() };
+        let admitted = self.proxy.guard.admit(&head.asked, self.local);
+        let to = AnswerTo {
+            head: head.method == "HEAD",
+            minor: head.minor,
+            keep_alive: head.keeps_alive(),
+            web_origin: admitted.ok().flatten(),
+            no_store: head.is_for_csrf_token(),
+        };
         let in_flight = self.proxy.metrics.start(head.method, now);
-        let sent = self.proxy.prepare(&head, self.local, &self.worker.buffers);
+        let sent = self.proxy.prepare(&head, admitted, &self.worker.buffers);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
         let expects = head.expects_continue && length != Length::Exact(0);
@@ -188,7 +195,7 @@ impl Proxy {
     fn prepare(
         &self,
         head: &RequestHead<'_, '_>,
-        local: Local,
+        admitted: Result<Option<&str>, GuardError>,
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
         if self.is_draining() {
@@ -197,7 +204,7 @@ impl Proxy {
         if head.bytes > self.limits.head {
             return Err(ProxyError::RequestHeadTooLarge);
         }
-        self.guard.admit(&head.asked, local)?;
+        admitted?;
         let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);

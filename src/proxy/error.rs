@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::{
     buffer::Buffer,
+    cors,
     guard::GuardError,
     request::{line, number},
     response::{AnswerTo, connection},
@@ -180,7 +181,7 @@ impl ProxyError {
 
     /// Writes the answer for the client; tells its status, and whether the connection is to end with it, which `close`
     /// asks for.
-    pub(super) fn write(&self, to: AnswerTo, close: bool, out: &mut Buffer) -> (u16, bool) {
+    pub(super) fn write(&self, to: AnswerTo<'_>, close: bool, out: &mut Buffer) -> (u16, bool) {
         let problem = self.problem();
         // After what was no proper request nobody knows where the next one begins.
         let close = close || problem.error == "http_request_error" || matches!(self, Self::Draining);
@@ -188,6 +189,9 @@ impl ProxyError {
         problem.write_head(&body, out);
         if let Self::NoToken(NoToken { retry_after }) = self {
             number("retry-after", seconds(*retry_after), out);
+        }
+        if let Some(origin) = to.web_origin {
+            cors::answer(origin, EXPOSED, out);
         }
         connection(to, close, out);
         out.push(b"\r\n");
@@ -352,6 +356,8 @@ pub(super) fn not_a_request(status: u16) -> Vec<u8> {
 
 const REQUEST_HEAD_TOO_LARGE: &str =
     "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.";
+/// What a page gets to see of a problem's head.
+const EXPOSED: [&str; 3] = ["allow", "proxy-status", "retry-after"];
 const PROBLEM_JSON: &[u8] = b"application/problem+json";
 
 /// Whole seconds, rounded up: earlier would be too early.

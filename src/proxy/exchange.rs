@@ -42,7 +42,7 @@ pub(super) struct Request<'w> {
     /// Whom it came to.
     pub proxy: &'w Proxy,
     pub up: Up,
-    pub to: AnswerTo,
+    pub to: AnswerTo<'w>,
     pub asking: Asking,
     /// It asks to become a WebSocket.
     pub websocket: bool,

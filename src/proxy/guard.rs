@@ -52,20 +52,23 @@ impl Guard {
         self.any_host
     }
 
-    /// Lets a request in, or says why not.
+    /// Lets a request in, or says why not. Tells which of the allowed origins it comes from, if from one: such an answer
+    /// is for a page to read.
     ///
     /// # Errors
     /// When it names another host, or comes from another site.
-    pub fn admit(&self, asked: &Asked<'_>, local: Local) -> Result<(), GuardError> {
+    pub fn admit(&self, asked: &Asked<'_>, local: Local) -> Result<Option<&str>, GuardError> {
         let host = asked.for_host()?;
         if !self.any_host && !self.is_ours(host, local) {
             return Err(GuardError::Host);
         }
         match asked.origin {
             Origins::None if asked.cross_site => Err(GuardError::CrossSite),
-            Origins::None => Ok(()),
-            Origins::One(origin) if self.allows_origin(origin, host) => Ok(()),
-            Origins::One(_) | Origins::Several => Err(GuardError::Origin),
+            Origins::None => Ok(None),
+            // A page that came through this proxy has the proxy's own origin; all others have to be configured.
+            Origins::One(origin) if is_own(origin, host) => Ok(None),
+            Origins::One(origin) => self.allowed(origin).map(Some).ok_or(GuardError::Origin),
+            Origins::Several => Err(GuardError::Origin),
         }
     }
 
@@ -79,12 +82,16 @@ impl Guard {
             || local.is_some_and(|ip| name.trim_matches(['[', ']']).parse() == Ok(ip))
     }
 
-    /// A page that came through this proxy has the proxy's own origin; all others have to be configured.
-    fn allows_origin(&self, origin: &[u8], host: &str) -> bool {
-        let own =
-            origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()));
-        own || self.origins.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+    /// The allowed origin that `origin` is, if it is one.
+    fn allowed(&self, origin: &[u8]) -> Option<&str> {
+        let origins = self.origins.iter().map(String::as_str);
+        origins.into_iter().find(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
     }
+}
+
+/// Whether `origin` is what a browser calls us when it comes to `host`.
+fn is_own(origin: &[u8], host: &str) -> bool {
+    origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
 }
 
 /// What a request says of whom it is for and where it comes from. Filled field by field.
@@ -179,7 +186,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let local = Some([10, 0, 0, 7].into());
-        assert_eq!(guard.admit(&Asked::of(&request.body(()).unwrap()), local), expected, "{fields:?}");
+        let admitted = guard.admit(&Asked::of(&request.body(()).unwrap()), local);
+        assert_eq!(admitted.map(|_| ()), expected, "{fields:?}");
     }
 
     #[test]

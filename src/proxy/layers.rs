@@ -24,7 +24,7 @@ impl Heads {
         self.0.clear();
         let mut storage = storage();
         let Ok(Some(head)) = RequestHead::parse(bytes, &mut storage) else { return 0 };
-        let (Ok(()), Ok(length)) = (guard.admit(&head.asked, None), head.length()) else { return 0 };
+        let (Ok(_), Ok(length)) = (guard.admit(&head.asked, None), head.length()) else { return 0 };
         let added = Added {
             host: b"author-p1-e2.adobeaemcloud.com",
             authorization: Some(authorization),
@@ -38,7 +38,7 @@ impl Heads {
     pub fn response(&mut self, bytes: &[u8]) -> usize {
         self.0.clear();
         let mut storage = storage();
-        let to = AnswerTo { head: false, minor: 1, keep_alive: true };
+        let to = AnswerTo { minor: 1, keep_alive: true, ..AnswerTo::default() };
         let Ok(Some(head)) = ResponseHead::parse(bytes, &mut storage) else { return 0 };
         let Ok(body) = head.body(to) else { return 0 };
         head.write(body, to, false, &mut self.0);

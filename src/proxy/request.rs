@@ -165,6 +165,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
     }
 
+    /// Whether it asks for one of the tokens that AEM takes from browsers with a write. They are short-lived, and one's own
+    /// (Adobe, "CSRF protection").
+    pub(super) fn is_for_csrf_token(&self) -> bool {
+        self.path().strip_prefix(CSRF_TOKEN).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
+    }
+
     /// Whether a field called `name` goes on to AEM.
     fn sends(&self, name: &str) -> bool {
         let own = self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -335,6 +341,8 @@ fn cookie(header: &Header<'_>, out: &mut Buffer) {
         line(header.name, &kept.join(&b"; "[..]), out);
     }
 }
+
+const CSRF_TOKEN: &[u8] = b"/libs/granite/csrf/token.json";
 
 const LOGIN_TOKEN: &[u8] = b"login-token";
 

@@ -4,6 +4,7 @@ use httparse::{Header, Status};
 
 use super::{
     buffer::Buffer,
+    cors,
     fields::{BadFraming, Field, Hop, Storage},
     framing::{Encoding, Length},
     request::{line, number, via},
@@ -51,14 +52,18 @@ pub(super) enum BadResponse {
 }
 
 /// What was asked, as far as it decides how an answer looks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AnswerTo {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AnswerTo<'w> {
     /// A HEAD: the answer has no body.
     pub head: bool,
     /// The client's minor version.
     pub minor: u8,
     /// The client keeps the connection.
     pub keep_alive: bool,
+    /// The configured web origin that asks; none where no page of another origin does.
+    pub web_origin: Option<&'w str>,
+    /// No cache may keep the answer.
+    pub no_store: bool,
 }
 
 /// How a response goes on behind its head.
@@ -144,7 +149,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     ///
     /// # Errors
     /// When it is framed in a way that is not taken.
-    pub(super) fn body(&self, to: AnswerTo) -> Result<Body, BadResponse> {
+    pub(super) fn body(&self, to: AnswerTo<'_>) -> Result<Body, BadResponse> {
         let length = match self.hop.length() {
             Ok(length) => length.unwrap_or(Length::UntilClose),
             Err(BadFraming::Coding) => return Err(BadResponse::Coding),
@@ -161,7 +166,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
     /// with this answer.
-    pub(super) fn write(&self, body: Body, to: AnswerTo, close: bool, out: &mut Buffer) {
+    pub(super) fn write(&self, body: Body, to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
         let status = [
             b'0' + (self.status / 100) as u8,
             b'0' + (self.status / 10 % 10) as u8,
@@ -174,10 +179,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b"\r\n");
         for header in self.fields {
             let field = Field::of(header.name);
-            if !field.is_hop_by_hop() && !self.hop.holds_back(header.name, self.fields) {
-                line(header.name, header.value, out);
+            match field {
+                Field::AccessControl if to.web_origin.is_some() => {}
+                Field::CacheControl if to.no_store => {}
+                field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                _ => line(header.name, header.value, out),
             }
         }
+        self.write_in_place(to, out);
         if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
             out.push(b"transfer-encoding: chunked\r\n");
         } else if let (Some(said), false, false) =
@@ -195,15 +204,28 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b"\r\n");
     }
 
+    /// What stands in place of AEM's own fields.
+    fn write_in_place(&self, to: AnswerTo<'_>, out: &mut Buffer) {
+        if let Some(origin) = to.web_origin {
+            let names = self.fields.iter().map(|header| (header.name, Field::of(header.name)));
+            let passed = names.filter(|(_, field)| !field.is_hop_by_hop() && *field != Field::AccessControl);
+            cors::answer(origin, passed.map(|(name, _)| name), out);
+        }
+        if to.no_store {
+            out.push(b"cache-control: no-store\r\n");
+        }
+    }
+
     /// Writes an interim response, which has no framing and no connection of its own.
-    pub(super) fn write_interim(&self, to: AnswerTo, out: &mut Buffer) {
+    pub(super) fn write_interim(&self, to: AnswerTo<'_>, out: &mut Buffer) {
         let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
-        self.write(body, AnswerTo { minor: 1, keep_alive: true, ..to }, false, out);
+        let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
+        self.write(body, to, false, out);
     }
 }
 
 /// What becomes of the connection, where that is not what the client's version takes for granted.
-pub(super) fn connection(to: AnswerTo, close: bool, out: &mut Buffer) {
+pub(super) fn connection(to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
     if close || !to.keep_alive {
         out.push(b"connection: close\r\n");
     } else if to.minor == 0 {
@@ -215,12 +237,13 @@ pub(super) fn connection(to: AnswerTo, close: bool, out: &mut Buffer) {
 mod tests {
     use super::{super::fields::storage, *};
 
-    const GET: AnswerTo = AnswerTo { head: false, minor: 1, keep_alive: true };
-    const HEAD: AnswerTo = AnswerTo { head: true, ..GET };
-    const OLD: AnswerTo = AnswerTo { minor: 0, ..GET };
+    const GET: AnswerTo<'_> =
+        AnswerTo { head: false, minor: 1, keep_alive: true, web_origin: None, no_store: false };
+    const HEAD: AnswerTo<'_> = AnswerTo { head: true, ..GET };
+    const OLD: AnswerTo<'_> = AnswerTo { minor: 0, ..GET };
 
     #[track_caller]
-    fn check(head: &str, to: AnswerTo, expected: &str, length: Length) {
+    fn check(head: &str, to: AnswerTo<'_>, expected: &str, length: Length) {
         let text = format!("HTTP/1.1 {head}\r\n\r\n");
         let mut storage = storage();
         let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
@@ -281,6 +304,29 @@ mod tests {
             "200 OK\r\ncontent-length: 1\r\nconnection: keep-alive",
             Length::Exact(1),
         );
+    }
+
+    #[test]
+    fn a_page_of_an_allowed_origin_reads_all_of_the_answer_whatever_aem_thinks_of_it() {
+        let to = AnswerTo { web_origin: Some("http://localhost:3000"), ..GET };
+        check(
+            "204 No Content\r\nAccess-Control-Allow-Origin: https://other.example\r\nETag: \"x\"\r\nvary: Accept",
+            to,
+            "204 No Content\r\nETag: \"x\"\r\nvary: Accept\r\n\
+             access-control-allow-origin: http://localhost:3000\r\naccess-control-allow-credentials: true\r\n\
+             vary: Origin\r\naccess-control-expose-headers: ETag, vary",
+            Length::Exact(0),
+        );
+        let own = "204 No Content\r\nAccess-Control-Allow-Origin: https://other.example";
+        check(own, GET, own, Length::Exact(0));
+    }
+
+    #[test]
+    fn what_no_cache_may_keep_says_so_once() {
+        let to = AnswerTo { no_store: true, ..GET };
+        let expected = "204 No Content\r\ncache-control: no-store";
+        check("204 No Content", to, expected, Length::Exact(0));
+        check("204 No Content\r\nCache-Control: max-age=60, public", to, expected, Length::Exact(0));
     }
 
     #[test]

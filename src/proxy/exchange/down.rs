@@ -69,8 +69,8 @@ impl Holds {
 
 /// What decides how a response's head is passed on.
 #[derive(Clone, Copy)]
-pub(super) struct Facing {
-    pub(super) to: AnswerTo,
+pub(super) struct Facing<'w> {
+    pub(super) to: AnswerTo<'w>,
     pub(super) asking: Asking,
     pub(super) holds: Holds,
     pub(super) head_max: usize,
@@ -109,7 +109,7 @@ impl Down {
     pub(super) fn take(
         &mut self,
         mut data: &[u8],
-        facing: Facing,
+        facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<(), LinkError> {
         while !data.is_empty() {
@@ -140,7 +140,12 @@ impl Down {
     }
 
     /// Takes bytes of a head; gives back those behind it.
-    fn head<'a>(&mut self, data: &'a [u8], facing: Facing, out: &mut Buffer) -> Result<&'a [u8], LinkError> {
+    fn head<'a>(
+        &mut self,
+        data: &'a [u8],
+        facing: Facing<'_>,
+        out: &mut Buffer,
+    ) -> Result<&'a [u8], LinkError> {
         if self.partial.is_empty() {
             return match self.whole_head(data, facing, out)? {
                 Some(used) => Ok(&data[used..]),
@@ -166,7 +171,7 @@ impl Down {
         }
     }
 
-    fn check_size<'a>(&self, facing: Facing) -> Result<&'a [u8], LinkError> {
+    fn check_size<'a>(&self, facing: Facing<'_>) -> Result<&'a [u8], LinkError> {
         if self.partial.len() > facing.head_max { Err(LinkError::HeadTooLarge) } else { Ok(&[]) }
     }
 
@@ -174,7 +179,7 @@ impl Down {
     fn whole_head(
         &mut self,
         bytes: &[u8],
-        facing: Facing,
+        facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<Option<usize>, LinkError> {
         let mut storage = storage();
@@ -216,7 +221,7 @@ impl Down {
     }
 
     /// Whether the client is not to see this response yet.
-    fn holds(&self, head: &ResponseHead<'_, '_>, facing: Facing) -> Option<Held> {
+    fn holds(&self, head: &ResponseHead<'_, '_>, facing: Facing<'_>) -> Option<Held> {
         let refused = self.refusal.filter(|_| facing.holds.refusals).map(Held::Refused);
         let longest = facing.holds.busy.filter(|_| matches!(head.status, 429 | 503));
         let busy = || {
@@ -232,7 +237,7 @@ impl Down {
     }
 
     /// Passes a held response on after all.
-    pub(super) fn release(&mut self, facing: Facing, out: &mut Buffer) -> Result<(), LinkError> {
+    pub(super) fn release(&mut self, facing: Facing<'_>, out: &mut Buffer) -> Result<(), LinkError> {
         let bytes = std::mem::take(&mut self.partial);
         self.stage = Stage::Head;
         self.take(&bytes, Facing { holds: Holds::NOTHING, ..facing }, out)
@@ -242,7 +247,7 @@ impl Down {
     fn begin(
         &mut self,
         head: &ResponseHead<'_, '_>,
-        facing: Facing,
+        facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<(), LinkError> {
         let body = head.body(facing.to)?;

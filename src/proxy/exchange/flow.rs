@@ -272,7 +272,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         self.link.close(buffers);
     }
 
-    fn facing(&self) -> Facing {
+    fn facing(&self) -> Facing<'w> {
         // What was sent cannot be sent again: there is no use in waiting.
         let kept = self.request.up.kept().is_some();
         Facing {
