@@ -28,6 +28,7 @@ mod reconnects;
 mod refresh;
 mod refusals;
 mod reload;
+mod restarts;
 mod rotation;
 mod secrets;
 mod stopping;
