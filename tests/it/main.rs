@@ -13,6 +13,7 @@ mod busy;
 mod check;
 mod commands;
 mod credential_edges;
+mod dns;
 mod edges;
 mod engine;
 mod forward;
