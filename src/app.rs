@@ -334,8 +334,8 @@ fn proxies<'a>(
         let otherwise = route(&proxy.otherwise)?;
         let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
         let retries = Retries::new(config.retry.budget, config.retry.max_wait);
-        let metrics = metrics.proxy(&proxy.name);
-        proxies.push(Proxy::new(guard, routes, otherwise, limits.clone(), retries, metrics));
+        let (rewrite, metrics) = (config.rewrite.clone(), metrics.proxy(&proxy.name));
+        proxies.push(Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics));
     }
     Ok(proxies.into())
 }

@@ -47,13 +47,17 @@ pub use self::{
     upstream::{Limits, Upstream},
 };
 use self::{buffer::Buffers, upstream::Pool};
-use crate::metrics::ProxyMetrics;
+use crate::{
+    config::{Rewrite, UserAgent},
+    metrics::ProxyMetrics,
+};
 
 /// One proxy: a guard, and routes with their credentials and upstreams. Shared by all threads.
 pub struct Proxy {
     guard: Guard,
     routes: Vec<Route>,
     otherwise: Route,
+    rewrite: Rewrite,
     limits: Limits,
     retries: Option<Retries>,
     metrics: ProxyMetrics,
@@ -67,15 +71,25 @@ impl Proxy {
         guard: Guard,
         routes: Vec<Route>,
         otherwise: Route,
+        rewrite: Rewrite,
         limits: Limits,
         retries: Option<Retries>,
         metrics: ProxyMetrics,
     ) -> Self {
-        Self { guard, routes, otherwise, limits, retries, metrics, draining: AtomicBool::new(false) }
+        let draining = AtomicBool::new(false);
+        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining }
     }
 
     fn route(&self, path: &[u8]) -> &Route {
         self.routes.iter().find(|route| route.path.covers(path)).unwrap_or(&self.otherwise)
+    }
+
+    /// What AEM sees as `User-Agent` in place of the client's, if anything.
+    fn user_agent(&self) -> Option<&[u8]> {
+        match &self.rewrite.user_agent {
+            UserAgent::Keep => None,
+            UserAgent::Instead(value) => Some(value.as_bytes()),
+        }
     }
 
     /// From now on requests are refused; those in flight go on.

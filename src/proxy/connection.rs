@@ -20,12 +20,13 @@ use super::{
     Proxy, Worker,
     buffer::{Buffer, Buffers},
     client::Client,
+    cors::Preflight,
     error::{ProxyError, not_a_request},
     exchange::{self, Request, Sent, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
     guard::{GuardError, Local},
-    request::{NoRequest, RequestHead},
+    request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
 };
 use crate::listener::Stream;
@@ -153,11 +154,11 @@ impl<'w> Connection<'w> {
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
         let up = Up::new(length, limits.head, expects, limits.replay);
-        let (asking, websocket) = (head.asking(), head.is_websocket());
+        let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
         let proxy = self.proxy;
-        Ok(Some(Request { sent, proxy, up, to, asking, websocket, in_flight, began: now }))
+        Ok(Some(Request { sent, proxy, up, to, asking, protocol, in_flight, began: now }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -204,7 +205,9 @@ impl Proxy {
         if head.bytes > self.limits.head {
             return Err(ProxyError::RequestHeadTooLarge);
         }
-        admitted?;
+        if let Some(preflight) = admitted?.and_then(|origin| Preflight::of(head, origin)) {
+            return Err(ProxyError::Preflight(preflight));
+        }
         let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
@@ -213,9 +216,14 @@ impl Proxy {
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
+        let added = Added {
+            guard: Some(&self.guard),
+            user_agent: self.user_agent(),
+            ..route.added(&identity, fields)
+        };
         let mut out = Buffer::default();
         buffers.equip(&mut out);
-        let written = head.write(&route.added(&identity, fields), length, &mut out);
+        let written = head.write(&added, length, &mut out);
         // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
         let written = written.map(|lines| (buffers.copy(out.filled()), lines));
         out.clear();

@@ -44,8 +44,8 @@ pub(super) struct Request<'w> {
     pub up: Up,
     pub to: AnswerTo<'w>,
     pub asking: Asking,
-    /// It asks to become a WebSocket.
-    pub websocket: bool,
+    /// What it asks to go on in, a WebSocket mostly.
+    pub protocol: Option<Box<[u8]>>,
     /// Counts the request when it is dropped.
     pub in_flight: InFlight,
     /// When its head was whole.

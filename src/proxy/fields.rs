@@ -13,11 +13,15 @@ use super::framing::Length;
 pub(super) const FIELDS_MAX: usize = 100;
 
 /// Room for a head's fields.
-pub(super) type Storage<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+pub(super) struct Storage<'b> {
+    pub fields: [MaybeUninit<Header<'b>>; FIELDS_MAX],
+    /// For a head that httparse does not take in one piece; without memory until there is one.
+    pub other: Vec<Header<'b>>,
+}
 
 /// Empty room.
 pub(super) fn storage<'b>() -> Storage<'b> {
-    [const { MaybeUninit::uninit() }; FIELDS_MAX]
+    Storage { fields: [const { MaybeUninit::uninit() }; FIELDS_MAX], other: Vec::new() }
 }
 
 /// The fields that mean something to a proxy.
@@ -146,8 +150,6 @@ pub(super) struct Hop {
     pub keep_alive: bool,
     /// `Connection: upgrade`.
     pub upgrade: bool,
-    /// `Upgrade` names a WebSocket and nothing else.
-    pub websocket: bool,
     /// `TE: trailers`.
     pub trailers: bool,
     /// `Connection` names fields that go with it.
@@ -186,7 +188,6 @@ impl Hop {
             Field::Te => {
                 self.trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"));
             }
-            Field::Upgrade => self.websocket = value.eq_ignore_ascii_case(b"websocket"),
             Field::ContentLength => {
                 let length = decimal(value).ok_or(BadFraming::Broken)?;
                 if self.length.is_some_and(|earlier| earlier != length) {
@@ -259,9 +260,27 @@ impl Hop {
     }
 }
 
+/// The protocol that `Upgrade` names: a single one, none of a list, and none that is HTTP or carries it. `h2c` would open a
+/// way past us on which no token is added (golang/go#80416).
+pub(super) fn protocol<'b>(fields: &[Header<'b>]) -> Option<&'b [u8]> {
+    let mut named = fields.iter().filter(|field| Field::of(field.name) == Field::Upgrade);
+    let (Some(field), None) = (named.next(), named.next()) else { return None };
+    let protocol = field.value;
+    let single = protocol.split(|byte| *byte == b'/').all(is_token);
+    let carries_http =
+        |name: &[u8]| protocol.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    (single && ![&b"http"[..], b"h2", b"h3", b"tls"].into_iter().any(carries_http)).then_some(protocol)
+}
+
 /// The members of a comma-separated list (RFC 9110, section 5.6.1).
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// Whether `text` is a token: a name or a method (RFC 9110, section 5.6.2).
+pub(super) fn is_token(text: &[u8]) -> bool {
+    let may = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(may)
 }
 
 /// Digits and nothing else; no sign, no space, no list.

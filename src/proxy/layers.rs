@@ -27,6 +27,8 @@ impl Heads {
         let (Ok(_), Ok(length)) = (guard.admit(&head.asked, None), head.length()) else { return 0 };
         let added = Added {
             host: b"author-p1-e2.adobeaemcloud.com",
+            origin: b"https://author-p1-e2.adobeaemcloud.com",
+            guard: Some(guard),
             authorization: Some(authorization),
             ..Added::default()
         };

@@ -5,7 +5,7 @@ use httparse::{Header, Status};
 use super::{
     buffer::Buffer,
     cors,
-    fields::{BadFraming, Field, Hop, Storage},
+    fields::{BadFraming, Field, Hop, Storage, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
 };
@@ -85,12 +85,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        let head_bytes = match config.parse_response_with_uninit_headers(&mut response, bytes, storage) {
-            Ok(Status::Complete(head_bytes)) => head_bytes,
-            Ok(Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
-            Err(error) => return Err(BadResponse::Malformed(error)),
-        };
+        let head_bytes =
+            match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.fields) {
+                Ok(Status::Complete(head_bytes)) => head_bytes,
+                Ok(Status::Partial) => return Ok(None),
+                Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
+                Err(error) => return Err(BadResponse::Malformed(error)),
+            };
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(BadResponse::Status);
         };
@@ -129,9 +130,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Ok(())
     }
 
-    /// Whether AEM has switched to a WebSocket.
-    pub(super) fn is_websocket(&self) -> bool {
-        self.status == 101 && self.hop.websocket
+    /// What AEM goes on in, if it is a protocol that could have been asked for.
+    pub(super) fn protocol(&self) -> Option<&'b [u8]> {
+        (self.status == 101).then(|| protocol(self.fields)).flatten()
     }
 
     /// Whether AEM keeps the connection after this response.
@@ -195,8 +196,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             // Beside a coding a length would cut the body short; 1xx and 204 have none.
             number("content-length", said, out);
         }
-        if self.is_websocket() {
-            out.push(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        if let Some(protocol) = self.protocol() {
+            out.push(b"connection: upgrade\r\n");
+            line("upgrade", protocol, out);
         } else {
             connection(to, close, out);
         }

@@ -31,6 +31,8 @@ pub struct Upstream {
     number: usize,
     origin: Uri,
     host: Vec<u8>,
+    /// As a field has it.
+    origin_text: Vec<u8>,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     tcp: HttpConnector,
     limit: Duration,
@@ -56,7 +58,8 @@ impl Upstream {
         tls: Arc<rustls::ClientConfig>,
         timeouts: &Timeouts,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let origin: Uri = url.origin().ascii_serialization().parse()?;
+        let origin_text = url.origin().ascii_serialization();
+        let origin: Uri = origin_text.parse()?;
         let host = url.authority().as_bytes().to_vec();
         let tls = match (url.scheme(), url.host_str()) {
             ("https", Some(name)) => {
@@ -72,7 +75,15 @@ impl Upstream {
         // Shared among the addresses of a name: a dead one leaves time for the others.
         tcp.set_connect_timeout(Some(timeouts.connect));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        Ok(Self { number, origin, host, tls, tcp, limit: timeouts.connect })
+        Ok(Self {
+            number,
+            origin,
+            host,
+            origin_text: origin_text.into_bytes(),
+            tls,
+            tcp,
+            limit: timeouts.connect,
+        })
     }
 
     /// Its place among the upstreams of the process.
@@ -83,6 +94,11 @@ impl Upstream {
     /// The value of `Host`.
     pub(super) fn host(&self) -> &[u8] {
         &self.host
+    }
+
+    /// Its origin, as a browser writes it.
+    pub(super) fn origin(&self) -> &[u8] {
+        &self.origin_text
     }
 
     /// A new connection, TCP and TLS within one time limit.

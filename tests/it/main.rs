@@ -9,8 +9,10 @@
 mod admin;
 mod bodies;
 mod bridge;
+mod browser;
 mod busy;
 mod check;
+mod chromium;
 mod commands;
 mod credential_edges;
 mod dns;
@@ -25,6 +27,7 @@ mod matrix;
 mod misreadings;
 mod named;
 mod outage;
+mod paths;
 mod reconnects;
 mod refresh;
 mod refusals;

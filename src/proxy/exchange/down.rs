@@ -32,6 +32,8 @@ pub(super) struct Down {
     pub(super) close: bool,
     /// AEM said `100 Continue`.
     pub(super) continued: bool,
+    /// What the client asked to go on in.
+    protocol: Option<Box<[u8]>>,
 }
 
 pub(super) enum Stage {
@@ -40,7 +42,7 @@ pub(super) enum Stage {
     Held(Held),
     Body(Decoder, Encoding),
     Done,
-    /// The connection has become a WebSocket.
+    /// The connection goes on in another protocol.
     Tunnel,
 }
 
@@ -74,7 +76,6 @@ pub(super) struct Facing<'w> {
     pub(super) asking: Asking,
     pub(super) holds: Holds,
     pub(super) head_max: usize,
-    pub(super) websocket: bool,
     /// The whole request has gone to AEM.
     pub(super) uploaded: bool,
     /// The client waits to hear whether it shall send its body.
@@ -83,7 +84,7 @@ pub(super) struct Facing<'w> {
 }
 
 impl Down {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(protocol: Option<Box<[u8]>>) -> Self {
         Self {
             stage: Stage::Head,
             partial: Vec::new(),
@@ -93,6 +94,7 @@ impl Down {
             spoiled: false,
             close: false,
             continued: false,
+            protocol,
         }
     }
 
@@ -188,7 +190,7 @@ impl Down {
             return Err(LinkError::HeadTooLarge);
         }
         match head.status {
-            101 if facing.websocket && head.is_websocket() => {
+            101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
                 let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
@@ -218,6 +220,12 @@ impl Down {
             }
         }
         Ok(Some(head.bytes))
+    }
+
+    /// Whether `protocol` is the one that was asked for.
+    fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
+        let asked = self.protocol.as_deref().zip(protocol);
+        asked.is_some_and(|(asked, protocol)| asked.eq_ignore_ascii_case(protocol))
     }
 
     /// Whether the client is not to see this response yet.

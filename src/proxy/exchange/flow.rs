@@ -59,7 +59,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         sent: &'a mut Sent<'w>,
         (holds, outcome): (Holds, Outcome),
     ) -> Self {
-        let down = Down::new();
+        let down = Down::new(request.protocol.clone());
         Self { client, worker, link, down, request, sent, holds, has_left: false, outcome }
     }
 
@@ -280,7 +280,6 @@ impl<'a, 'w> Exchange<'a, 'w> {
             asking: self.request.asking,
             holds: if kept { self.holds } else { Holds::NOTHING },
             head_max: self.request.proxy.limits.head,
-            websocket: self.request.websocket,
             uploaded: self.request.up.is_done(),
             held_back: self.request.up.gate.is_some(),
             stopping: self.worker.is_stopping(),
