@@ -1,6 +1,7 @@
 //! The checks that look at more than one key, or further than a key's own form.
 
 mod credentials;
+mod origins;
 mod proxies;
 mod simple;
 mod upstreams;
@@ -58,6 +59,7 @@ impl<'a> Checker<'a> {
             proxies.extend(self.proxy(name, proxy, &standard));
         }
         self.addresses(&proxies, raw.admin.listen.on());
+        self.web_origins(&raw.guard.allowed_origins);
         self.refresh_at(raw.token.refresh_at);
         self.budget(raw.retry.budget);
         let egress = self.egress(&raw.egress);
