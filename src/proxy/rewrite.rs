@@ -4,12 +4,18 @@
 //! stands at the beginning of a URL in a place where AEM puts URLs, the proxy's own comes in its place. All else keeps
 //! every byte: an origin in the middle of a text may be signed, compared, or shown.
 
+mod cookie;
 mod head;
+mod members;
 
 use memchr::memmem::Finder;
 use url::Url;
 
-pub(super) use self::head::{link, location, refresh, to_upstream};
+pub(super) use self::{
+    cookie::cookie,
+    head::{link, location, refresh, to_upstream},
+    members::{Members, is_json},
+};
 
 /// The origin of an AEM (RFC 6454), in every way in which its URLs begin.
 pub(super) struct Origin {
