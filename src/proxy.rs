@@ -22,7 +22,6 @@ mod refusal;
 mod request;
 mod response;
 mod retries;
-#[allow(dead_code, unused_imports, reason = "the exchange is not wired to it yet")]
 mod rewrite;
 mod route;
 mod session;

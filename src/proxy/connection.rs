@@ -25,7 +25,7 @@ use super::{
     exchange::{self, Request, Sent, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
-    guard::{GuardError, Local},
+    guard::{Asked, GuardError, Local},
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
 };
@@ -55,7 +55,8 @@ impl Worker {
         let local = stream.local_ip();
         let client = Client::new(stream, &proxy.limits.timeouts);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
-        let mut connection = Connection { worker: &self, proxy, client, local, stopped, seen: 0 };
+        let mut connection =
+            Connection { worker: &self, proxy, client, local, stopped, seen: 0, named: Rc::from([]) };
         let end = connection.converse().await;
         connection.part(end).await;
     }
@@ -69,6 +70,8 @@ struct Connection<'w> {
     stopped: Pin<Box<OwnedNotified>>,
     /// How much of the input is known to hold no whole head.
     seen: usize,
+    /// The origin that the client has come to with its last request: most often it comes to it again.
+    named: Rc<[u8]>,
 }
 
 impl<'w> Connection<'w> {
@@ -154,11 +157,13 @@ impl<'w> Connection<'w> {
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
         let up = Up::new(length, limits.head, expects, limits.replay);
+        self.named = named(&self.named, &head.asked);
         let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
         let proxy = self.proxy;
-        Ok(Some(Request { sent, proxy, up, to, asking, protocol, in_flight, began: now }))
+        let local = Rc::clone(&self.named);
+        Ok(Some(Request { sent, proxy, up, to, asking, local, protocol, in_flight, began: now }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -232,6 +237,20 @@ impl Proxy {
         Ok(Sent { head, lines, identity, route })
     }
 }
+
+/// The origin that a client has come to; `before` where it is that one again.
+fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
+    // Whoever names none gets no answer of AEM's.
+    let host = asked.for_host().unwrap_or_default().as_bytes();
+    if before.strip_prefix(LOCAL_SCHEME) == Some(host) {
+        Rc::clone(before)
+    } else {
+        [LOCAL_SCHEME, host].concat().into()
+    }
+}
+
+/// Our listeners speak no TLS.
+const LOCAL_SCHEME: &[u8] = b"http://";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
 async fn linger(stream: &mut Stream) {

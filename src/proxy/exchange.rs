@@ -8,6 +8,7 @@ mod up;
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    rc::Rc,
     task::Poll,
 };
 
@@ -44,6 +45,8 @@ pub(super) struct Request<'w> {
     pub up: Up,
     pub to: AnswerTo<'w>,
     pub asking: Asking,
+    /// The origin that the client has come to, as it wrote it.
+    pub local: Rc<[u8]>,
     /// What it asks to go on in, a WebSocket mostly.
     pub protocol: Option<Box<[u8]>>,
     /// Counts the request when it is dropped.

@@ -43,7 +43,7 @@ impl Heads {
         let to = AnswerTo { minor: 1, keep_alive: true, ..AnswerTo::default() };
         let Ok(Some(head)) = ResponseHead::parse(bytes, &mut storage) else { return 0 };
         let Ok(body) = head.body(to) else { return 0 };
-        head.write(body, to, false, &mut self.0);
+        head.write(body, to, None, false, &mut self.0);
         self.0.len()
     }
 

@@ -1,6 +1,5 @@
 //! A client's request head: read once, and written as AEM is to see it.
 
-mod origin;
 mod target;
 
 use std::ops::Range;
@@ -8,15 +7,13 @@ use std::ops::Range;
 use http::{HeaderName, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use self::{
-    origin::to_upstream,
-    target::{Line, authority, origin_form},
-};
+use self::target::{Line, authority, origin_form};
 use super::{
     buffer::Buffer,
     fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, members, protocol},
     framing::Length,
     guard::{Asked, Guard},
+    rewrite,
 };
 
 /// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
@@ -389,7 +386,7 @@ pub(super) fn via(minor: u8) -> &'static [u8] {
 fn renamed(name: &str, value: &[u8], upstream: &[u8], is_local: impl Fn(&[u8]) -> bool, out: &mut Buffer) {
     out.push(name.as_bytes());
     out.push(b": ");
-    to_upstream(value, upstream, is_local, out);
+    rewrite::to_upstream(value, upstream, is_local, out);
     out.push(b"\r\n");
 }
 

@@ -8,6 +8,7 @@ use super::{
     fields::{BadFraming, Field, Hop, Storage, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
+    rewrite::Names,
 };
 
 /// A head that has come whole. No `Debug`: it holds cookies.
@@ -167,7 +168,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
     /// with this answer.
-    pub(super) fn write(&self, body: Body, to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
+    pub(super) fn write(
+        &self,
+        body: Body,
+        to: AnswerTo<'_>,
+        names: Option<&Names<'_>>,
+        close: bool,
+        out: &mut Buffer,
+    ) {
         let status = [
             b'0' + (self.status / 100) as u8,
             b'0' + (self.status / 10 % 10) as u8,
@@ -184,6 +192,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
         }
@@ -219,11 +228,20 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// Writes an interim response, which has no framing and no connection of its own.
-    pub(super) fn write_interim(&self, to: AnswerTo<'_>, out: &mut Buffer) {
+    pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
         let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
         let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
-        self.write(body, to, false, out);
+        self.write(body, to, names, false, out);
     }
+}
+
+/// A field that names AEM, with the client's name for it.
+fn renamed(header: &Header<'_>, field: Field, names: Option<&Names<'_>>, out: &mut Buffer) {
+    let Some(names) = names else { return line(header.name, header.value, out) };
+    out.push(header.name.as_bytes());
+    out.push(b": ");
+    names.field(field, header.value, out);
+    out.push(b"\r\n");
 }
 
 /// What becomes of the connection, where that is not what the client's version takes for granted.
@@ -251,7 +269,7 @@ mod tests {
         let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
         let body = head.body(to).unwrap();
         let mut out = Buffer::default();
-        head.write(body, to, body.closes, &mut out);
+        head.write(body, to, None, body.closes, &mut out);
         let expected = format!("HTTP/1.1 {expected}\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
         assert_eq!((std::str::from_utf8(out.filled()).unwrap(), body.length), (&*expected, length));
     }

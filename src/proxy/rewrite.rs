@@ -8,14 +8,20 @@ mod cookie;
 mod head;
 mod members;
 
+use std::rc::Rc;
+
 use memchr::memmem::Finder;
 use url::Url;
 
-pub(super) use self::{
+pub(super) use self::head::to_upstream;
+#[expect(unused_imports, reason = "bodies are not wired yet")]
+pub(super) use self::members::{Members, is_json};
+
+use self::{
     cookie::cookie,
-    head::{link, location, refresh, to_upstream},
-    members::{Members, is_json},
+    head::{link, location, refresh},
 };
+use super::{buffer::Buffer, fields::Field};
 
 /// The origin of an AEM (RFC 6454), in every way in which its URLs begin.
 pub(super) struct Origin {
@@ -81,6 +87,27 @@ impl Origin {
             None => return None,
         };
         matches!(rest.first(), None | Some(b'/' | b'?' | b'#')).then_some(rest)
+    }
+}
+
+/// What one AEM is called: by itself, and by a client that comes to us for it.
+#[derive(Clone)]
+pub(super) struct Names<'w> {
+    pub(super) origin: &'w Origin,
+    /// `scheme://authority`.
+    pub(super) local: Rc<[u8]>,
+}
+
+impl Names<'_> {
+    /// Writes a field of AEM's as the client is to see it.
+    pub(super) fn field(&self, field: Field, value: &[u8], out: &mut Buffer) {
+        match field {
+            Field::Location | Field::ContentLocation => location(value, self.origin, &self.local, out),
+            Field::Link => link(value, self.origin, &self.local, out),
+            Field::Refresh => refresh(value, self.origin, &self.local, out),
+            Field::SetCookie => cookie(value, self.local.starts_with(b"https:"), out),
+            _ => out.push(value),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ mod reconnects;
 mod refresh;
 mod refusals;
 mod reload;
+mod renaming;
 mod restarts;
 mod rotation;
 mod secrets;

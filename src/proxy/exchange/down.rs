@@ -12,11 +12,12 @@ use crate::{
         refusal::Refusal,
         request::Asking,
         response::{AnswerTo, Body, ResponseHead},
+        rewrite::Names,
     },
 };
 
 /// A response on its way.
-pub(super) struct Down {
+pub(super) struct Down<'w> {
     pub(super) stage: Stage,
     /// A head of which only the beginning has come; or a response that is held, as far as it has come.
     partial: Vec<u8>,
@@ -34,6 +35,7 @@ pub(super) struct Down {
     pub(super) continued: bool,
     /// What the client asked to go on in.
     protocol: Option<Box<[u8]>>,
+    names: Names<'w>,
 }
 
 pub(super) enum Stage {
@@ -83,8 +85,8 @@ pub(super) struct Facing<'w> {
     pub(super) stopping: bool,
 }
 
-impl Down {
-    pub(super) fn new(protocol: Option<Box<[u8]>>) -> Self {
+impl<'w> Down<'w> {
+    pub(super) fn new(protocol: Option<Box<[u8]>>, names: Names<'w>) -> Self {
         Self {
             stage: Stage::Head,
             partial: Vec::new(),
@@ -95,6 +97,7 @@ impl Down {
             close: false,
             continued: false,
             protocol,
+            names,
         }
     }
 
@@ -194,7 +197,7 @@ impl Down {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
                 let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
-                head.write(body, facing.to, false, out);
+                head.write(body, facing.to, Some(&self.names), false, out);
             }
             101 => return Err(LinkError::UnaskedUpgrade),
             100 => {
@@ -206,7 +209,7 @@ impl Down {
             102..200 => {
                 // An old client knows of one answer only (RFC 9110, section 15.2).
                 if facing.to.minor > 0 {
-                    head.write_interim(facing.to, out);
+                    head.write_interim(facing.to, Some(&self.names), out);
                 }
             }
             _ => {
@@ -263,7 +266,7 @@ impl Down {
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
-        head.write(body, facing.to, self.close, out);
+        head.write(body, facing.to, Some(&self.names), self.close, out);
         self.status = Some(head.status);
         self.stage = Stage::Body(Decoder::new(body.length, facing.head_max), body.encoding);
         self.end_if_done(out);

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +25,7 @@ use crate::{
         link::{Came, Link, LinkError},
         refusal::Refusal,
         response::BadResponse,
+        rewrite::Names,
     },
 };
 
@@ -32,7 +34,7 @@ pub(super) struct Exchange<'a, 'w> {
     pub(super) client: &'a mut Client,
     pub(super) worker: &'a Worker,
     pub(super) link: Link,
-    pub(super) down: Down,
+    pub(super) down: Down<'w>,
     pub(super) request: &'a mut Request<'w>,
     pub(super) sent: &'a mut Sent<'w>,
     holds: Holds,
@@ -59,7 +61,8 @@ impl<'a, 'w> Exchange<'a, 'w> {
         sent: &'a mut Sent<'w>,
         (holds, outcome): (Holds, Outcome),
     ) -> Self {
-        let down = Down::new(request.protocol.clone());
+        let names = Names { origin: sent.route.upstream.names(), local: Rc::clone(&request.local) };
+        let down = Down::new(request.protocol.clone(), names);
         Self { client, worker, link, down, request, sent, holds, has_left: false, outcome }
     }
 
