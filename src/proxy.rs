@@ -18,8 +18,11 @@ mod guard;
 #[doc(hidden)]
 pub mod layers;
 mod link;
+mod refusal;
 mod request;
 mod response;
+mod retries;
+mod rewrite;
 mod route;
 mod session;
 mod tunnel;
@@ -39,6 +42,8 @@ use tokio::sync::Notify;
 pub use self::{
     authorize::Credential,
     guard::{Asked, Guard, GuardError, Local},
+    refusal::Refusal,
+    retries::Retries,
     route::{Fields, Route},
     upstream::{Limits, Upstream},
 };
@@ -55,6 +60,7 @@ pub struct Proxy {
     otherwise: Route,
     rewrite: Rewrite,
     limits: Limits,
+    retries: Option<Retries>,
     metrics: ProxyMetrics,
     draining: AtomicBool,
 }
@@ -68,9 +74,11 @@ impl Proxy {
         otherwise: Route,
         rewrite: Rewrite,
         limits: Limits,
+        retries: Option<Retries>,
         metrics: ProxyMetrics,
     ) -> Self {
-        Self { guard, routes, otherwise, rewrite, limits, metrics, draining: AtomicBool::new(false) }
+        let draining = AtomicBool::new(false);
+        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining }
     }
 
     fn route(&self, path: &[u8]) -> &Route {

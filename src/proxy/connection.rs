@@ -17,14 +17,15 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Proxy, Upstream, Worker,
+    Proxy, Worker,
+    buffer::{Buffer, Buffers},
     client::Client,
     cors::Preflight,
     error::{ProxyError, not_a_request},
-    exchange::{self, Request, Then, Up},
+    exchange::{self, Request, Sent, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
-    guard::{GuardError, Local},
+    guard::{Asked, GuardError, Local},
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
 };
@@ -54,7 +55,8 @@ impl Worker {
         let local = stream.local_ip();
         let client = Client::new(stream, &proxy.limits.timeouts);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
-        let mut connection = Connection { worker: &self, proxy, client, local, stopped, seen: 0 };
+        let mut connection =
+            Connection { worker: &self, proxy, client, local, stopped, seen: 0, named: Rc::from([]) };
         let end = connection.converse().await;
         connection.part(end).await;
     }
@@ -68,6 +70,8 @@ struct Connection<'w> {
     stopped: Pin<Box<OwnedNotified>>,
     /// How much of the input is known to hold no whole head.
     seen: usize,
+    /// The origin that the client has come to with its last request: most often it comes to it again.
+    named: Rc<[u8]>,
 }
 
 impl<'w> Connection<'w> {
@@ -147,25 +151,19 @@ impl<'w> Connection<'w> {
             no_store: head.is_for_csrf_token(),
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
-        let mut ready = super::buffer::Buffer::default();
-        self.worker.buffers.equip(&mut ready);
-        let sent = self.proxy.prepare(&head, admitted, &mut ready);
+        let sent = self.proxy.prepare(&head, admitted, &self.worker.buffers);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
-        let up = Up::new(length, self.proxy.limits.head, head.expects_continue && length != Length::Exact(0));
-        let protocol = head.protocol().map(Box::from);
+        let expects = head.expects_continue && length != Length::Exact(0);
+        let limits = &self.proxy.limits;
+        let up = Up::new(length, limits.head, expects, limits.replay);
+        self.named = named(&self.named, &head.asked);
+        let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
         let proxy = self.proxy;
-        Ok(Some(Request {
-            head: sent.map(|upstream| (ready, upstream)),
-            proxy,
-            up,
-            to,
-            protocol,
-            in_flight,
-            began: now,
-        }))
+        let local = Rc::clone(&self.named);
+        Ok(Some(Request { sent, proxy, up, to, asking, local, protocol, in_flight, began: now }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -204,8 +202,8 @@ impl Proxy {
         &self,
         head: &RequestHead<'_, '_>,
         admitted: Result<Option<&str>, GuardError>,
-        out: &mut super::buffer::Buffer,
-    ) -> Result<&Upstream, ProxyError> {
+        buffers: &Buffers,
+    ) -> Result<Sent<'_>, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::Draining);
         }
@@ -228,10 +226,31 @@ impl Proxy {
             user_agent: self.user_agent(),
             ..route.added(&identity, fields)
         };
-        head.write(&added, length, out).map_err(|_| ProxyError::Target)?;
-        Ok(&route.upstream)
+        let mut out = Buffer::default();
+        buffers.equip(&mut out);
+        let written = head.write(&added, length, &mut out);
+        // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
+        let written = written.map(|lines| (buffers.copy(out.filled()), lines));
+        out.clear();
+        buffers.release(&mut out);
+        let (head, lines) = written.map_err(|_| ProxyError::Target)?;
+        Ok(Sent { head, lines, identity, route })
     }
 }
+
+/// The origin that a client has come to; `before` where it is that one again.
+fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
+    // Whoever names none gets no answer of AEM's.
+    let host = asked.for_host().unwrap_or_default().as_bytes();
+    if before.strip_prefix(LOCAL_SCHEME) == Some(host) {
+        Rc::clone(before)
+    } else {
+        [LOCAL_SCHEME, host].concat().into()
+    }
+}
+
+/// Our listeners speak no TLS.
+const LOCAL_SCHEME: &[u8] = b"http://";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
 async fn linger(stream: &mut Stream) {

@@ -125,6 +125,11 @@ impl Field {
         self == Self::Other
     }
 
+    /// Whether it may name AEM by its origin or its host.
+    pub(super) fn names_upstream(self) -> bool {
+        matches!(self, Self::ContentLocation | Self::Link | Self::Location | Self::Refresh | Self::SetCookie)
+    }
+
     /// Whether the field is between two neighbours. `Proxy-Connection` and `Keep-Alive` are no longer in the RFC's list
     /// and still sent. Framing is ours: it is written anew.
     pub(super) fn is_hop_by_hop(self) -> bool {

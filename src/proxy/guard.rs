@@ -165,7 +165,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The host that the request is for: its target's, where that is an absolute URI, and else its one `Host` field.
-    fn for_host(&self) -> Result<&'a str, GuardError> {
+    pub(super) fn for_host(&self) -> Result<&'a str, GuardError> {
         let (Some(field), false) = (self.host, self.several_hosts) else { return Err(GuardError::NoHost) };
         let host = self.authority.unwrap_or(field);
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);

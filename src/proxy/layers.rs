@@ -33,7 +33,7 @@ impl Heads {
             ..Added::default()
         };
         let written = head.write(&added, length, &mut self.0);
-        written.map_or(0, |()| self.0.len())
+        written.map_or(0, |_| self.0.len())
     }
 
     /// Reads a response's head, and writes it for the client; its length there. 0 when it is none.
@@ -43,7 +43,7 @@ impl Heads {
         let to = AnswerTo { minor: 1, keep_alive: true, ..AnswerTo::default() };
         let Ok(Some(head)) = ResponseHead::parse(bytes, &mut storage) else { return 0 };
         let Ok(body) = head.body(to) else { return 0 };
-        head.write(body, to, false, &mut self.0);
+        head.write(body, to, None, false, &mut self.0);
         self.0.len()
     }
 

@@ -1,20 +1,19 @@
 //! A client's request head: read once, and written as AEM is to see it.
 
-mod origin;
 mod target;
+
+use std::ops::Range;
 
 use http::{HeaderName, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use self::{
-    origin::to_upstream,
-    target::{Line, authority, origin_form},
-};
+use self::target::{Line, authority, origin_form};
 use super::{
     buffer::Buffer,
     fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, members, protocol},
     framing::Length,
     guard::{Asked, Guard},
+    rewrite,
 };
 
 /// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
@@ -28,6 +27,8 @@ pub(super) struct RequestHead<'h, 'b> {
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
+    /// `Accept` names JSON, and no page.
+    accepts_json: bool,
     /// Bytes that the head took.
     pub bytes: usize,
     /// Who asks, for the guard.
@@ -53,6 +54,25 @@ pub(super) struct Added<'a> {
     pub fields: &'a [(HeaderName, HeaderValue)],
     /// Where the client has not sent one of its own.
     pub unless_sent: [(&'static str, Option<&'a [u8]>); 2],
+}
+
+/// What is asked for, as far as it decides whether it may be asked once more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    /// The answer is to be JSON.
+    pub json: bool,
+    /// Nothing is changed by it (RFC 9110, section 9.2.1).
+    pub safe: bool,
+    /// Doing it twice is doing it once (RFC 9110, section 9.2.2).
+    pub idempotent: bool,
+}
+
+/// Where in a written head the lines stand that depend on the credential, and which of them are to be there.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub lines: Range<usize>,
+    /// Of [`Added::unless_sent`], those that the client has not sent.
+    owed: [bool; 2],
 }
 
 /// What has come is no request that could be answered as one; the status that says why.
@@ -113,6 +133,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             fields,
             hop: Hop::default(),
             expects_continue: false,
+            accepts_json: false,
             bytes,
             asked: Asked::new(authority(target)),
         };
@@ -128,6 +149,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Field::Host => self.asked.host(header.value),
                 Field::Origin => self.asked.origin(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
+                Field::Accept => self.accepts_json |= accepts_json(header.value),
                 Field::Expect => {
                     self.expects_continue =
                         self.minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
@@ -172,6 +194,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
     }
 
+    /// What is asked for.
+    pub(super) fn asking(&self) -> Asking {
+        let safe = SAFE.contains(&self.method);
+        let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
+        Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
+    }
+
     /// The first field called `name`.
     pub(super) fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
@@ -195,7 +224,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     ///
     /// # Errors
     /// When the target is of no form that can be forwarded.
-    pub(super) fn write(&self, added: &Added<'_>, length: Length, out: &mut Buffer) -> Result<(), BadTarget> {
+    pub(super) fn write(
+        &self,
+        added: &Added<'_>,
+        length: Length,
+        out: &mut Buffer,
+    ) -> Result<Identity, BadTarget> {
         let target = origin_form(self.target).ok_or(BadTarget)?;
         out.push(self.method.as_bytes());
         out.push(b" ");
@@ -210,10 +244,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             self.write_field(header, added, out);
         }
         self.write_connection(length, out);
-        self.write_added(added, out);
+        let identity = self.write_added(added, out);
         out.push(via(self.minor));
         out.push(b"\r\n");
-        Ok(())
+        Ok(identity)
     }
 
     /// Writes a field of the client's, unless it stays here or is replaced.
@@ -260,7 +294,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
     }
 
-    fn write_added(&self, added: &Added<'_>, out: &mut Buffer) {
+    fn write_added(&self, added: &Added<'_>, out: &mut Buffer) -> Identity {
         for (name, value) in added.fields {
             line(name.as_str(), value.as_bytes(), out);
         }
@@ -269,17 +303,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         {
             line("user-agent", user_agent, out);
         }
-        for (name, value) in added.unless_sent {
-            if let Some(value) = value
-                && !self.sends(name)
-                && !added.sets(name)
-            {
-                line(name, value, out);
-            }
-        }
-        if let Some(authorization) = added.authorization {
-            line("authorization", authorization, out);
-        }
+        let owed =
+            added.unless_sent.map(|(name, value)| value.is_some() && !self.sends(name) && !added.sets(name));
+        let begin = out.len();
+        added.write_identity(owed, out);
+        Identity { lines: begin..out.len(), owed }
     }
 }
 
@@ -288,12 +316,45 @@ impl Added<'_> {
     fn sets(&self, name: &str) -> bool {
         self.fields.iter().any(|(fixed, _)| name.eq_ignore_ascii_case(fixed.as_str()))
     }
+
+    /// The lines that depend on the credential.
+    fn write_identity(&self, owed: [bool; 2], out: &mut Buffer) {
+        for ((name, value), _) in self.unless_sent.into_iter().zip(owed).filter(|(_, owed)| *owed) {
+            line(name, value.unwrap_or_default(), out);
+        }
+        if let Some(authorization) = self.authorization {
+            line("authorization", authorization, out);
+        }
+    }
+
+    /// Writes a `head` that was written before once more, now for this credential.
+    pub(super) fn rewrite(&self, head: &[u8], identity: &mut Identity, out: &mut Buffer) {
+        let Identity { lines, owed } = identity;
+        out.push(&head[..lines.start]);
+        self.write_identity(*owed, out);
+        let rest = lines.end;
+        lines.end = out.len();
+        out.push(&head[rest..]);
+    }
 }
 
 impl From<httparse::Error> for NoRequest {
     fn from(error: httparse::Error) -> Self {
         Self(if error == httparse::Error::TooManyHeaders { 431 } else { 400 })
     }
+}
+
+/// Whether a JSON document is what the client wants, rather than a page.
+fn accepts_json(accept: &[u8]) -> bool {
+    let has = |word: &[u8]| accept.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    has(b"json") && !has(b"html")
+}
+
+/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
+fn is_json_path(path: &[u8]) -> bool {
+    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
+    path.windows(JSON.len()).enumerate().any(|(at, part)| part == JSON && ends(&path[at + JSON.len()..]))
 }
 
 pub(super) fn line(name: &str, value: &[u8], out: &mut Buffer) {
@@ -326,7 +387,7 @@ pub(super) fn via(minor: u8) -> &'static [u8] {
 fn renamed(name: &str, value: &[u8], upstream: &[u8], is_local: impl Fn(&[u8]) -> bool, out: &mut Buffer) {
     out.push(name.as_bytes());
     out.push(b": ");
-    to_upstream(value, upstream, is_local, out);
+    rewrite::to_upstream(value, upstream, is_local, out);
     out.push(b"\r\n");
 }
 
@@ -370,6 +431,11 @@ const CSRF_TOKEN: &[u8] = b"/libs/granite/csrf/token.json";
 const IDENTITY: &[u8] = b"identity";
 
 const LOGIN_TOKEN: &[u8] = b"login-token";
+
+const JSON: &[u8] = b".json";
+
+/// The safe methods of HTTP, and those of WebDAV that read.
+const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];
 
 /// As long as the longest that browsers and servers are known to take; the contract's answer is 414.
 const TARGET_MAX: usize = 65_534;

@@ -8,6 +8,7 @@ use super::{
     fields::{BadFraming, Field, Hop, Storage, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
+    rewrite::Names,
 };
 
 /// A head that has come whole. No `Debug`: it holds cookies.
@@ -17,6 +18,16 @@ pub(super) struct ResponseHead<'h, 'b> {
     minor: u8,
     fields: &'h [Header<'b>],
     hop: Hop,
+    /// `Content-Type`, the last one.
+    pub content_type: Option<&'b [u8]>,
+    /// `Content-Encoding`, the last one.
+    pub content_encoding: Option<&'b [u8]>,
+    /// `Location`.
+    pub location: Option<&'b [u8]>,
+    /// `Retry-After`.
+    pub retry_after: Option<&'b [u8]>,
+    /// `X-Reason` or `X-Reason-Code`.
+    pub has_reason: bool,
     /// Bytes that the head took.
     pub bytes: usize,
 }
@@ -88,15 +99,36 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if !(100..1000).contains(&status) {
             return Err(BadResponse::Status);
         }
-        let mut hop = Hop::default();
-        for header in &*response.headers {
+        let mut head = Self {
+            status,
+            reason: response.reason.unwrap_or_default(),
+            minor,
+            fields: response.headers,
+            hop: Hop::default(),
+            content_type: None,
+            content_encoding: None,
+            location: None,
+            retry_after: None,
+            has_reason: false,
+            bytes: head_bytes,
+        };
+        head.survey()?;
+        Ok(Some(head))
+    }
+
+    fn survey(&mut self) -> Result<(), BadResponse> {
+        for header in self.fields {
             match Field::of(header.name) {
                 Field::Other => {}
-                field => hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
+                Field::ContentType => self.content_type = Some(header.value),
+                Field::ContentEncoding => self.content_encoding = Some(header.value),
+                Field::Location => self.location = Some(header.value),
+                Field::RetryAfter => self.retry_after = Some(header.value),
+                Field::XReason => self.has_reason = true,
+                field => self.hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
             }
         }
-        let reason = response.reason.unwrap_or_default();
-        Ok(Some(Self { status, reason, minor, fields: response.headers, hop, bytes: head_bytes }))
+        Ok(())
     }
 
     /// What AEM goes on in, if it is a protocol that could have been asked for.
@@ -136,7 +168,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
     /// with this answer.
-    pub(super) fn write(&self, body: Body, to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
+    pub(super) fn write(
+        &self,
+        body: Body,
+        to: AnswerTo<'_>,
+        names: Option<&Names<'_>>,
+        close: bool,
+        out: &mut Buffer,
+    ) {
         let status = [
             b'0' + (self.status / 100) as u8,
             b'0' + (self.status / 10 % 10) as u8,
@@ -153,6 +192,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
         }
@@ -188,11 +228,20 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// Writes an interim response, which has no framing and no connection of its own.
-    pub(super) fn write_interim(&self, to: AnswerTo<'_>, out: &mut Buffer) {
+    pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
         let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
         let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
-        self.write(body, to, false, out);
+        self.write(body, to, names, false, out);
     }
+}
+
+/// A field that names AEM, with the client's name for it.
+fn renamed(header: &Header<'_>, field: Field, names: Option<&Names<'_>>, out: &mut Buffer) {
+    let Some(names) = names else { return line(header.name, header.value, out) };
+    out.push(header.name.as_bytes());
+    out.push(b": ");
+    names.field(field, header.value, out);
+    out.push(b"\r\n");
 }
 
 /// What becomes of the connection, where that is not what the client's version takes for granted.
@@ -220,7 +269,7 @@ mod tests {
         let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
         let body = head.body(to).unwrap();
         let mut out = Buffer::default();
-        head.write(body, to, body.closes, &mut out);
+        head.write(body, to, None, body.closes, &mut out);
         let expected = format!("HTTP/1.1 {expected}\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
         assert_eq!((std::str::from_utf8(out.filled()).unwrap(), body.length), (&*expected, length));
     }

@@ -12,7 +12,7 @@ use tokio::{
 use tower::Service;
 use url::Url;
 
-use super::{buffer::Buffers, link::Link, session::Session};
+use super::{buffer::Buffers, link::Link, rewrite, session::Session};
 use crate::{config::Timeouts, network::Cause};
 
 /// What a connection may hold and how long it may wait.
@@ -20,6 +20,8 @@ use crate::{config::Timeouts, network::Cause};
 pub struct Limits {
     /// The largest head, in bytes.
     pub head: usize,
+    /// How much of a request's body is kept for a second attempt, in bytes.
+    pub replay: usize,
     /// Every wait.
     pub timeouts: Timeouts,
 }
@@ -31,6 +33,8 @@ pub struct Upstream {
     host: Vec<u8>,
     /// As a field has it.
     origin_text: Vec<u8>,
+    /// As AEM itself writes it.
+    names: rewrite::Origin,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     tcp: HttpConnector,
     limit: Duration,
@@ -78,6 +82,7 @@ impl Upstream {
             origin,
             host,
             origin_text: origin_text.into_bytes(),
+            names: rewrite::Origin::new(url),
             tls,
             tcp,
             limit: timeouts.connect,
@@ -92,6 +97,11 @@ impl Upstream {
     /// The value of `Host`.
     pub(super) fn host(&self) -> &[u8] {
         &self.host
+    }
+
+    /// Its origin, in all the ways in which AEM's answers have it.
+    pub(super) fn names(&self) -> &rewrite::Origin {
+        &self.names
     }
 
     /// Its origin, as a browser writes it.

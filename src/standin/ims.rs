@@ -263,6 +263,7 @@ async fn validate_token(State(ims): State<Ims>, headers: HeaderMap, request: Req
     match verdict {
         Verdict::Live => Json(json!({"valid": true})).into_response(),
         Verdict::Expired => Json(json!({"valid": false, "reason": "token_expired"})).into_response(),
+        Verdict::Revoked => Json(json!({"valid": false, "reason": "token_revoked"})).into_response(),
         Verdict::Unknown => Json(json!({"valid": false, "reason": "bad_signature"})).into_response(),
     }
 }

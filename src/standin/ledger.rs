@@ -53,6 +53,7 @@ struct Book {
 
 struct Entry {
     end: SystemTime,
+    revoked: bool,
     holder: Holder,
 }
 
@@ -63,7 +64,9 @@ pub enum Verdict {
     Live,
     /// Issued, and past its end.
     Expired,
-    /// Never issued, revoked, or ended long ago.
+    /// Issued, and taken back before its end.
+    Revoked,
+    /// Never issued, or ended long ago.
     Unknown,
 }
 
@@ -94,7 +97,7 @@ impl Ledger {
         let now = self.0.clock.now();
         let mut book = self.book();
         book.entries.retain(|_, entry| entry.end + REMEMBERED > now);
-        book.entries.insert(token.clone(), Entry { end: created_at + lifetime, holder });
+        book.entries.insert(token.clone(), Entry { end: created_at + lifetime, revoked: false, holder });
         book.last = Some(token.clone());
         book.issued += 1;
         token
@@ -108,15 +111,23 @@ impl Ledger {
     /// Whether this token lives.
     pub fn verdict(&self, token: &str) -> Verdict {
         match self.book().entries.get(token) {
+            None => Verdict::Unknown,
+            Some(entry) if entry.revoked => Verdict::Revoked,
             Some(entry) if self.0.clock.now() < entry.end => Verdict::Live,
             Some(_) => Verdict::Expired,
-            None => Verdict::Unknown,
         }
     }
 
-    /// Forgets all tokens, as if someone had revoked the certificate: they are unknown from now on.
+    /// Takes back one token, long before its end. Only its answers tell its bearer.
+    pub fn revoke(&self, token: &str) {
+        if let Some(entry) = self.book().entries.get_mut(token) {
+            entry.revoked = true;
+        }
+    }
+
+    /// Takes back all tokens, as if someone had revoked the certificate. Those to come live.
     pub fn revoke_all(&self) {
-        self.book().entries.clear();
+        self.book().entries.values_mut().for_each(|entry| entry.revoked = true);
     }
 
     /// The newest token.
@@ -243,9 +254,20 @@ mod tests {
         let next = ledger.issue(HOUR);
         assert_eq!(ledger.verdict(&token), Verdict::Unknown);
 
-        ledger.revoke_all();
-        assert_eq!(ledger.verdict(&next), Verdict::Unknown);
-        assert_eq!(ledger.issued(), 2);
+        assert_eq!((ledger.verdict(&next), ledger.issued()), (Verdict::Live, 2));
         assert!(!format!("{ledger:?}").contains(&next));
+    }
+
+    #[test]
+    fn a_revoked_token_is_dead_from_then_on_and_others_are_not() {
+        let ledger = ledger(&Clock::system());
+        let [first, second] = [HOUR, HOUR].map(|lifetime| ledger.issue(lifetime));
+        ledger.revoke(&first);
+        ledger.revoke("never issued");
+        assert_eq!((ledger.verdict(&first), ledger.verdict(&second)), (Verdict::Revoked, Verdict::Live));
+        ledger.revoke_all();
+        assert_eq!(ledger.verdict(&second), Verdict::Revoked);
+        assert_eq!(ledger.verdict(&ledger.issue(HOUR)), Verdict::Live);
+        assert_eq!(ledger.verdict("never issued"), Verdict::Unknown);
     }
 }

@@ -1,11 +1,19 @@
 //! A listener that can be pulled out of the wall and plugged in again.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -42,7 +50,7 @@ impl Server {
         addr: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
-        let service = Service { router, tls: tls.map(TlsAcceptor::from) };
+        let service = Service { router, tls: tls.map(TlsAcceptor::from), counts: Arc::default() };
         let running = Some(Running::start(listener, service.clone()));
         Self { addr, service, running }
     }
@@ -50,6 +58,26 @@ impl Server {
     /// Where it listens, or listened.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.service.counts.connections.load(Relaxed)
+    }
+
+    /// How many connections there are.
+    pub fn connections_open(&self) -> usize {
+        self.service.counts.open.load(Relaxed)
+    }
+
+    /// How many TLS handshakes were finished.
+    pub fn tls_handshakes(&self) -> usize {
+        self.service.counts.handshakes.load(Relaxed)
+    }
+
+    /// How many of them resumed an earlier session (RFC 8446, section 2.2).
+    pub fn tls_resumed(&self) -> usize {
+        self.service.counts.resumed.load(Relaxed)
     }
 
     /// Closes the listener and cuts all connections, whatever they are at. When it returns, nobody
@@ -119,10 +147,44 @@ impl Drop for Running {
     }
 }
 
+/// Over all its lives.
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    handshakes: AtomicUsize,
+    resumed: AtomicUsize,
+}
+
+/// One connection that is open, until it is dropped.
+struct Open(Arc<Counts>);
+
+impl Counts {
+    fn connected(self: Arc<Self>) -> Open {
+        self.connections.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        Open(self)
+    }
+
+    fn shook_hands(&self, kind: Option<HandshakeKind>) {
+        self.handshakes.fetch_add(1, Relaxed);
+        if kind == Some(HandshakeKind::Resumed) {
+            self.resumed.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
 #[derive(Clone)]
 struct Service {
     router: Router,
     tls: Option<TlsAcceptor>,
+    counts: Arc<Counts>,
 }
 
 impl Service {
@@ -145,6 +207,7 @@ impl Service {
     }
 
     async fn connection(self, stream: TcpStream, closed: CancellationToken) {
+        let _open = Arc::clone(&self.counts).connected();
         // Small answers must not wait for an acknowledgement; a socket that refuses is gone anyway.
         let _ = stream.set_nodelay(true);
         let connection = Connection { secure: self.tls.is_some(), closed: closed.clone() };
@@ -152,7 +215,10 @@ impl Service {
             match &self.tls {
                 None => requests(self.router, stream, connection).await,
                 Some(tls) => match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => requests(self.router, stream, connection).await,
+                    Ok(Ok(stream)) => {
+                        self.counts.shook_hands(stream.get_ref().1.handshake_kind());
+                        requests(self.router, stream, connection).await;
+                    }
                     Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
                     Err(_) => debug!("TLS handshake took too long"),
                 },
@@ -196,17 +262,35 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
+    use rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, pem::PemObject},
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         sync::mpsc,
     };
+    use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::standin::keys::Tls;
 
     const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
     async fn ask(addr: SocketAddr) -> io::Result<String> {
-        let mut stream = TcpStream::connect(addr).await?;
+        exchange(&mut TcpStream::connect(addr).await?).await
+    }
+
+    /// A client that trusts this authority, and keeps its sessions.
+    fn trusting(tls: &Tls) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(tls.ca_pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        config.unwrap().with_root_certificates(roots).with_no_client_auth()
+    }
+
+    async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<String> {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -222,6 +306,23 @@ mod tests {
         assert!(ask(server.addr()).await.is_err());
         server.restart().await.unwrap();
         assert!(ask(server.addr()).await.unwrap().ends_with("here"));
+        assert_eq!((server.connections(), server.tls_handshakes()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn connections_and_resumed_handshakes_are_counted() {
+        let tls = Tls::generate(&["localhost"]).unwrap();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let server = Server::start(router, ANY_PORT.into(), Some(tls.server_config())).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(trusting(&tls)));
+        for _ in 0..3 {
+            let stream = TcpStream::connect(server.addr()).await.unwrap();
+            let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+            assert!(exchange(&mut stream).await.unwrap().ends_with("here"));
+        }
+        let plain = ask(server.addr()).await;
+        assert!(!matches!(plain, Ok(answer) if answer.ends_with("here")), "answered without TLS");
+        assert_eq!((server.connections(), server.tls_handshakes(), server.tls_resumed()), (4, 3, 2));
     }
 
     #[tokio::test]

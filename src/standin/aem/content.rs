@@ -156,6 +156,7 @@ fn shown(verdict: Option<Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Live) => "Bearer (live)",
         Some(Verdict::Expired) => "Bearer (expired)",
+        Some(Verdict::Revoked) => "Bearer (revoked)",
         Some(Verdict::Unknown) | None => "(unknown)",
     }
 }
@@ -173,14 +174,14 @@ async fn upload(request: Request) -> Response {
 }
 
 /// A body that was read to its end and not kept.
-struct Received {
+pub(super) struct Received {
     length: u64,
     sha256: String,
     trailers: HeaderMap,
 }
 
 impl Received {
-    async fn all_of(mut body: Body) -> Result<Self, axum::Error> {
+    pub(super) async fn all_of(mut body: Body) -> Result<Self, axum::Error> {
         let (mut length, mut hasher, mut trailers) = (0, Hasher::new(&SHA256), HeaderMap::new());
         while let Some(frame) = body.frame().await.transpose()? {
             match frame.into_data() {
@@ -238,10 +239,13 @@ async fn slow(Query(query): Query<SlowQuery>) -> Json<Value> {
     Json(json!({"waited_ms": query.ms}))
 }
 
-/// Waits for [`super::Switches::release`].
-async fn hold(State(aem): State<Aem>) -> Json<Value> {
+/// Takes all of the request, and waits for [`super::Switches::release`].
+async fn hold(State(aem): State<Aem>, request: Request) -> Response {
+    if Received::all_of(request.into_body()).await.is_err() {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
     aem.switches.released().await;
-    Json(json!({"held": true}))
+    Json(json!({"held": true})).into_response()
 }
 
 #[derive(Deserialize)]

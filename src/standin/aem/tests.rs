@@ -1,6 +1,6 @@
 use http::{
-    Method,
-    header::{SET_COOKIE, UPGRADE},
+    Method, StatusCode,
+    header::{LOCATION, SET_COOKIE, UPGRADE, USER_AGENT, WWW_AUTHENTICATE},
 };
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -20,17 +20,17 @@ use crate::{
     },
 };
 
-const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64)";
+pub(super) const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64)";
 
-struct Fixture {
-    server: Server,
-    client: Client,
-    ledger: Ledger,
-    switches: Switches,
-    token: String,
+pub(super) struct Fixture {
+    pub(super) server: Server,
+    pub(super) client: Client,
+    pub(super) ledger: Ledger,
+    pub(super) switches: Switches,
+    pub(super) token: String,
 }
 
-async fn aem() -> Fixture {
+pub(super) async fn aem() -> Fixture {
     let ledger = Ledger::new(Clock::system(), "cm-p1-e2", "ABC@techacct.adobe.com");
     let token = ledger.issue(Duration::from_secs(60));
     let switches = Switches::default();
@@ -42,20 +42,24 @@ async fn aem() -> Fixture {
 }
 
 impl Fixture {
-    fn anonymous(&self, method: Method, target: &str) -> RequestBuilder {
+    pub(super) fn anonymous(&self, method: Method, target: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{target}", self.server.addr()))
     }
 
-    fn get(&self, target: &str) -> RequestBuilder {
+    pub(super) fn get(&self, target: &str) -> RequestBuilder {
         self.anonymous(Method::GET, target).bearer_auth(&self.token)
     }
 
-    fn put(&self, target: &str) -> RequestBuilder {
+    pub(super) fn put(&self, target: &str) -> RequestBuilder {
         self.anonymous(Method::PUT, target).bearer_auth(&self.token)
     }
 
+    pub(super) fn post(&self, target: &str) -> RequestBuilder {
+        self.anonymous(Method::POST, target).bearer_auth(&self.token)
+    }
+
     /// Sends these bytes, and gives all that comes back until the connection ends.
-    async fn raw(&self, request: &str) -> String {
+    pub(super) async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.server.addr()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -64,7 +68,7 @@ impl Fixture {
     }
 }
 
-async fn json_of(request: RequestBuilder) -> Value {
+pub(super) async fn json_of(request: RequestBuilder) -> Value {
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     serde_json::from_str(&answer.text().await.unwrap()).unwrap()
@@ -217,7 +221,7 @@ async fn queries_are_answered() {
     let answer = json_of(aem.get("/graphql/execute.json/wknd/adventures%3Bprice%3D10;")).await;
     assert_eq!(answer["data"]["persistedQuery"], "wknd/adventures%3Bprice%3D10;");
     let endpoint = "/content/graphql/global/endpoint.json";
-    let post = |body: &'static str| aem.anonymous(Method::POST, endpoint).bearer_auth(&aem.token).body(body);
+    let post = |body: &'static str| aem.post(endpoint).body(body);
     assert!(json_of(post(r#"{"query":"{adventureList{items{title}}}"}"#)).await["data"].is_object());
     assert_eq!(post("{}").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
 }
