@@ -49,6 +49,7 @@ async fn a_page_of_an_allowed_origin_reads_and_writes_content() {
 
     assert_eq!(report["read"], json!([200, "assets"]), "{report}");
     assert_eq!(report["with_cookies"], json!([200, "assets"]), "{report}");
+    assert_eq!(report["redirected"], json!([200, true, aem.url("/api/assets.json")]), "{report}");
     assert_eq!(report["graphql"], json!([200, 2]), "{report}");
     assert_eq!(report["csrf"], json!([200, "no-store", "string"]), "{report}");
     let origin = &aem.standins.aem_origin;
@@ -252,6 +253,10 @@ const SCRIPT: &str = r#"
         await fetch(hosts.aem + "/set-cookies", {credentials: "include"});
         const answer = await fetch(hosts.aem + "/api/assets.json", {credentials: "include"});
         return [answer.status, (await answer.json()).properties.name];
+    });
+    await step("redirected", async () => {
+        const answer = await fetch(hosts.aem + "/redirect");
+        return [answer.status, answer.redirected, answer.url];
     });
     await step("graphql", async () => {
         const body = JSON.stringify({query: "{adventureList{items{title}}}"});
