@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::spawn_blocking};
 
 use self::{
+    blob::Storage,
     keys::{KeysError, ServiceCredentials, Tls},
     ledger::{Holder, Ledger, Look},
     oauth::OAuthCredential,
@@ -19,19 +20,23 @@ use self::{
 use crate::clock::Clock;
 
 pub mod aem;
+pub mod blob;
 pub mod ims;
 pub mod keys;
 pub mod ledger;
 pub mod oauth;
 pub mod pattern;
+mod received;
 pub mod server;
 
-/// Both stand-ins, serving until they are dropped, and all that is needed to talk to them.
+/// The stand-ins, serving until they are dropped, and all that is needed to talk to them.
 pub struct StandIns {
     /// For `ims_endpoint`: `host:port`, or an `http://` URL where there is no TLS; the document has the same.
     pub ims_endpoint: String,
     /// For `upstream`: scheme, host and port.
     pub aem_origin: String,
+    /// Where AEM sends clients with their binaries: another origin, which is not to see a token.
+    pub blob_origin: String,
     /// The service credentials as Adobe's document, secrets included.
     pub credentials_document: Value,
     /// The OAuth credential that IMS knows beside them, with all its documents.
@@ -42,12 +47,16 @@ pub struct StandIns {
     pub ims: ims::Switches,
     /// Counters of AEM.
     pub aem: aem::Switches,
+    /// Counters of the blob storage.
+    pub blob: Storage,
     /// The tokens that live.
     pub ledger: Ledger,
     /// To stop and restart IMS.
     pub ims_server: Server,
     /// To stop and restart AEM.
     pub aem_server: Server,
+    /// To stop and restart the blob storage.
+    pub blob_server: Server,
     clock: Clock,
 }
 
@@ -58,14 +67,16 @@ pub struct Options {
     pub ims: SocketAddr,
     /// Where AEM listens.
     pub aem: SocketAddr,
-    /// DNS names and addresses for which both have a certificate; the first one stands in the URLs. None: no
+    /// Where AEM's blob storage listens.
+    pub blob: SocketAddr,
+    /// DNS names and addresses for which all have a certificate; the first one stands in the URLs. None: no
     /// TLS.
     pub tls_names: Vec<String>,
     /// How long tokens live.
     pub token_lifetime: Duration,
     /// Credentials to use, pointed at this IMS; none makes new ones, with a new key.
     pub credentials: Option<ServiceCredentials>,
-    /// What both go by.
+    /// What they go by.
     pub clock: Clock,
 }
 
@@ -74,6 +85,7 @@ impl Default for Options {
         Self {
             ims: ([127, 0, 0, 1], 0).into(),
             aem: ([127, 0, 0, 1], 0).into(),
+            blob: ([127, 0, 0, 1], 0).into(),
             tls_names: Vec::new(),
             token_lifetime: TOKEN_LIFETIME,
             credentials: None,
@@ -100,44 +112,50 @@ pub enum StartError {
 }
 
 impl StandIns {
-    /// Starts both; they are ready when it returns.
+    /// Starts them; they are ready when it returns.
     ///
     /// # Errors
     /// When an address cannot be bound, or a name cannot stand in a certificate.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let (ims_listener, ims_addr) = bind(options.ims).await?;
         let (aem_listener, aem_addr) = bind(options.aem).await?;
+        let (blob_listener, blob_addr) = bind(options.blob).await?;
         let names: Vec<&str> = options.tls_names.iter().map(String::as_str).collect();
         let tls = if names.is_empty() { None } else { Some(Tls::generate(&names)?) };
         let ims_endpoint = match names.first() {
             Some(name) => authority(name, ims_addr.port()),
             None => format!("http://{ims_addr}"),
         };
-        let aem_origin = match names.first() {
-            Some(name) => format!("https://{}", authority(name, aem_addr.port())),
-            None => format!("http://{aem_addr}"),
+        let origin = |addr: SocketAddr| match names.first() {
+            Some(name) => format!("https://{}", authority(name, addr.port())),
+            None => format!("http://{addr}"),
         };
+        let (aem_origin, blob_origin) = (origin(aem_addr), origin(blob_addr));
         let credentials = credentials(options.credentials, &ims_endpoint).await?;
 
         let ledger = Ledger::new(options.clock.clone(), credentials.client_id(), credentials.id());
         let ims = ims::Switches::new(options.token_lifetime);
         let aem = aem::Switches::default();
+        let blob = Storage::new(blob_origin.clone());
         let credentials_document = credentials.document();
         let oauth = OAuthCredential::generate(&ims_endpoint);
         let clock = options.clock;
         let ims_router = ims::router(credentials, oauth.clone(), ledger.clone(), ims.clone(), clock.clone());
-        let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone());
+        let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone(), blob.clone());
         let config = || tls.as_ref().map(Tls::server_config);
         Ok(Self {
             ims_server: Server::serve(ims_router, ims_listener, ims_addr, config()),
             aem_server: Server::serve(aem_router, aem_listener, aem_addr, config()),
+            blob_server: Server::serve(blob::router(blob.clone()), blob_listener, blob_addr, config()),
             ca_pem: tls.as_ref().map(|tls| tls.ca_pem().to_owned()),
             ims_endpoint,
             aem_origin,
+            blob_origin,
             credentials_document,
             oauth,
             ims,
             aem,
+            blob,
             ledger,
             clock,
         })

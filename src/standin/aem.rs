@@ -4,7 +4,7 @@
 //! Sources: Adobe's page "CDN in AEM as a Cloud Service" for the outer door, `SlingAuthenticator` and
 //! `AuthUtil` of Apache Sling's authentication for the inner one.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc};
 
 use axum::{
     Router,
@@ -15,34 +15,37 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, EXPECT, HOST, VIA},
+    header::{AUTHORIZATION, HOST, VIA},
 };
-use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout;
 
 use self::{
     arrivals::Watched,
+    dam::Dam,
     faults::{Busy, Fault},
     refusal::Refusal,
 };
 use super::{
+    blob::Storage,
     ledger::{Ledger, Verdict},
+    received::{Received, drain},
     server::Connection,
 };
 
 mod arrivals;
 mod content;
+mod dam;
 mod faults;
 mod refusal;
 mod switches;
+mod upload;
 
 pub use faults::{Break, TokenRefusal};
 pub use switches::Switches;
 
 /// The stand-in, to be served. `names` are the values of `Host` that it answers to, with the port where
-/// that is not the scheme's own.
-pub fn router(names: Vec<String>, ledger: Ledger, switches: Switches) -> Router {
-    let aem = Aem { names: names.into(), ledger, switches };
+/// that is not the scheme's own; binaries go to `storage`.
+pub fn router(names: Vec<String>, ledger: Ledger, switches: Switches, storage: Storage) -> Router {
+    let aem = Aem { names: names.into(), ledger, switches, storage, dam: Arc::default() };
     content::routes().layer(from_fn_with_state(aem.clone(), gate)).with_state(aem)
 }
 
@@ -51,6 +54,8 @@ struct Aem {
     names: Arc<[String]>,
     ledger: Ledger,
     switches: Switches,
+    storage: Storage,
+    dam: Arc<Dam>,
 }
 
 /// Who is at the door, in the extensions of a request that came in.
@@ -92,7 +97,7 @@ impl Aem {
             Err(refusal) => return self.refuse(request, refusal).await,
         };
         if broken {
-            let _ = content::Received::all_of(std::mem::take(request.body_mut())).await;
+            let _ = Received::all_of(std::mem::take(request.body_mut())).await;
             self.break_off(&request);
             return pending().await;
         }
@@ -188,14 +193,6 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// Takes what a refused client still sends, within bounds: closing on unread bytes resets the connection,
-/// and the client would see that instead of the answer. One that asked first has sent nothing.
-async fn drain(request: Request<Body>) {
-    if !request.headers().contains_key(EXPECT) {
-        let _ = timeout(DRAIN_MAX, Limited::new(request.into_body(), DRAIN_MAX_BYTES).collect()).await;
-    }
-}
-
 /// What the CDN, Fastly, leaves on answers.
 fn trace(headers: &mut HeaderMap) {
     headers.append(VIA, HeaderValue::from_static("1.1 varnish"));
@@ -216,8 +213,6 @@ const CLIENT: HeaderName = HeaderName::from_static("x-standin-client");
 
 /// Answers anonymous callers too.
 const CSRF_TOKEN: &str = "/libs/granite/csrf/token.json";
-const DRAIN_MAX: Duration = Duration::from_secs(1);
-const DRAIN_MAX_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -25,16 +25,16 @@ use http::{
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use ring::digest::{Context as Hasher, SHA256};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Interval, interval, sleep};
 
-use super::{Aem, CSRF_TOKEN, Visitor, origin};
+use super::{Aem, CSRF_TOKEN, Visitor, origin, upload};
 use crate::standin::{
     ledger::Verdict,
-    pattern::{Ending, PatternBody, hex},
+    pattern::{Ending, PatternBody},
     random_hex,
+    received::Received,
     server::Connection,
 };
 
@@ -59,6 +59,7 @@ pub(super) fn routes() -> Router<Aem> {
         .route("/redirect", any(redirect))
         .route("/set-cookies", get(set_cookies))
         .route("/upgrade", get(upgrade))
+        .merge(upload::routes())
         .fallback(not_found)
 }
 
@@ -170,29 +171,6 @@ async fn upload(request: Request) -> Response {
     match Received::all_of(request.into_body()).await {
         Ok(received) => Json(json!({"length": received.length, "sha256": received.sha256})).into_response(),
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
-    }
-}
-
-/// A body that was read to its end and not kept.
-pub(super) struct Received {
-    length: u64,
-    sha256: String,
-    trailers: HeaderMap,
-}
-
-impl Received {
-    pub(super) async fn all_of(mut body: Body) -> Result<Self, axum::Error> {
-        let (mut length, mut hasher, mut trailers) = (0, Hasher::new(&SHA256), HeaderMap::new());
-        while let Some(frame) = body.frame().await.transpose()? {
-            match frame.into_data() {
-                Ok(data) => {
-                    length += data.len() as u64;
-                    hasher.update(&data);
-                }
-                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-            }
-        }
-        Ok(Self { length, sha256: hex(&hasher.finish()), trailers })
     }
 }
 
@@ -368,7 +346,7 @@ async fn upgrade(Extension(connection): Extension<Connection>, mut request: Requ
 }
 
 /// Sling answers HTML, whatever was asked.
-async fn not_found() -> Response {
+pub(super) async fn not_found() -> Response {
     let page = "<html><head><title>404 Resource not found</title></head>\
          <body><h1>Resource not found</h1></body></html>";
     (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html;charset=utf-8")], page).into_response()

@@ -1,6 +1,9 @@
 //! What the stand-in AEM can be told to do, and what it has seen.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use http::StatusCode;
 use tokio::sync::watch;
@@ -21,6 +24,7 @@ struct Inner {
     arrivals: Arrivals,
     counts: watch::Sender<Counts>,
     released: watch::Sender<bool>,
+    completes_relatively: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +36,7 @@ pub(super) struct Counts {
     pub(super) busy_answers: usize,
     pub(super) broken_off: usize,
     pub(super) writes: usize,
+    pub(super) uploads_completed: usize,
 }
 
 impl Switches {
@@ -107,6 +112,16 @@ impl Switches {
         self.0.released.send_replace(true);
     }
 
+    /// Whether answers from now on name `completeURI` by its path alone. A client has to understand both.
+    pub fn relative_complete_uri(&self, relative: bool) {
+        self.0.completes_relatively.store(relative, Relaxed);
+    }
+
+    /// How many direct binary uploads were completed.
+    pub fn uploads_completed(&self) -> usize {
+        self.counts().uploads_completed
+    }
+
     /// From now on, paths under `prefix` take tokens of `client_id` only: another one's are refused as unknown ones are.
     /// AEM's newer APIs know OAuth credentials alone.
     pub fn reserve(&self, prefix: &str, client_id: &str) {
@@ -115,6 +130,10 @@ impl Switches {
 
     pub(super) fn is_open_to(&self, client_id: &str, path: &str) -> bool {
         self.reserved().iter().all(|(prefix, only)| !path.starts_with(prefix) || only == client_id)
+    }
+
+    pub(super) fn completes_relatively(&self) -> bool {
+        self.0.completes_relatively.load(Relaxed)
     }
 
     pub(super) fn faults(&self) -> &Faults {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{
     Method, StatusCode,
     header::{LOCATION, SET_COOKIE, UPGRADE, USER_AGENT, WWW_AUTHENTICATE},
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 
 use super::*;
@@ -36,7 +39,8 @@ pub(super) async fn aem() -> Fixture {
     let switches = Switches::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let router = router(vec![addr.to_string()], ledger.clone(), switches.clone());
+    let storage = Storage::new("http://blob.example".to_owned());
+    let router = router(vec![addr.to_string()], ledger.clone(), switches.clone(), storage);
     let server = Server::serve(router, listener, addr, None);
     Fixture { server, client: client(None), ledger, switches, token }
 }
