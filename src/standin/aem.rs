@@ -32,6 +32,7 @@ use super::{
 };
 
 mod arrivals;
+mod assets;
 mod content;
 mod dam;
 mod faults;
@@ -39,6 +40,7 @@ mod refusal;
 mod switches;
 mod upload;
 
+pub use assets::AssetChange;
 pub use faults::{Break, TokenRefusal};
 pub use switches::Switches;
 

@@ -29,7 +29,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Interval, interval, sleep};
 
-use super::{Aem, CSRF_TOKEN, Visitor, origin, upload};
+use super::{Aem, CSRF_TOKEN, Visitor, assets, origin, upload};
 use crate::standin::{
     ledger::Verdict,
     pattern::{Ending, PatternBody},
@@ -41,7 +41,6 @@ use crate::standin::{
 /// All of its paths.
 pub(super) fn routes() -> Router<Aem> {
     Router::new()
-        .route("/api/assets.json", get(folder))
         .route("/graphql/execute.json/{*query}", get(persisted_query))
         .route("/content/graphql/global/endpoint.json", post(graphql).layer(DefaultBodyLimit::max(QUERY_MAX)))
         .route(CSRF_TOKEN, get(csrf_token))
@@ -59,35 +58,9 @@ pub(super) fn routes() -> Router<Aem> {
         .route("/redirect", any(redirect))
         .route("/set-cookies", get(set_cookies))
         .route("/upgrade", get(upgrade))
+        .merge(assets::routes())
         .merge(upload::routes())
         .fallback(not_found)
-}
-
-/// Assets HTTP API: a listing in Siren, whose links are absolute.
-async fn folder(request: Request) -> Json<Value> {
-    let origin = origin(&request);
-    Json(json!({
-        "class": ["assets/folder"],
-        "properties": {"name": "assets", "srn:paging": {"total": 3, "offset": 0, "limit": 20}},
-        "links": [{"rel": ["self"], "href": format!("{origin}/api/assets.json?offset=0&limit=20")}],
-        "entities": [
-            entity(&origin, "assets/folder", "wknd", "WKND"),
-            entity(&origin, "assets/folder", "campaigns", "Campaigns"),
-            entity(&origin, "assets/asset", "surfing.jpg", "Surfing in the evening"),
-        ],
-    }))
-}
-
-fn entity(origin: &str, class: &str, name: &str, title: &str) -> Value {
-    json!({
-        "class": [class],
-        "rel": ["child"],
-        "properties": {"name": name, "dc:title": title},
-        "links": [
-            {"rel": ["self"], "href": format!("{origin}/api/assets/{name}.json")},
-            {"rel": ["content"], "href": format!("{origin}/content/dam/{name}")},
-        ],
-    })
 }
 
 /// A persisted query; its variables are matrix parameters in the path, so the path is answered as it came.

@@ -59,9 +59,41 @@ impl Dam {
         }
     }
 
+    /// With their whole paths.
+    pub(super) fn children(&self, folder: &str) -> Vec<(String, Node)> {
+        let is_child = |path: &str| match path.rsplit_once('/') {
+            Some((parent, _)) => parent == folder,
+            None => folder.is_empty(),
+        };
+        self.nodes().iter().filter(|(path, _)| is_child(path)).cloned().collect()
+    }
+
+    /// Takes it away, with all below it; whether there was anything.
+    pub(super) fn remove(&self, path: &str) -> bool {
+        let mut nodes = self.nodes();
+        let before = nodes.len();
+        nodes.retain(|(at, _)| below(at, path).is_none());
+        nodes.len() < before
+    }
+
+    /// Puts it, with all below it, in a second place.
+    pub(super) fn copy(&self, from: &str, to: &str) {
+        let tree = self.nodes().clone();
+        for (path, node) in tree {
+            if let Some(rest) = below(&path, from) {
+                self.set(&format!("{to}{rest}"), node);
+            }
+        }
+    }
+
     fn nodes(&self) -> MutexGuard<'_, Vec<(String, Node)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What comes after `top` in the path of a node that is it, or below it.
+fn below<'a>(path: &'a str, top: &str) -> Option<&'a str> {
+    path.strip_prefix(top).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A bound for a demo that runs for days: what comes on top of it is not kept.

@@ -1,8 +1,11 @@
 //! What the stand-in AEM can be told to do, and what it has seen.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use http::StatusCode;
@@ -10,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     arrivals::Arrivals,
+    assets::AssetChange,
     faults::{Break, Busy, Fault, Faults, TokenRefusal},
 };
 
@@ -22,6 +26,7 @@ struct Inner {
     reserved: Mutex<Vec<(String, String)>>,
     faults: Faults,
     arrivals: Arrivals,
+    changes: Mutex<VecDeque<AssetChange>>,
     counts: watch::Sender<Counts>,
     released: watch::Sender<bool>,
     completes_relatively: AtomicBool,
@@ -122,6 +127,11 @@ impl Switches {
         self.counts().uploads_completed
     }
 
+    /// The last changes by the Assets HTTP API, in their order.
+    pub fn asset_changes(&self) -> Vec<AssetChange> {
+        self.changes().iter().cloned().collect()
+    }
+
     /// From now on, paths under `prefix` take tokens of `client_id` only: another one's are refused as unknown ones are.
     /// AEM's newer APIs know OAuth credentials alone.
     pub fn reserve(&self, prefix: &str, client_id: &str) {
@@ -144,6 +154,14 @@ impl Switches {
         &self.0.arrivals
     }
 
+    pub(super) fn changed(&self, change: AssetChange) {
+        let mut changes = self.changes();
+        if changes.len() == CHANGES_MAX {
+            changes.pop_front();
+        }
+        changes.push_back(change);
+    }
+
     pub(super) async fn released(&self) {
         let _ = self.0.released.subscribe().wait_for(|released| *released).await;
     }
@@ -164,4 +182,10 @@ impl Switches {
     fn reserved(&self) -> MutexGuard<'_, Vec<(String, String)>> {
         self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    fn changes(&self) -> MutexGuard<'_, VecDeque<AssetChange>> {
+        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// More than a test makes.
+const CHANGES_MAX: usize = 1000;
