@@ -36,6 +36,8 @@ mod assets;
 mod content;
 mod dam;
 mod faults;
+mod graphql;
+mod gzip;
 mod refusal;
 mod switches;
 mod upload;
@@ -48,7 +50,7 @@ pub use switches::Switches;
 /// that is not the scheme's own; binaries go to `storage`.
 pub fn router(names: Vec<String>, ledger: Ledger, switches: Switches, storage: Storage) -> Router {
     let aem = Aem { names: names.into(), ledger, switches, storage, dam: Arc::default() };
-    content::routes().layer(from_fn_with_state(aem.clone(), gate)).with_state(aem)
+    content::routes(&aem).layer(from_fn_with_state(aem.clone(), gate)).with_state(aem)
 }
 
 #[derive(Clone)]

@@ -10,9 +10,10 @@ use std::{
 use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    extract::{Path, Query, Request, State},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{any, get, post, put},
+    routing::{any, get, put},
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -29,7 +30,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Interval, interval, sleep};
 
-use super::{Aem, CSRF_TOKEN, Visitor, assets, origin, upload};
+use super::{Aem, CSRF_TOKEN, Visitor, assets, graphql, gzip, origin, upload};
 use crate::standin::{
     ledger::Verdict,
     pattern::{Ending, PatternBody},
@@ -39,10 +40,9 @@ use crate::standin::{
 };
 
 /// All of its paths.
-pub(super) fn routes() -> Router<Aem> {
+pub(super) fn routes(aem: &Aem) -> Router<Aem> {
+    let apis = assets::routes().merge(graphql::routes()).merge(upload::routes());
     Router::new()
-        .route("/graphql/execute.json/{*query}", get(persisted_query))
-        .route("/content/graphql/global/endpoint.json", post(graphql).layer(DefaultBodyLimit::max(QUERY_MAX)))
         .route(CSRF_TOKEN, get(csrf_token))
         .route("/echo", any(echo))
         .route("/echo/", any(echo))
@@ -58,36 +58,8 @@ pub(super) fn routes() -> Router<Aem> {
         .route("/redirect", any(redirect))
         .route("/set-cookies", get(set_cookies))
         .route("/upgrade", get(upgrade))
-        .merge(assets::routes())
-        .merge(upload::routes())
+        .merge(apis.layer(from_fn_with_state(aem.clone(), gzip::compress)))
         .fallback(not_found)
-}
-
-/// A persisted query; its variables are matrix parameters in the path, so the path is answered as it came.
-async fn persisted_query(request: Request) -> Response {
-    let path = request.uri().path();
-    let tail = path.strip_prefix("/graphql/execute.json/").unwrap_or(path);
-    let answer = json!({"data": {"persistedQuery": tail, "adventureList": {"items": adventures()}}});
-    ([(CACHE_CONTROL, "max-age=60")], Json(answer)).into_response()
-}
-
-async fn graphql(body: Bytes) -> Response {
-    match serde_json::from_slice::<Value>(&body) {
-        Ok(asked) if asked["query"].is_string() => {
-            Json(json!({"data": {"adventureList": {"items": adventures()}}})).into_response()
-        }
-        _ => {
-            let errors = json!({"errors": [{"message": "The request has no query"}]});
-            (StatusCode::BAD_REQUEST, Json(errors)).into_response()
-        }
-    }
-}
-
-fn adventures() -> Value {
-    json!([
-        {"_path": "/content/dam/wknd/en/adventures/surf-camp", "title": "Surf camp", "price": 980},
-        {"_path": "/content/dam/wknd/en/adventures/ski-touring", "title": "Ski touring", "price": 1450},
-    ])
 }
 
 /// Anonymous callers get an empty object, not an error.
@@ -324,6 +296,3 @@ pub(super) async fn not_found() -> Response {
          <body><h1>Resource not found</h1></body></html>";
     (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html;charset=utf-8")], page).into_response()
 }
-
-/// A query and its variables.
-const QUERY_MAX: usize = 64 * 1024;

@@ -30,6 +30,7 @@ struct Inner {
     counts: watch::Sender<Counts>,
     released: watch::Sender<bool>,
     completes_relatively: AtomicBool,
+    compresses: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,6 +123,11 @@ impl Switches {
         self.0.completes_relatively.store(relative, Relaxed);
     }
 
+    /// Whether JSON of the Assets HTTP API, of GraphQL and of uploads comes in gzip to who takes it.
+    pub fn compress(&self, compress: bool) {
+        self.0.compresses.store(compress, Relaxed);
+    }
+
     /// How many direct binary uploads were completed.
     pub fn uploads_completed(&self) -> usize {
         self.counts().uploads_completed
@@ -144,6 +150,10 @@ impl Switches {
 
     pub(super) fn completes_relatively(&self) -> bool {
         self.0.completes_relatively.load(Relaxed)
+    }
+
+    pub(super) fn compresses(&self) -> bool {
+        self.0.compresses.load(Relaxed)
     }
 
     pub(super) fn faults(&self) -> &Faults {

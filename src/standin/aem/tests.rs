@@ -220,17 +220,6 @@ async fn links_and_redirects_name_its_own_origin() {
 }
 
 #[tokio::test]
-async fn queries_are_answered() {
-    let aem = aem().await;
-    let answer = json_of(aem.get("/graphql/execute.json/wknd/adventures%3Bprice%3D10;")).await;
-    assert_eq!(answer["data"]["persistedQuery"], "wknd/adventures%3Bprice%3D10;");
-    let endpoint = "/content/graphql/global/endpoint.json";
-    let post = |body: &'static str| aem.post(endpoint).body(body);
-    assert!(json_of(post(r#"{"query":"{adventureList{items{title}}}"}"#)).await["data"].is_object());
-    assert_eq!(post("{}").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
-}
-
-#[tokio::test]
 async fn the_small_endpoints_do_what_they_say() {
     let aem = aem().await;
     let answer = aem.get("/status/429?retry_after=2").send().await.unwrap();

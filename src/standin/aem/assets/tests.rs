@@ -77,8 +77,7 @@ async fn what_is_there_is_changed_and_deleted_and_what_is_not_is_missing() {
         assert_eq!(status(request).await, 404, "{method}");
     }
     assert_eq!(status(ask(&aem, "LOCK", "/api/assets/wknd")).await, 405);
-    let changes =
-        ["PUT", "PATCH", "PROPFIND", "DELETE"].map(|method| change(method, "surfing.jpg", None));
+    let changes = ["PUT", "PATCH", "PROPFIND", "DELETE"].map(|method| change(method, "surfing.jpg", None));
     assert_eq!(aem.switches.asset_changes(), changes);
 }
 
