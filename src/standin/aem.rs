@@ -38,6 +38,7 @@ mod dam;
 mod faults;
 mod graphql;
 mod gzip;
+mod packmgr;
 mod refusal;
 mod switches;
 mod upload;

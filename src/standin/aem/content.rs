@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Interval, interval, sleep};
 
-use super::{Aem, CSRF_TOKEN, Visitor, assets, graphql, gzip, origin, upload};
+use super::{Aem, CSRF_TOKEN, Visitor, assets, graphql, gzip, origin, packmgr, upload};
 use crate::standin::{
     ledger::Verdict,
     pattern::{Ending, PatternBody},
@@ -59,6 +59,7 @@ pub(super) fn routes(aem: &Aem) -> Router<Aem> {
         .route("/set-cookies", get(set_cookies))
         .route("/upgrade", get(upgrade))
         .merge(apis.layer(from_fn_with_state(aem.clone(), gzip::compress)))
+        .merge(packmgr::routes())
         .fallback(not_found)
 }
 

@@ -43,6 +43,7 @@ pub(super) struct Counts {
     pub(super) broken_off: usize,
     pub(super) writes: usize,
     pub(super) uploads_completed: usize,
+    pub(super) packages_installed: usize,
 }
 
 impl Switches {
@@ -131,6 +132,11 @@ impl Switches {
     /// How many direct binary uploads were completed.
     pub fn uploads_completed(&self) -> usize {
         self.counts().uploads_completed
+    }
+
+    /// How many packages were installed.
+    pub fn packages_installed(&self) -> usize {
+        self.counts().packages_installed
     }
 
     /// The last changes by the Assets HTTP API, in their order.
