@@ -22,6 +22,7 @@ use self::{
     arrivals::Watched,
     dam::Dam,
     faults::{Busy, Fault},
+    filters::CsrfTokens,
     refusal::Refusal,
 };
 use super::{
@@ -36,6 +37,7 @@ mod assets;
 mod content;
 mod dam;
 mod faults;
+mod filters;
 mod graphql;
 mod gzip;
 mod packmgr;
@@ -50,7 +52,14 @@ pub use switches::Switches;
 /// The stand-in, to be served. `names` are the values of `Host` that it answers to, with the port where
 /// that is not the scheme's own; binaries go to `storage`.
 pub fn router(names: Vec<String>, ledger: Ledger, switches: Switches, storage: Storage) -> Router {
-    let aem = Aem { names: names.into(), ledger, switches, storage, dam: Arc::default() };
+    let aem = Aem {
+        names: names.into(),
+        ledger,
+        switches,
+        storage,
+        dam: Arc::default(),
+        csrf_tokens: Arc::default(),
+    };
     content::routes(&aem).layer(from_fn_with_state(aem.clone(), gate)).with_state(aem)
 }
 
@@ -61,6 +70,7 @@ struct Aem {
     switches: Switches,
     storage: Storage,
     dam: Arc<Dam>,
+    csrf_tokens: Arc<CsrfTokens>,
 }
 
 /// Who is at the door, in the extensions of a request that came in.
@@ -97,9 +107,9 @@ impl Aem {
             }
             fault => fault.is_some(),
         };
-        let mut request = match self.admit(&request) {
-            Ok(visitor) => self.let_in(request, visitor, id),
-            Err(refusal) => return self.refuse(request, refusal).await,
+        let mut request = match self.admit_past_filters(request).await {
+            Ok((request, visitor)) => self.let_in(request, visitor, id),
+            Err(response) => return response,
         };
         if broken {
             let _ = Received::all_of(std::mem::take(request.body_mut())).await;
@@ -107,6 +117,28 @@ impl Aem {
             return pending().await;
         }
         next.run(request).await
+    }
+
+    /// Sling's filter comes before its authentication, Adobe's after it.
+    async fn admit_past_filters(&self, request: Request) -> Result<(Request, Visitor), Response> {
+        if self.switches.filters_referrers() && !filters::referrer_is_ours(&request) {
+            self.switches.count(|counts| counts.referrer_refused += 1);
+            return Err(self.refuse(request, Refusal::Filtered).await);
+        }
+        let visitor = match self.admit(&request) {
+            Ok(visitor) => visitor,
+            Err(refusal) => return Err(self.refuse(request, refusal).await),
+        };
+        if !self.switches.filters_csrf() {
+            return Ok((request, visitor));
+        }
+        match self.csrf_tokens.admit(request).await {
+            Ok(request) => Ok((request, visitor)),
+            Err(request) => {
+                self.switches.count(|counts| counts.csrf_refused += 1);
+                Err(self.refuse(request, Refusal::Filtered).await)
+            }
+        }
     }
 
     fn let_in(&self, mut request: Request, visitor: Visitor, id: Option<u64>) -> Request {

@@ -34,7 +34,6 @@ use super::{Aem, CSRF_TOKEN, Visitor, assets, graphql, gzip, origin, packmgr, up
 use crate::standin::{
     ledger::Verdict,
     pattern::{Ending, PatternBody},
-    random_hex,
     received::Received,
     server::Connection,
 };
@@ -64,9 +63,9 @@ pub(super) fn routes(aem: &Aem) -> Router<Aem> {
 }
 
 /// Anonymous callers get an empty object, not an error.
-async fn csrf_token(Extension(visitor): Extension<Visitor>) -> Response {
+async fn csrf_token(State(aem): State<Aem>, Extension(visitor): Extension<Visitor>) -> Response {
     let answer = match visitor {
-        Visitor::Authenticated => json!({"token": random_hex(32)}),
+        Visitor::Authenticated => json!({"token": aem.csrf_tokens.issue()}),
         Visitor::Anonymous => json!({}),
     };
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()

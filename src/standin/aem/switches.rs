@@ -31,6 +31,8 @@ struct Inner {
     released: watch::Sender<bool>,
     completes_relatively: AtomicBool,
     compresses: AtomicBool,
+    ignores_referrers: AtomicBool,
+    ignores_csrf: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +45,8 @@ pub(super) struct Counts {
     pub(super) broken_off: usize,
     pub(super) writes: usize,
     pub(super) uploads_completed: usize,
+    pub(super) referrer_refused: usize,
+    pub(super) csrf_refused: usize,
     pub(super) packages_installed: usize,
 }
 
@@ -139,6 +143,26 @@ impl Switches {
         self.counts().packages_installed
     }
 
+    /// Whether changes by browsers have to come from AEM's own pages, which is so at first.
+    pub fn filter_referrers(&self, filter: bool) {
+        self.0.ignores_referrers.store(!filter, Relaxed);
+    }
+
+    /// How many changes did not.
+    pub fn referrer_refused(&self) -> usize {
+        self.counts().referrer_refused
+    }
+
+    /// Whether changes by browsers need a token against forgery, which is so at first.
+    pub fn filter_csrf(&self, filter: bool) {
+        self.0.ignores_csrf.store(!filter, Relaxed);
+    }
+
+    /// How many changes had none.
+    pub fn csrf_refused(&self) -> usize {
+        self.counts().csrf_refused
+    }
+
     /// The last changes by the Assets HTTP API, in their order.
     pub fn asset_changes(&self) -> Vec<AssetChange> {
         self.changes().iter().cloned().collect()
@@ -160,6 +184,14 @@ impl Switches {
 
     pub(super) fn compresses(&self) -> bool {
         self.0.compresses.load(Relaxed)
+    }
+
+    pub(super) fn filters_referrers(&self) -> bool {
+        !self.0.ignores_referrers.load(Relaxed)
+    }
+
+    pub(super) fn filters_csrf(&self) -> bool {
+        !self.0.ignores_csrf.load(Relaxed)
     }
 
     pub(super) fn faults(&self) -> &Faults {
