@@ -3,10 +3,12 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rsa::rand_core::{OsRng, RngCore};
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::spawn_blocking};
 
@@ -43,6 +45,8 @@ pub struct StandIns {
     pub oauth: OAuthCredential,
     /// The authority to trust; none without TLS.
     pub ca_pem: Option<String>,
+    /// That authority, for more certificates.
+    pub tls: Option<Tls>,
     /// Faults and counters of IMS.
     pub ims: ims::Switches,
     /// Counters of AEM.
@@ -74,6 +78,10 @@ pub struct Options {
     pub tls_names: Vec<String>,
     /// How long tokens live.
     pub token_lifetime: Duration,
+    /// Whether AEM offers HTTP/2 beside HTTP/1.1, where there is TLS.
+    pub http2: bool,
+    /// Whether AEM lets in only who has a certificate of [`Tls::client_certificate`], where there is TLS.
+    pub client_certificates: bool,
     /// Credentials to use, pointed at this IMS; none makes new ones, with a new key.
     pub credentials: Option<ServiceCredentials>,
     /// What they go by.
@@ -88,6 +96,8 @@ impl Default for Options {
             blob: ([127, 0, 0, 1], 0).into(),
             tls_names: Vec::new(),
             token_lifetime: TOKEN_LIFETIME,
+            http2: false,
+            client_certificates: false,
             credentials: None,
             clock: Clock::system(),
         }
@@ -143,11 +153,13 @@ impl StandIns {
         let ims_router = ims::router(credentials, oauth.clone(), ledger.clone(), ims.clone(), clock.clone());
         let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone(), blob.clone());
         let config = || tls.as_ref().map(Tls::server_config);
+        let aem_tls = aem_tls(tls.clone(), options.http2, options.client_certificates)?;
         Ok(Self {
             ims_server: Server::serve(ims_router, ims_listener, ims_addr, config()),
-            aem_server: Server::serve(aem_router, aem_listener, aem_addr, config()),
+            aem_server: Server::serve(aem_router, aem_listener, aem_addr, aem_tls),
             blob_server: Server::serve(blob::router(blob.clone()), blob_listener, blob_addr, config()),
             ca_pem: tls.as_ref().map(|tls| tls.ca_pem().to_owned()),
+            tls,
             ims_endpoint,
             aem_origin,
             blob_origin,
@@ -189,6 +201,24 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError>
         Ok((listener, addr))
     };
     bound.await.map_err(|source| StartError::Listen { addr, source })
+}
+
+/// IMS and the blob storage have what all clients can do.
+fn aem_tls(
+    tls: Option<Tls>,
+    http2: bool,
+    client_certificates: bool,
+) -> Result<Option<Arc<ServerConfig>>, KeysError> {
+    let Some(mut tls) = tls else {
+        return Ok(None);
+    };
+    if http2 {
+        tls = tls.offering_http2();
+    }
+    if client_certificates {
+        tls = tls.requiring_client_certificates()?;
+    }
+    Ok(Some(tls.server_config()))
 }
 
 async fn credentials(

@@ -183,6 +183,21 @@ async fn a_file_goes_to_the_blob_storage_and_its_digests_can_be_had_from_aem() {
 }
 
 #[tokio::test]
+async fn aem_can_ask_for_a_certificate_which_ims_does_not() {
+    let asking = Options { client_certificates: true, http2: true, ..options(&["127.0.0.1"]) };
+    let standins = StandIns::start(asking).await.unwrap();
+    let stranger = client(standins.ca_pem.as_deref());
+    let answer = exchange(&stranger, &standins.credentials_document).await.unwrap();
+    let url = format!("{}/api/assets.json", standins.aem_origin);
+    assert!(stranger.get(&url).bearer_auth(token(&answer)).send().await.is_err());
+    let (certificate, key) = standins.tls.as_ref().unwrap().client_certificate().unwrap();
+    let identity = reqwest::Identity::from_pem((certificate + &key).as_bytes()).unwrap();
+    let roots = reqwest::Certificate::from_pem(standins.ca_pem.as_ref().unwrap().as_bytes()).unwrap();
+    let known = Client::builder().no_proxy().tls_certs_only([roots]).identity(identity).build().unwrap();
+    assert_eq!(assets(&known, &standins.aem_origin, token(&answer)).await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let standins = StandIns::start(options(&[])).await.unwrap();
     let again = Options { aem: standins.aem_server.addr(), ..options(&[]) };
