@@ -3,14 +3,17 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rsa::rand_core::{OsRng, RngCore};
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::spawn_blocking};
 
 use self::{
+    blob::Storage,
     keys::{KeysError, ServiceCredentials, Tls},
     ledger::{Holder, Ledger, Look},
     oauth::OAuthCredential,
@@ -19,35 +22,45 @@ use self::{
 use crate::clock::Clock;
 
 pub mod aem;
+pub mod blob;
 pub mod ims;
 pub mod keys;
 pub mod ledger;
 pub mod oauth;
 pub mod pattern;
+mod received;
 pub mod server;
 
-/// Both stand-ins, serving until they are dropped, and all that is needed to talk to them.
+/// The stand-ins, serving until they are dropped, and all that is needed to talk to them.
 pub struct StandIns {
     /// For `ims_endpoint`: `host:port`, or an `http://` URL where there is no TLS; the document has the same.
     pub ims_endpoint: String,
     /// For `upstream`: scheme, host and port.
     pub aem_origin: String,
+    /// Where AEM sends clients with their binaries: another origin, which is not to see a token.
+    pub blob_origin: String,
     /// The service credentials as Adobe's document, secrets included.
     pub credentials_document: Value,
     /// The OAuth credential that IMS knows beside them, with all its documents.
     pub oauth: OAuthCredential,
     /// The authority to trust; none without TLS.
     pub ca_pem: Option<String>,
+    /// That authority, for more certificates.
+    pub tls: Option<Tls>,
     /// Faults and counters of IMS.
     pub ims: ims::Switches,
     /// Counters of AEM.
     pub aem: aem::Switches,
+    /// Counters of the blob storage.
+    pub blob: Storage,
     /// The tokens that live.
     pub ledger: Ledger,
     /// To stop and restart IMS.
     pub ims_server: Server,
     /// To stop and restart AEM.
     pub aem_server: Server,
+    /// To stop and restart the blob storage.
+    pub blob_server: Server,
     clock: Clock,
 }
 
@@ -58,14 +71,20 @@ pub struct Options {
     pub ims: SocketAddr,
     /// Where AEM listens.
     pub aem: SocketAddr,
-    /// DNS names and addresses for which both have a certificate; the first one stands in the URLs. None: no
+    /// Where AEM's blob storage listens.
+    pub blob: SocketAddr,
+    /// DNS names and addresses for which all have a certificate; the first one stands in the URLs. None: no
     /// TLS.
     pub tls_names: Vec<String>,
     /// How long tokens live.
     pub token_lifetime: Duration,
+    /// Whether AEM offers HTTP/2 beside HTTP/1.1, where there is TLS.
+    pub http2: bool,
+    /// Whether AEM lets in only who has a certificate of [`Tls::client_certificate`], where there is TLS.
+    pub client_certificates: bool,
     /// Credentials to use, pointed at this IMS; none makes new ones, with a new key.
     pub credentials: Option<ServiceCredentials>,
-    /// What both go by.
+    /// What they go by.
     pub clock: Clock,
 }
 
@@ -74,8 +93,11 @@ impl Default for Options {
         Self {
             ims: ([127, 0, 0, 1], 0).into(),
             aem: ([127, 0, 0, 1], 0).into(),
+            blob: ([127, 0, 0, 1], 0).into(),
             tls_names: Vec::new(),
             token_lifetime: TOKEN_LIFETIME,
+            http2: false,
+            client_certificates: false,
             credentials: None,
             clock: Clock::system(),
         }
@@ -100,44 +122,52 @@ pub enum StartError {
 }
 
 impl StandIns {
-    /// Starts both; they are ready when it returns.
+    /// Starts them; they are ready when it returns.
     ///
     /// # Errors
     /// When an address cannot be bound, or a name cannot stand in a certificate.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let (ims_listener, ims_addr) = bind(options.ims).await?;
         let (aem_listener, aem_addr) = bind(options.aem).await?;
+        let (blob_listener, blob_addr) = bind(options.blob).await?;
         let names: Vec<&str> = options.tls_names.iter().map(String::as_str).collect();
         let tls = if names.is_empty() { None } else { Some(Tls::generate(&names)?) };
         let ims_endpoint = match names.first() {
             Some(name) => authority(name, ims_addr.port()),
             None => format!("http://{ims_addr}"),
         };
-        let aem_origin = match names.first() {
-            Some(name) => format!("https://{}", authority(name, aem_addr.port())),
-            None => format!("http://{aem_addr}"),
+        let origin = |addr: SocketAddr| match names.first() {
+            Some(name) => format!("https://{}", authority(name, addr.port())),
+            None => format!("http://{addr}"),
         };
+        let (aem_origin, blob_origin) = (origin(aem_addr), origin(blob_addr));
         let credentials = credentials(options.credentials, &ims_endpoint).await?;
 
         let ledger = Ledger::new(options.clock.clone(), credentials.client_id(), credentials.id());
         let ims = ims::Switches::new(options.token_lifetime);
         let aem = aem::Switches::default();
+        let blob = Storage::new(blob_origin.clone());
         let credentials_document = credentials.document();
         let oauth = OAuthCredential::generate(&ims_endpoint);
         let clock = options.clock;
         let ims_router = ims::router(credentials, oauth.clone(), ledger.clone(), ims.clone(), clock.clone());
-        let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone());
+        let aem_router = aem::router(hosts(&names, aem_addr), ledger.clone(), aem.clone(), blob.clone());
         let config = || tls.as_ref().map(Tls::server_config);
+        let aem_tls = aem_tls(tls.clone(), options.http2, options.client_certificates)?;
         Ok(Self {
             ims_server: Server::serve(ims_router, ims_listener, ims_addr, config()),
-            aem_server: Server::serve(aem_router, aem_listener, aem_addr, config()),
+            aem_server: Server::serve(aem_router, aem_listener, aem_addr, aem_tls),
+            blob_server: Server::serve(blob::router(blob.clone()), blob_listener, blob_addr, config()),
             ca_pem: tls.as_ref().map(|tls| tls.ca_pem().to_owned()),
+            tls,
             ims_endpoint,
             aem_origin,
+            blob_origin,
             credentials_document,
             oauth,
             ims,
             aem,
+            blob,
             ledger,
             clock,
         })
@@ -171,6 +201,24 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError>
         Ok((listener, addr))
     };
     bound.await.map_err(|source| StartError::Listen { addr, source })
+}
+
+/// IMS and the blob storage have what all clients can do.
+fn aem_tls(
+    tls: Option<Tls>,
+    http2: bool,
+    client_certificates: bool,
+) -> Result<Option<Arc<ServerConfig>>, KeysError> {
+    let Some(mut tls) = tls else {
+        return Ok(None);
+    };
+    if http2 {
+        tls = tls.offering_http2();
+    }
+    if client_certificates {
+        tls = tls.requiring_client_certificates()?;
+    }
+    Ok(Some(tls.server_config()))
 }
 
 async fn credentials(

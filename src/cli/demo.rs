@@ -35,6 +35,9 @@ pub(super) struct Demo {
     /// Where the stand-in IMS listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
     ims_listen: SocketAddr,
+    /// Where the blob storage of the stand-in AEM listens [default: any port at AEM's address]
+    #[arg(long, value_name = "ADDRESS")]
+    blob_listen: Option<SocketAddr>,
     /// Run only the stand-ins, over TLS, and write service_token.json, oauth_credentials.json
     /// and ca.pem for a proxy elsewhere into DIR
     #[arg(long, value_name = "DIR")]
@@ -142,6 +145,7 @@ impl Demo {
         let options = Options {
             ims: self.ims_listen,
             aem: self.aem_listen,
+            blob: self.blob_listen.unwrap_or((self.aem_listen.ip(), 0).into()),
             tls_names,
             token_lifetime: self.token_lifetime,
             ..Options::default()
@@ -150,7 +154,7 @@ impl Demo {
             let cause =
                 std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Failure::wrong(format!(
-                "the stand-ins: {error}{cause}; choose others with --aem-listen and --ims-listen"
+                "the stand-ins: {error}{cause}; choose others with --aem-listen, --ims-listen and --blob-listen"
             ))
         })?;
         standins.ims.set_always(self.ims_fault.fault());

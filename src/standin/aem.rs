@@ -4,7 +4,7 @@
 //! Sources: Adobe's page "CDN in AEM as a Cloud Service" for the outer door, `SlingAuthenticator` and
 //! `AuthUtil` of Apache Sling's authentication for the inner one.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc};
 
 use axum::{
     Router,
@@ -15,35 +15,52 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, EXPECT, HOST, VIA},
+    header::{AUTHORIZATION, HOST, VIA},
 };
-use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout;
 
 use self::{
     arrivals::Watched,
+    dam::Dam,
     faults::{Busy, Fault},
+    filters::CsrfTokens,
     refusal::Refusal,
 };
 use super::{
+    blob::Storage,
     ledger::{Ledger, Verdict},
+    received::{Received, drain},
     server::Connection,
 };
 
 mod arrivals;
+mod assets;
 mod content;
+mod dam;
 mod faults;
+mod filters;
+mod graphql;
+mod gzip;
+mod packmgr;
 mod refusal;
 mod switches;
+mod upload;
 
+pub use assets::AssetChange;
 pub use faults::{Break, TokenRefusal};
 pub use switches::Switches;
 
 /// The stand-in, to be served. `names` are the values of `Host` that it answers to, with the port where
-/// that is not the scheme's own.
-pub fn router(names: Vec<String>, ledger: Ledger, switches: Switches) -> Router {
-    let aem = Aem { names: names.into(), ledger, switches };
-    content::routes().layer(from_fn_with_state(aem.clone(), gate)).with_state(aem)
+/// that is not the scheme's own; binaries go to `storage`.
+pub fn router(names: Vec<String>, ledger: Ledger, switches: Switches, storage: Storage) -> Router {
+    let aem = Aem {
+        names: names.into(),
+        ledger,
+        switches,
+        storage,
+        dam: Arc::default(),
+        csrf_tokens: Arc::default(),
+    };
+    content::routes(&aem).layer(from_fn_with_state(aem.clone(), gate)).with_state(aem)
 }
 
 #[derive(Clone)]
@@ -51,6 +68,9 @@ struct Aem {
     names: Arc<[String]>,
     ledger: Ledger,
     switches: Switches,
+    storage: Storage,
+    dam: Arc<Dam>,
+    csrf_tokens: Arc<CsrfTokens>,
 }
 
 /// Who is at the door, in the extensions of a request that came in.
@@ -87,16 +107,38 @@ impl Aem {
             }
             fault => fault.is_some(),
         };
-        let mut request = match self.admit(&request) {
-            Ok(visitor) => self.let_in(request, visitor, id),
-            Err(refusal) => return self.refuse(request, refusal).await,
+        let mut request = match self.admit_past_filters(request).await {
+            Ok((request, visitor)) => self.let_in(request, visitor, id),
+            Err(response) => return response,
         };
         if broken {
-            let _ = content::Received::all_of(std::mem::take(request.body_mut())).await;
+            let _ = Received::all_of(std::mem::take(request.body_mut())).await;
             self.break_off(&request);
             return pending().await;
         }
         next.run(request).await
+    }
+
+    /// Sling's filter comes before its authentication, Adobe's after it.
+    async fn admit_past_filters(&self, request: Request) -> Result<(Request, Visitor), Response> {
+        if self.switches.filters_referrers() && !filters::referrer_is_ours(&request) {
+            self.switches.count(|counts| counts.referrer_refused += 1);
+            return Err(self.refuse(request, Refusal::Filtered).await);
+        }
+        let visitor = match self.admit(&request) {
+            Ok(visitor) => visitor,
+            Err(refusal) => return Err(self.refuse(request, refusal).await),
+        };
+        if !self.switches.filters_csrf() {
+            return Ok((request, visitor));
+        }
+        match self.csrf_tokens.admit(request).await {
+            Ok(request) => Ok((request, visitor)),
+            Err(request) => {
+                self.switches.count(|counts| counts.csrf_refused += 1);
+                Err(self.refuse(request, Refusal::Filtered).await)
+            }
+        }
     }
 
     fn let_in(&self, mut request: Request, visitor: Visitor, id: Option<u64>) -> Request {
@@ -188,14 +230,6 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// Takes what a refused client still sends, within bounds: closing on unread bytes resets the connection,
-/// and the client would see that instead of the answer. One that asked first has sent nothing.
-async fn drain(request: Request<Body>) {
-    if !request.headers().contains_key(EXPECT) {
-        let _ = timeout(DRAIN_MAX, Limited::new(request.into_body(), DRAIN_MAX_BYTES).collect()).await;
-    }
-}
-
 /// What the CDN, Fastly, leaves on answers.
 fn trace(headers: &mut HeaderMap) {
     headers.append(VIA, HeaderValue::from_static("1.1 varnish"));
@@ -216,8 +250,6 @@ const CLIENT: HeaderName = HeaderName::from_static("x-standin-client");
 
 /// Answers anonymous callers too.
 const CSRF_TOKEN: &str = "/libs/granite/csrf/token.json";
-const DRAIN_MAX: Duration = Duration::from_secs(1);
-const DRAIN_MAX_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

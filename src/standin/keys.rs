@@ -3,15 +3,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
-};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA256};
 use rsa::{
     RsaPrivateKey,
     pkcs1::{DecodeRsaPrivateKey, EncodeRsaPrivateKey, EncodeRsaPublicKey},
@@ -19,14 +15,18 @@ use rsa::{
     rand_core::OsRng,
 };
 use rustls::{
-    ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    pki_types::{PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::VerifierBuilderError,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::random_hex;
 use crate::clock::{Clock, unix_seconds};
+
+mod tls;
+
+pub use tls::Tls;
 
 /// Service credentials of the AEM Developer Console (Adobe's page "Generating access tokens for
 /// server-side APIs"), with a key and a certificate of their own.
@@ -173,51 +173,6 @@ impl fmt::Debug for ServiceCredentials {
     }
 }
 
-/// A TLS identity, and the authority that vouches for it.
-#[derive(Clone)]
-pub struct Tls {
-    ca_pem: String,
-    server_config: Arc<ServerConfig>,
-}
-
-impl Tls {
-    /// A new authority and a leaf for these DNS names and IP addresses.
-    ///
-    /// # Errors
-    /// When a name cannot stand in a certificate.
-    pub fn generate(names: &[&str]) -> Result<Self, KeysError> {
-        let ca_key = KeyPair::generate()?;
-        let ca = ca_params();
-        let ca_pem = ca.self_signed(&ca_key)?.pem();
-        let key = KeyPair::generate()?;
-        let leaf = leaf_params(names)?.signed_by(&key, &Issuer::new(ca, ca_key))?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_single_cert(vec![leaf.der().clone()], key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { ca_pem, server_config: Arc::new(config) })
-    }
-
-    /// The authority's certificate, for the trust store of a client.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
-    }
-
-    /// For a listener.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server_config)
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls(..)")
-    }
-}
-
 /// Why a key or a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -233,6 +188,9 @@ pub enum KeysError {
     /// The identity does not fit the provider.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
+    /// The authority does not fit.
+    #[error("cannot verify clients")]
+    Verifier(#[from] VerifierBuilderError),
 }
 
 fn parse(pkcs1_pem: &str) -> Result<RsaPrivateKey, KeysError> {
@@ -252,28 +210,6 @@ fn self_signed(key: &RsaPrivateKey, from: SystemTime, to: SystemTime) -> Result<
     params.not_before = from.into();
     params.not_after = to.into();
     Ok(pem("CERTIFICATE", params.self_signed(&pair)?.der()))
-}
-
-fn ca_params() -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = common_name("aem-auth-proxy stand-in authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = yesterday().into();
-    params.not_after = (yesterday() + VALIDITY).into();
-    params
-}
-
-fn leaf_params(names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = common_name("aem-auth-proxy stand-in");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.not_before = yesterday().into();
-    params.not_after = (yesterday() + VALIDITY).into();
-    Ok(params)
 }
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -324,6 +260,7 @@ pub(crate) mod tests {
     use std::sync::OnceLock;
 
     use rustls::pki_types::CertificateDer;
+
     use x509_cert::{Certificate, der::Decode};
 
     use super::*;

@@ -11,8 +11,13 @@ use std::{
 };
 
 use axum::{Router, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderValue, Uri, header::HOST};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,7 +38,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds (port 0 takes a free one) and serves HTTP/1.1, over TLS if told so. Ready when it returns.
+    /// Binds (port 0 takes a free one) and serves HTTP/1.1, over TLS if told so, and there HTTP/2 if the
+    /// configuration offers it. Ready when it returns.
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -216,8 +222,13 @@ impl Service {
                 None => requests(self.router, stream, connection).await,
                 Some(tls) => match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        self.counts.shook_hands(stream.get_ref().1.handshake_kind());
-                        requests(self.router, stream, connection).await;
+                        let session = stream.get_ref().1;
+                        self.counts.shook_hands(session.handshake_kind());
+                        if session.alpn_protocol() == Some(b"h2") {
+                            requests_http2(self.router, stream, connection).await;
+                        } else {
+                            requests(self.router, stream, connection).await;
+                        }
                     }
                     Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
                     Err(_) => debug!("TLS handshake took too long"),
@@ -251,6 +262,34 @@ async fn requests(
     }
 }
 
+async fn requests_http2(
+    router: Router,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Connection,
+) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        router.clone().oneshot(as_http1(request))
+    });
+    let served =
+        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    if let Err(error) = served {
+        debug!(%error, "Connection ended early");
+    }
+}
+
+/// With the authority where HTTP/1.1 has it (RFC 9113, section 8.3.1), so that a router need not look twice.
+fn as_http1(mut request: Request<Incoming>) -> Request<Incoming> {
+    let uri = std::mem::take(request.uri_mut());
+    if let Some(authority) = uri.authority()
+        && let Ok(host) = HeaderValue::try_from(authority.as_str())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+    *request.uri_mut() = uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+    request
+}
+
 /// Of a client that connects and says nothing.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From the end of one request to the whole head of the next. Longer than common idle timeouts of clients,
@@ -260,86 +299,4 @@ const HEAD_MAX: Duration = Duration::from_secs(120);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use rustls::{
-        ClientConfig, RootCertStore,
-        pki_types::{CertificateDer, pem::PemObject},
-    };
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        sync::mpsc,
-    };
-    use tokio_rustls::TlsConnector;
-
-    use super::*;
-    use crate::standin::keys::Tls;
-
-    const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
-
-    async fn ask(addr: SocketAddr) -> io::Result<String> {
-        exchange(&mut TcpStream::connect(addr).await?).await
-    }
-
-    /// A client that trusts this authority, and keeps its sessions.
-    fn trusting(tls: &Tls) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(tls.ca_pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        config.unwrap().with_root_certificates(roots).with_no_client_auth()
-    }
-
-    async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<String> {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    }
-
-    #[tokio::test]
-    async fn a_stopped_server_answers_nobody_until_it_is_restarted_at_the_same_address() {
-        let router = Router::new().route("/", get(|| async { "here" }));
-        let mut server = Server::start(router, ANY_PORT.into(), None).await.unwrap();
-        assert!(ask(server.addr()).await.unwrap().ends_with("here"));
-        server.stop().await;
-        assert!(ask(server.addr()).await.is_err());
-        server.restart().await.unwrap();
-        assert!(ask(server.addr()).await.unwrap().ends_with("here"));
-        assert_eq!((server.connections(), server.tls_handshakes()), (2, 0));
-    }
-
-    #[tokio::test]
-    async fn connections_and_resumed_handshakes_are_counted() {
-        let tls = Tls::generate(&["localhost"]).unwrap();
-        let router = Router::new().route("/", get(|| async { "here" }));
-        let server = Server::start(router, ANY_PORT.into(), Some(tls.server_config())).await.unwrap();
-        let connector = TlsConnector::from(Arc::new(trusting(&tls)));
-        for _ in 0..3 {
-            let stream = TcpStream::connect(server.addr()).await.unwrap();
-            let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-            assert!(exchange(&mut stream).await.unwrap().ends_with("here"));
-        }
-        let plain = ask(server.addr()).await;
-        assert!(!matches!(plain, Ok(answer) if answer.ends_with("here")), "answered without TLS");
-        assert_eq!((server.connections(), server.tls_handshakes(), server.tls_resumed()), (4, 3, 2));
-    }
-
-    #[tokio::test]
-    async fn stopping_cuts_requests_in_flight() {
-        let (arrived, mut arrivals) = mpsc::unbounded_channel();
-        let hang = move || {
-            let arrived = arrived.clone();
-            async move {
-                arrived.send(()).unwrap();
-                std::future::pending::<()>().await;
-            }
-        };
-        let mut server =
-            Server::start(Router::new().route("/", get(hang)), ANY_PORT.into(), None).await.unwrap();
-        let asking = tokio::spawn(ask(server.addr()));
-        arrivals.recv().await.unwrap();
-        server.stop().await;
-        assert!(!matches!(asking.await.unwrap(), Ok(answer) if !answer.is_empty()));
-    }
-}
+mod tests;

@@ -133,6 +133,71 @@ async fn new_credentials_are_made_when_none_are_given() {
 }
 
 #[tokio::test]
+async fn a_file_goes_to_the_blob_storage_and_its_digests_can_be_had_from_aem() {
+    for names in [&[][..], &["127.0.0.1", "localhost"]] {
+        let standins = StandIns::start(options(names)).await.unwrap();
+        let client = client(standins.ca_pem.as_deref());
+        let token = standins.ledger.issue(Duration::from_secs(60));
+        let post = async |url: &str, fields: &[(&str, &str)]| {
+            let answer = client.post(url).bearer_auth(&token).form(fields).send().await.unwrap();
+            let (status, body) = (answer.status().as_u16(), answer.text().await.unwrap());
+            (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
+        };
+        let folder = format!("{}/content/dam/wknd", standins.aem_origin);
+        let size = 25 * 1024 * 1024;
+        let file = [("fileName", "a b.jpg"), ("fileSize", "26214400")];
+        let (status, begun) = post(&format!("{folder}.initiateUpload.json"), &file).await;
+        assert_eq!((status, &begun["folderPath"]), (201, &json!("/content/dam/wknd")));
+        assert_eq!(begun["completeURI"], format!("{folder}.completeUpload.json"));
+        let (of_file, uris) = (&begun["files"][0], begun["files"][0]["uploadURIs"].as_array().unwrap());
+        assert_eq!((&of_file["mimeType"], uris.len()), (&json!("image/jpeg"), 2));
+        let parts = pattern::pattern(size);
+        let parts: Vec<&[u8]> = parts.chunks(13 * 1024 * 1024).collect();
+        for (part, uri) in parts.iter().zip(uris) {
+            let uri = uri.as_str().unwrap();
+            assert!(uri.starts_with(&format!("{}/", standins.blob_origin)), "{uri}");
+            let answer = client.put(uri).body(part.to_vec()).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::CREATED);
+        }
+        let token = of_file["uploadToken"].as_str().unwrap();
+        let of_upload = [("mimeType", "image/jpeg"), ("uploadToken", token)];
+        let completion = [&file[..], &of_upload].concat();
+        let complete_uri = begun["completeURI"].as_str().unwrap();
+        assert_eq!(post(complete_uri, &completion[..2]).await.0, 400);
+        assert_eq!(
+            post(complete_uri, &completion).await,
+            (200, json!({"path": "/content/dam/wknd/a b.jpg"}))
+        );
+        assert_eq!(post(complete_uri, &completion).await.0, 404, "done already");
+
+        let url = format!("{folder}/a%20b.jpg.sha256.json");
+        let digests =
+            client.get(url).bearer_auth(standins.ledger.last_issued().unwrap()).send().await.unwrap();
+        let digests: Value = serde_json::from_str(&digests.text().await.unwrap()).unwrap();
+        let part = |bytes: &&[u8]| json!({"length": bytes.len(), "sha256": pattern::sha256_hex(bytes)});
+        assert_eq!(digests["parts"], json!(parts.iter().map(part).collect::<Vec<_>>()));
+        assert_eq!((&digests["length"], &digests["mimeType"]), (&json!(size), &json!("image/jpeg")));
+        assert_eq!(digests["storage"], json!({"refused": 0, "authorizationSeen": 0}));
+        assert_eq!((standins.blob.parts(), standins.aem.uploads_completed()), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn aem_can_ask_for_a_certificate_which_ims_does_not() {
+    let asking = Options { client_certificates: true, http2: true, ..options(&["127.0.0.1"]) };
+    let standins = StandIns::start(asking).await.unwrap();
+    let stranger = client(standins.ca_pem.as_deref());
+    let answer = exchange(&stranger, &standins.credentials_document).await.unwrap();
+    let url = format!("{}/api/assets.json", standins.aem_origin);
+    assert!(stranger.get(&url).bearer_auth(token(&answer)).send().await.is_err());
+    let (certificate, key) = standins.tls.as_ref().unwrap().client_certificate().unwrap();
+    let identity = reqwest::Identity::from_pem((certificate + &key).as_bytes()).unwrap();
+    let roots = reqwest::Certificate::from_pem(standins.ca_pem.as_ref().unwrap().as_bytes()).unwrap();
+    let known = Client::builder().no_proxy().tls_certs_only([roots]).identity(identity).build().unwrap();
+    assert_eq!(assets(&known, &standins.aem_origin, token(&answer)).await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let standins = StandIns::start(options(&[])).await.unwrap();
     let again = Options { aem: standins.aem_server.addr(), ..options(&[]) };

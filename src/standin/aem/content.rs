@@ -10,9 +10,10 @@ use std::{
 use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    extract::{Path, Query, Request, State},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{any, get, post, put},
+    routing::{any, get, put},
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -25,25 +26,22 @@ use http::{
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use ring::digest::{Context as Hasher, SHA256};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Interval, interval, sleep};
 
-use super::{Aem, CSRF_TOKEN, Visitor, origin};
+use super::{Aem, CSRF_TOKEN, Visitor, assets, graphql, gzip, origin, packmgr, upload};
 use crate::standin::{
     ledger::Verdict,
-    pattern::{Ending, PatternBody, hex},
-    random_hex,
+    pattern::{Ending, PatternBody},
+    received::Received,
     server::Connection,
 };
 
 /// All of its paths.
-pub(super) fn routes() -> Router<Aem> {
+pub(super) fn routes(aem: &Aem) -> Router<Aem> {
+    let apis = assets::routes().merge(graphql::routes()).merge(upload::routes());
     Router::new()
-        .route("/api/assets.json", get(folder))
-        .route("/graphql/execute.json/{*query}", get(persisted_query))
-        .route("/content/graphql/global/endpoint.json", post(graphql).layer(DefaultBodyLimit::max(QUERY_MAX)))
         .route(CSRF_TOKEN, get(csrf_token))
         .route("/echo", any(echo))
         .route("/echo/", any(echo))
@@ -59,67 +57,15 @@ pub(super) fn routes() -> Router<Aem> {
         .route("/redirect", any(redirect))
         .route("/set-cookies", get(set_cookies))
         .route("/upgrade", get(upgrade))
+        .merge(apis.layer(from_fn_with_state(aem.clone(), gzip::compress)))
+        .merge(packmgr::routes())
         .fallback(not_found)
 }
 
-/// Assets HTTP API: a listing in Siren, whose links are absolute.
-async fn folder(request: Request) -> Json<Value> {
-    let origin = origin(&request);
-    Json(json!({
-        "class": ["assets/folder"],
-        "properties": {"name": "assets", "srn:paging": {"total": 3, "offset": 0, "limit": 20}},
-        "links": [{"rel": ["self"], "href": format!("{origin}/api/assets.json?offset=0&limit=20")}],
-        "entities": [
-            entity(&origin, "assets/folder", "wknd", "WKND"),
-            entity(&origin, "assets/folder", "campaigns", "Campaigns"),
-            entity(&origin, "assets/asset", "surfing.jpg", "Surfing in the evening"),
-        ],
-    }))
-}
-
-fn entity(origin: &str, class: &str, name: &str, title: &str) -> Value {
-    json!({
-        "class": [class],
-        "rel": ["child"],
-        "properties": {"name": name, "dc:title": title},
-        "links": [
-            {"rel": ["self"], "href": format!("{origin}/api/assets/{name}.json")},
-            {"rel": ["content"], "href": format!("{origin}/content/dam/{name}")},
-        ],
-    })
-}
-
-/// A persisted query; its variables are matrix parameters in the path, so the path is answered as it came.
-async fn persisted_query(request: Request) -> Response {
-    let path = request.uri().path();
-    let tail = path.strip_prefix("/graphql/execute.json/").unwrap_or(path);
-    let answer = json!({"data": {"persistedQuery": tail, "adventureList": {"items": adventures()}}});
-    ([(CACHE_CONTROL, "max-age=60")], Json(answer)).into_response()
-}
-
-async fn graphql(body: Bytes) -> Response {
-    match serde_json::from_slice::<Value>(&body) {
-        Ok(asked) if asked["query"].is_string() => {
-            Json(json!({"data": {"adventureList": {"items": adventures()}}})).into_response()
-        }
-        _ => {
-            let errors = json!({"errors": [{"message": "The request has no query"}]});
-            (StatusCode::BAD_REQUEST, Json(errors)).into_response()
-        }
-    }
-}
-
-fn adventures() -> Value {
-    json!([
-        {"_path": "/content/dam/wknd/en/adventures/surf-camp", "title": "Surf camp", "price": 980},
-        {"_path": "/content/dam/wknd/en/adventures/ski-touring", "title": "Ski touring", "price": 1450},
-    ])
-}
-
 /// Anonymous callers get an empty object, not an error.
-async fn csrf_token(Extension(visitor): Extension<Visitor>) -> Response {
+async fn csrf_token(State(aem): State<Aem>, Extension(visitor): Extension<Visitor>) -> Response {
     let answer = match visitor {
-        Visitor::Authenticated => json!({"token": random_hex(32)}),
+        Visitor::Authenticated => json!({"token": aem.csrf_tokens.issue()}),
         Visitor::Anonymous => json!({}),
     };
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
@@ -170,29 +116,6 @@ async fn upload(request: Request) -> Response {
     match Received::all_of(request.into_body()).await {
         Ok(received) => Json(json!({"length": received.length, "sha256": received.sha256})).into_response(),
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
-    }
-}
-
-/// A body that was read to its end and not kept.
-pub(super) struct Received {
-    length: u64,
-    sha256: String,
-    trailers: HeaderMap,
-}
-
-impl Received {
-    pub(super) async fn all_of(mut body: Body) -> Result<Self, axum::Error> {
-        let (mut length, mut hasher, mut trailers) = (0, Hasher::new(&SHA256), HeaderMap::new());
-        while let Some(frame) = body.frame().await.transpose()? {
-            match frame.into_data() {
-                Ok(data) => {
-                    length += data.len() as u64;
-                    hasher.update(&data);
-                }
-                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-            }
-        }
-        Ok(Self { length, sha256: hex(&hasher.finish()), trailers })
     }
 }
 
@@ -368,11 +291,8 @@ async fn upgrade(Extension(connection): Extension<Connection>, mut request: Requ
 }
 
 /// Sling answers HTML, whatever was asked.
-async fn not_found() -> Response {
+pub(super) async fn not_found() -> Response {
     let page = "<html><head><title>404 Resource not found</title></head>\
          <body><h1>Resource not found</h1></body></html>";
     (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html;charset=utf-8")], page).into_response()
 }
-
-/// A query and its variables.
-const QUERY_MAX: usize = 64 * 1024;

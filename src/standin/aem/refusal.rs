@@ -17,6 +17,8 @@ use crate::standin::ledger::Verdict;
 pub(super) enum Refusal {
     Misdirected,
     EdgeKeyMissing,
+    /// A filter for changes, which says no more.
+    Filtered,
     /// To a tool.
     Challenge,
     /// To a browser: the way to the login page.
@@ -66,7 +68,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, MISDIRECTED).into_response(),
-            Self::EdgeKeyMissing => StatusCode::FORBIDDEN.into_response(),
+            Self::EdgeKeyMissing | Self::Filtered => StatusCode::FORBIDDEN.into_response(),
             Self::Challenge => {
                 (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, r#"Basic realm="Sling (Development)""#)])
                     .into_response()

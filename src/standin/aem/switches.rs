@@ -1,12 +1,19 @@
 //! What the stand-in AEM can be told to do, and what it has seen.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use http::StatusCode;
 use tokio::sync::watch;
 
 use super::{
     arrivals::Arrivals,
+    assets::AssetChange,
     faults::{Break, Busy, Fault, Faults, TokenRefusal},
 };
 
@@ -19,8 +26,13 @@ struct Inner {
     reserved: Mutex<Vec<(String, String)>>,
     faults: Faults,
     arrivals: Arrivals,
+    changes: Mutex<VecDeque<AssetChange>>,
     counts: watch::Sender<Counts>,
     released: watch::Sender<bool>,
+    completes_relatively: AtomicBool,
+    compresses: AtomicBool,
+    ignores_referrers: AtomicBool,
+    ignores_csrf: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +44,10 @@ pub(super) struct Counts {
     pub(super) busy_answers: usize,
     pub(super) broken_off: usize,
     pub(super) writes: usize,
+    pub(super) uploads_completed: usize,
+    pub(super) referrer_refused: usize,
+    pub(super) csrf_refused: usize,
+    pub(super) packages_installed: usize,
 }
 
 impl Switches {
@@ -107,6 +123,51 @@ impl Switches {
         self.0.released.send_replace(true);
     }
 
+    /// Whether answers from now on name `completeURI` by its path alone. A client has to understand both.
+    pub fn relative_complete_uri(&self, relative: bool) {
+        self.0.completes_relatively.store(relative, Relaxed);
+    }
+
+    /// Whether JSON of the Assets HTTP API, of GraphQL and of uploads comes in gzip to who takes it.
+    pub fn compress(&self, compress: bool) {
+        self.0.compresses.store(compress, Relaxed);
+    }
+
+    /// How many direct binary uploads were completed.
+    pub fn uploads_completed(&self) -> usize {
+        self.counts().uploads_completed
+    }
+
+    /// How many packages were installed.
+    pub fn packages_installed(&self) -> usize {
+        self.counts().packages_installed
+    }
+
+    /// Whether changes by browsers have to come from AEM's own pages, which is so at first.
+    pub fn filter_referrers(&self, filter: bool) {
+        self.0.ignores_referrers.store(!filter, Relaxed);
+    }
+
+    /// How many changes did not.
+    pub fn referrer_refused(&self) -> usize {
+        self.counts().referrer_refused
+    }
+
+    /// Whether changes by browsers need a token against forgery, which is so at first.
+    pub fn filter_csrf(&self, filter: bool) {
+        self.0.ignores_csrf.store(!filter, Relaxed);
+    }
+
+    /// How many changes had none.
+    pub fn csrf_refused(&self) -> usize {
+        self.counts().csrf_refused
+    }
+
+    /// The last changes by the Assets HTTP API, in their order.
+    pub fn asset_changes(&self) -> Vec<AssetChange> {
+        self.changes().iter().cloned().collect()
+    }
+
     /// From now on, paths under `prefix` take tokens of `client_id` only: another one's are refused as unknown ones are.
     /// AEM's newer APIs know OAuth credentials alone.
     pub fn reserve(&self, prefix: &str, client_id: &str) {
@@ -117,12 +178,36 @@ impl Switches {
         self.reserved().iter().all(|(prefix, only)| !path.starts_with(prefix) || only == client_id)
     }
 
+    pub(super) fn completes_relatively(&self) -> bool {
+        self.0.completes_relatively.load(Relaxed)
+    }
+
+    pub(super) fn compresses(&self) -> bool {
+        self.0.compresses.load(Relaxed)
+    }
+
+    pub(super) fn filters_referrers(&self) -> bool {
+        !self.0.ignores_referrers.load(Relaxed)
+    }
+
+    pub(super) fn filters_csrf(&self) -> bool {
+        !self.0.ignores_csrf.load(Relaxed)
+    }
+
     pub(super) fn faults(&self) -> &Faults {
         &self.0.faults
     }
 
     pub(super) fn arrivals(&self) -> &Arrivals {
         &self.0.arrivals
+    }
+
+    pub(super) fn changed(&self, change: AssetChange) {
+        let mut changes = self.changes();
+        if changes.len() == CHANGES_MAX {
+            changes.pop_front();
+        }
+        changes.push_back(change);
     }
 
     pub(super) async fn released(&self) {
@@ -145,4 +230,10 @@ impl Switches {
     fn reserved(&self) -> MutexGuard<'_, Vec<(String, String)>> {
         self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    fn changes(&self) -> MutexGuard<'_, VecDeque<AssetChange>> {
+        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// More than a test makes.
+const CHANGES_MAX: usize = 1000;
