@@ -19,6 +19,7 @@ use super::{
     error::ProxyError,
     fields::{storage, trailers},
     framing::{Decoder, Encoding, FramingError, Length},
+    http2,
     link::{Came, Link, LinkError},
     response::{AnswerTo, BadResponse, Body, ResponseHead},
     tunnel,
@@ -344,13 +345,15 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>
     let (mut head, upstream) = head.map_err(Failed::Answer)?;
     let (buffers, pool) = (&worker.buffers, worker.pool(upstream));
     let mut since = request.began;
-    let mut link = match pool.take(buffers) {
+    // Over HTTP/2 there is no upgrade, and not every target.
+    let alone = upstream.takes_http2() && (request.websocket || !http2::carries(head.filled()));
+    let mut link = match worker.at_hand(upstream, alone) {
         Some(link) => link,
         None => {
             // Many may wait for a connection at once: no longer than it must in a buffer of the thread's.
             let waiting = head.packed();
             buffers.release(&mut std::mem::replace(&mut head, waiting));
-            let link = connect(client, worker, upstream).await?;
+            let link = connect(client, worker, upstream, alone).await?;
             since = Instant::now();
             link
         }
@@ -393,8 +396,13 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>
     })
 }
 
-async fn connect(client: &mut Client, worker: &Worker, upstream: &Upstream) -> Result<Link, Failed> {
-    let mut connecting = pin!(upstream.connect());
+async fn connect(
+    client: &mut Client,
+    worker: &Worker,
+    upstream: &Upstream,
+    alone: bool,
+) -> Result<Link, Failed> {
+    let mut connecting = pin!(worker.connect(upstream, alone));
     poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
             return Poll::Ready(

@@ -17,6 +17,7 @@ mod engine;
 mod forward;
 mod guard;
 mod harness;
+mod http2;
 mod kinds;
 mod log;
 mod matrix;
