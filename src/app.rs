@@ -293,9 +293,10 @@ fn proxies<'a>(
         Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
     let mut upstreams = Vec::new();
     for (number, upstream) in config.upstreams.iter().enumerate() {
+        let http = upstream.http;
         let upstream = Upstream::new(number, &upstream.url, Arc::clone(tls), &config.timeouts)
             .map_err(StartError::internal("the upstream"))?;
-        upstreams.push(Arc::new(upstream));
+        upstreams.push(Arc::new(upstream.speaking(http)));
     }
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {

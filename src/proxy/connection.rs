@@ -26,8 +26,10 @@ use super::{
     fields::{BadFraming, storage},
     framing::Length,
     guard::{Asked, GuardError, Local},
+    http2::{self, Beginning},
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
+    socket::Socket,
 };
 use crate::listener::Stream;
 
@@ -42,6 +44,8 @@ pub(super) enum End {
     Abort,
     /// What came was no request; the status says why.
     Refuse(u16),
+    /// What came is the beginning of HTTP/2.
+    Http2,
     /// The client has left.
     Gone,
 }
@@ -51,14 +55,35 @@ impl Worker {
     ///
     /// `proxy` is the number of the proxy that the connection was made to.
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
-        let Some(proxy) = self.proxies.get(proxy) else { return };
         let local = stream.local_ip();
-        let client = Client::new(stream, &proxy.limits.timeouts);
-        let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
-        let mut connection =
-            Connection { worker: &self, proxy, client, local, stopped, seen: 0, named: Rc::from([]) };
+        let Some(mut connection) = self.connection(Socket::Own(stream), proxy, local) else { return };
+        let end = connection.converse().await;
+        if end != End::Http2 {
+            return connection.part(end).await;
+        }
+        let early = std::mem::take(&mut connection.client.input);
+        let stream = connection.client.stream.hand_over();
+        drop(connection);
+        if let Some(stream) = stream {
+            // Few need it: not a part of every connection's task.
+            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
+        }
+    }
+
+    /// Serves the one request of a stream.
+    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local) {
+        let Some(mut connection) = self.connection(stream, proxy, local) else { return };
         let end = connection.converse().await;
         connection.part(end).await;
+    }
+
+    fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
+        let proxy = self.proxies.get(proxy)?;
+        let begins = matches!(stream, Socket::Own(_));
+        let client = Client::new(stream, &proxy.limits.timeouts);
+        let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
+        let named = Rc::from([]);
+        Some(Connection { worker: self, proxy, client, local, stopped, begins, seen: 0, named })
     }
 }
 
@@ -68,6 +93,8 @@ struct Connection<'w> {
     client: Client,
     local: Local,
     stopped: Pin<Box<OwnedNotified>>,
+    /// Nothing is known of it yet: it may be HTTP/2.
+    begins: bool,
     /// How much of the input is known to hold no whole head.
     seen: usize,
     /// The origin that the client has come to with its last request: most often it comes to it again.
@@ -100,7 +127,15 @@ impl<'w> Connection<'w> {
                 }
             }
             if self.client.input.len() > self.seen {
-                match self.request() {
+                let beginning =
+                    if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
+                self.begins = beginning == Beginning::Open;
+                let request = match beginning {
+                    Beginning::Http2 => return Poll::Ready(Err(End::Http2)),
+                    Beginning::Open => Ok(None),
+                    Beginning::Other => self.request(),
+                };
+                match request {
                     Ok(Some(request)) => {
                         self.seen = 0;
                         self.worker.buffers.release(&mut self.client.input);
@@ -172,7 +207,7 @@ impl<'w> Connection<'w> {
         debug!(?end, "Client connection ends");
         let client = &mut self.client;
         match end {
-            End::Gone => {}
+            End::Gone | End::Http2 => {}
             End::Abort => client.half = true,
             End::Close => {
                 // Whoever has sent on gets the time that it takes to read our answer.
@@ -253,7 +288,7 @@ fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
 const LOCAL_SCHEME: &[u8] = b"http://";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
-async fn linger(stream: &mut Stream) {
+async fn linger(stream: &mut Socket) {
     if stream.shutdown().await.is_err() {
         return;
     }

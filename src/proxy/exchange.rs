@@ -28,6 +28,7 @@ use super::{
     connection::End,
     error::ProxyError,
     framing::FramingError,
+    http2,
     link::{Link, LinkError},
     request::{self, Asking},
     response::AnswerTo,
@@ -128,10 +129,12 @@ async fn attempt<'w>(
 ) -> Result<Option<Then>, Failed> {
     let upstream = &*sent.route.upstream;
     let mut since = chances.since(request);
-    let mut link = match worker.pool(upstream).take(&worker.buffers) {
+    // Over HTTP/2 there is no upgrade, and not every target.
+    let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(&sent.head));
+    let mut link = match worker.at_hand(upstream, alone) {
         Some(link) => link,
         None => {
-            let link = connect(client, worker, upstream).await?;
+            let link = connect(client, worker, upstream, alone).await?;
             since = Instant::now();
             link
         }
@@ -218,8 +221,13 @@ async fn finish(exchange: Exchange<'_, '_>) -> Then {
     }
 }
 
-async fn connect(client: &mut Client, worker: &Worker, upstream: &Upstream) -> Result<Link, Failed> {
-    let connected = unless_gone(client, worker, upstream.connect()).await?;
+async fn connect(
+    client: &mut Client,
+    worker: &Worker,
+    upstream: &Upstream,
+    alone: bool,
+) -> Result<Link, Failed> {
+    let connected = unless_gone(client, worker, worker.connect(upstream, alone)).await?;
     connected.map_err(|error| Failed::Answer(ProxyError::Unreachable(error.cause, Box::new(error))))
 }
 

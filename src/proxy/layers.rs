@@ -74,7 +74,7 @@ impl Tls {
     /// # Errors
     /// When `config` allows none.
     pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
-        let session = Session::new(config, name)?;
+        let session = Session::new(config, name, &[])?;
         Ok(Self { session, wire: Buffer::default(), sealed: Buffer::default() })
     }
 

@@ -54,10 +54,11 @@ impl Chances {
     }
 
     /// Whether a request whose connection broke off is sent over another one: doing it twice has to be doing it once, or
-    /// nothing of it may have left (RFC 9110, section 9.2.2).
+    /// AEM may not have begun with it (RFC 9110, section 9.2.2).
     pub(super) fn reconnect(&mut self, exchange: &Exchange<'_, '_>, error: &LinkError) -> bool {
         let request = &*exchange.request;
-        let safe = request.asking.idempotent || !exchange.has_left;
+        let nothing_done = !exchange.has_left || exchange.link.was_unprocessed();
+        let safe = request.asking.idempotent || nothing_done;
         let may = safe && self.reconnects < RECONNECTS_MAX && request.up.kept().is_some();
         if may {
             self.reconnects += 1;
