@@ -174,6 +174,7 @@ impl Browser {
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(url)
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -183,9 +184,14 @@ impl Browser {
         Self { process, profile }
     }
 
-    /// Ends it; tells what it has said meanwhile.
+    /// Ends it, and lets it end its own processes before its files go; tells what it has said meanwhile.
     async fn close(mut self) -> String {
-        self.process.kill().await.expect("Chromium can be ended");
+        let id = self.process.id().map(|id| id.to_string());
+        let asked = Command::new("kill").args(id).status().await;
+        asked.expect("there is a kill");
+        if timeout(BROWSER_PATIENCE, self.process.wait()).await.is_err() {
+            self.process.kill().await.expect("Chromium can be ended");
+        }
         std::fs::read_to_string(self.profile.path().join(BROWSER_LOG)).unwrap_or_default()
     }
 }
