@@ -6,6 +6,7 @@
 
 mod cookie;
 mod head;
+mod json;
 mod members;
 
 use memchr::memmem::Finder;
@@ -14,6 +15,7 @@ use url::Url;
 pub(super) use self::{
     cookie::cookie,
     head::{link, location, refresh, to_upstream},
+    json::Links,
     members::{Members, is_json},
 };
 
@@ -68,7 +70,7 @@ impl Origin {
 
     /// Whether the host stands somewhere in `data`: if not, no body of JSON is changed that is `data` undecoded.
     ///
-    /// In lower case, and not by letters in JSON's `\u` spelling: [`Links`](super::Links) knows no other.
+    /// In lower case, and not by letters in JSON's `\u` spelling: [`Links`] knows no other.
     pub(super) fn occurs_in(&self, data: &[u8]) -> bool {
         self.finder.find(data).is_some()
     }
