@@ -6,6 +6,7 @@
 
 mod cookie;
 mod head;
+mod json;
 mod members;
 
 use std::rc::Rc;
@@ -74,7 +75,7 @@ impl Origin {
 
     /// Whether the host stands somewhere in `data`: if not, no body of JSON is changed that is `data` undecoded.
     ///
-    /// In lower case, and not by letters in JSON's `\u` spelling: [`Links`](super::Links) knows no other.
+    /// In lower case, and not by letters in JSON's `\u` spelling: [`Links`] knows no other.
     pub(super) fn occurs_in(&self, data: &[u8]) -> bool {
         self.finder.find(data).is_some()
     }

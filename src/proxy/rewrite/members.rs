@@ -27,6 +27,9 @@ pub(super) enum Name {
 }
 
 impl Members {
+    #[cfg(test)]
+    pub(super) const ALL: Self = Self { complete_uri: true, link_href: true, graphql: true };
+
     /// What is renamed in an answer to a request for `path`, as the client wrote it. GraphQL's URLs may be meant for
     /// others than the client: they are renamed if `graphql` asks for it.
     ///

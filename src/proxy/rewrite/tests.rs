@@ -1,4 +1,13 @@
+pub(super) mod documents;
+
+use proptest::test_runner::Config;
+
 use super::*;
+
+/// So many cases; what fails is written into a test of its own, and not into a file.
+pub(super) fn settings(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
 
 pub(super) fn origin(url: &str) -> Origin {
     Origin::new(&url.parse().unwrap())
