@@ -22,6 +22,7 @@ mod request;
 mod response;
 mod route;
 mod session;
+mod socket;
 mod tunnel;
 mod upstream;
 

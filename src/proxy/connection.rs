@@ -24,8 +24,10 @@ use super::{
     fields::{BadFraming, storage},
     framing::Length,
     guard::Local,
+    http2::{self, Beginning},
     request::{NoRequest, RequestHead},
     response::AnswerTo,
+    socket::Socket,
 };
 use crate::listener::Stream;
 
@@ -40,6 +42,8 @@ pub(super) enum End {
     Abort,
     /// What came was no request; the status says why.
     Refuse(u16),
+    /// What came is the beginning of HTTP/2.
+    Http2,
     /// The client has left.
     Gone,
 }
@@ -49,13 +53,34 @@ impl Worker {
     ///
     /// `proxy` is the number of the proxy that the connection was made to.
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
-        let Some(proxy) = self.proxies.get(proxy) else { return };
         let local = stream.local_ip();
-        let client = Client::new(stream, &proxy.limits.timeouts);
-        let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
-        let mut connection = Connection { worker: &self, proxy, client, local, stopped, seen: 0 };
+        let Some(mut connection) = self.connection(Socket::Own(stream), proxy, local) else { return };
+        let end = connection.converse().await;
+        if end != End::Http2 {
+            return connection.part(end).await;
+        }
+        let early = std::mem::take(&mut connection.client.input);
+        let stream = connection.client.stream.hand_over();
+        drop(connection);
+        if let Some(stream) = stream {
+            // Few need it: not a part of every connection's task.
+            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
+        }
+    }
+
+    /// Serves the one request of a stream.
+    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local) {
+        let Some(mut connection) = self.connection(stream, proxy, local) else { return };
         let end = connection.converse().await;
         connection.part(end).await;
+    }
+
+    fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
+        let proxy = self.proxies.get(proxy)?;
+        let begins = matches!(stream, Socket::Own(_));
+        let client = Client::new(stream, &proxy.limits.timeouts);
+        let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
+        Some(Connection { worker: self, proxy, client, local, stopped, begins, seen: 0 })
     }
 }
 
@@ -65,6 +90,8 @@ struct Connection<'w> {
     client: Client,
     local: Local,
     stopped: Pin<Box<OwnedNotified>>,
+    /// Nothing is known of it yet: it may be HTTP/2.
+    begins: bool,
     /// How much of the input is known to hold no whole head.
     seen: usize,
 }
@@ -95,7 +122,15 @@ impl<'w> Connection<'w> {
                 }
             }
             if self.client.input.len() > self.seen {
-                match self.request() {
+                let beginning =
+                    if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
+                self.begins = beginning == Beginning::Open;
+                let request = match beginning {
+                    Beginning::Http2 => return Poll::Ready(Err(End::Http2)),
+                    Beginning::Open => Ok(None),
+                    Beginning::Other => self.request(),
+                };
+                match request {
                     Ok(Some(request)) => {
                         self.seen = 0;
                         self.worker.buffers.release(&mut self.client.input);
@@ -166,7 +201,7 @@ impl<'w> Connection<'w> {
         debug!(?end, "Client connection ends");
         let client = &mut self.client;
         match end {
-            End::Gone => {}
+            End::Gone | End::Http2 => {}
             End::Abort => client.half = true,
             End::Close => {
                 // Whoever has sent on gets the time that it takes to read our answer.
@@ -219,7 +254,7 @@ impl Proxy {
 }
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
-async fn linger(stream: &mut Stream) {
+async fn linger(stream: &mut Socket) {
     if stream.shutdown().await.is_err() {
         return;
     }

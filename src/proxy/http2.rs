@@ -7,11 +7,15 @@
 mod channel;
 mod connection;
 mod heads;
+mod inbound;
 mod pool;
+mod serve;
 mod stream;
 
 pub(super) use self::{
+    inbound::Inbound,
     pool::Shared,
+    serve::{Beginning, serve},
     stream::Stream,
 };
 

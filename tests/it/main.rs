@@ -16,6 +16,7 @@ mod edges;
 mod engine;
 mod forward;
 mod guard;
+mod h2c;
 mod harness;
 mod http2;
 mod kinds;
