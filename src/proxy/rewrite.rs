@@ -4,6 +4,7 @@
 //! stands at the beginning of a URL in a place where AEM puts URLs, the proxy's own comes in its place. All else keeps
 //! every byte: an origin in the middle of a text may be signed, compared, or shown.
 
+mod coding;
 mod cookie;
 mod head;
 mod json;
@@ -13,6 +14,7 @@ use memchr::memmem::Finder;
 use url::Url;
 
 pub(super) use self::{
+    coding::{Coding, CodingError, Progress, Rewriter},
     cookie::cookie,
     head::{link, location, refresh, to_upstream},
     json::Links,
