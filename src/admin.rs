@@ -83,11 +83,11 @@ impl Admin {
         let guarded = self.clone();
         // A page of another site must not read the status by DNS rebinding.
         let guard = middleware::from_fn(move |request: Request, next: Next| {
-            let admitted = guarded.0.guard.admit(&Asked::of(&request), local);
+            let refused = guarded.0.guard.admit(&Asked::of(&request), local).err();
             async move {
-                match admitted {
-                    Ok(()) => next.run(request).await,
-                    Err(error) => {
+                match refused {
+                    None => next.run(request).await,
+                    Some(error) => {
                         (StatusCode::FORBIDDEN, format!("{error}; see guard.allowed_hosts\n")).into_response()
                     }
                 }

@@ -26,7 +26,7 @@ use crate::{
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Credential, Fields, Guard, Limits, Proxy, Route, Upstream},
+    proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, Upstream},
     tls::{self, TlsError},
 };
 
@@ -289,12 +289,14 @@ fn proxies<'a>(
     tls: &Arc<rustls::ClientConfig>,
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
-    let limits = Limits { head: config.limits.head, timeouts: config.timeouts.clone() };
+    let limits =
+        Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
     let mut upstreams = Vec::new();
     for (number, upstream) in config.upstreams.iter().enumerate() {
+        let http = upstream.http;
         let upstream = Upstream::new(number, &upstream.url, Arc::clone(tls), &config.timeouts)
             .map_err(StartError::internal("the upstream"))?;
-        upstreams.push(Arc::new(upstream));
+        upstreams.push(Arc::new(upstream.speaking(http)));
     }
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {
@@ -332,7 +334,9 @@ fn proxies<'a>(
         let routes = proxy.routes.iter().map(&mut route).collect::<Result<_, _>>()?;
         let otherwise = route(&proxy.otherwise)?;
         let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
-        proxies.push(Proxy::new(guard, routes, otherwise, limits.clone(), metrics.proxy(&proxy.name)));
+        let retries = Retries::new(config.retry.budget, config.retry.max_wait);
+        let (rewrite, metrics) = (config.rewrite.clone(), metrics.proxy(&proxy.name));
+        proxies.push(Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics));
     }
     Ok(proxies.into())
 }

@@ -10,21 +10,22 @@ pub mod keys;
 mod prefix;
 mod raw;
 mod sources;
+mod upstream;
 mod values;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use figment::Figment;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::Url;
 
 use self::raw::Raw;
 pub use self::{
     describe::describe,
     prefix::Prefix,
     sources::{Setting, Source, Sources},
+    upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},
 };
 
@@ -53,6 +54,12 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Every buffer has a limit.
     pub limits: Limits,
+    /// What is renamed on its way.
+    pub rewrite: Rewrite,
+    /// Second attempts at an AEM that is busy.
+    pub retry: Retry,
+    /// The ways out of this network.
+    pub egress: Egress,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -156,15 +163,6 @@ pub struct ImsEndpoint {
     pub key: String,
     /// Where it stands.
     pub source: String,
-}
-
-/// One AEM.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Its name.
-    pub name: String,
-    /// An origin: scheme and authority without a path.
-    pub url: Url,
 }
 
 /// One listener with all that it does.
@@ -280,6 +278,9 @@ pub struct Token {
     pub refresh_at: f64,
     /// Where a token outlives the process, if anywhere.
     pub cache_file: Option<PathBuf>,
+    /// Between two exchanges that were caused by refused tokens.
+    #[serde(deserialize_with = "values::limit")]
+    pub cooldown: Duration,
 }
 
 /// `[watch]`
@@ -313,6 +314,15 @@ pub struct Timeouts {
     /// A connection to AEM between two requests.
     #[serde(deserialize_with = "values::limit")]
     pub upstream_idle: Duration,
+    /// A connection to AEM, from its beginning: what DNS says now is heard by then.
+    #[serde(deserialize_with = "values::limit")]
+    pub upstream_max_age: Duration,
+    /// How long connecting is tried again when nobody answers.
+    #[serde(deserialize_with = "values::duration")]
+    pub reconnect: Duration,
+    /// A request that waits for its turn.
+    #[serde(deserialize_with = "values::limit")]
+    pub queue: Duration,
     /// Connecting to IMS.
     #[serde(deserialize_with = "values::limit")]
     pub ims_connect: Duration,
@@ -328,6 +338,56 @@ pub struct Limits {
     /// The largest head, request or response, in bytes.
     #[serde(deserialize_with = "values::size")]
     pub head: usize,
+    /// How much of a request's body is kept for a second attempt, in bytes.
+    #[serde(deserialize_with = "values::replay")]
+    pub replay: usize,
+}
+
+/// `[rewrite]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rewrite {
+    /// AEM's origin in the links of JSON.
+    pub links: bool,
+    /// In `_publishUrl` and `_authorUrl` too.
+    pub graphql_urls: bool,
+    /// What AEM sees as `User-Agent`.
+    pub user_agent: UserAgent,
+}
+
+/// What AEM sees as `User-Agent`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum UserAgent {
+    /// The app's own.
+    Keep,
+    /// This one instead.
+    Instead(HeaderValue),
+}
+
+impl TryFrom<String> for UserAgent {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "keep" => Ok(Self::Keep),
+            "" => Err("is empty; write keep, or what AEM is to see"),
+            text => HeaderValue::from_str(text)
+                .map(Self::Instead)
+                .map_err(|_| "is not a value that a field can have; give one line of plain text"),
+        }
+    }
+}
+
+/// `[retry]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Second attempts as a share of all requests; 0 is none.
+    pub budget: f64,
+    /// The longest `Retry-After` that is waited for.
+    #[serde(deserialize_with = "values::limit")]
+    pub max_wait: Duration,
 }
 
 /// `[shutdown]`

@@ -10,6 +10,8 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
+use crate::proxy::Refusal;
+
 /// Every metric of the process.
 #[derive(Clone)]
 pub struct Metrics {
@@ -19,6 +21,8 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     denied: IntCounterVec,
     unauthorized: IntCounterVec,
+    refusals: IntCounterVec,
+    retries: IntCounterVec,
     refreshes: IntCounterVec,
     token_expiry: GaugeVec,
     certificate_expiry: GaugeVec,
@@ -52,6 +56,12 @@ impl Metrics {
                 "Times that AEM refused the token",
                 &["proxy", "outcome"],
             )?,
+            refusals: counter(
+                "upstream_refusals_total",
+                "The same, by the way in which AEM said it",
+                &["proxy", "kind"],
+            )?,
+            retries: counter("upstream_retries_total", "Requests sent once more", &["proxy", "reason"])?,
             refreshes: counter("token_refreshes_total", "Exchanges at IMS", &["credential", "outcome"])?,
             token_expiry: GaugeVec::new(
                 opts(
@@ -72,12 +82,14 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 9] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.denied.clone()),
             Box::new(metrics.unauthorized.clone()),
+            Box::new(metrics.refusals.clone()),
+            Box::new(metrics.retries.clone()),
             Box::new(metrics.refreshes.clone()),
             Box::new(metrics.token_expiry.clone()),
             Box::new(metrics.certificate_expiry.clone()),
@@ -104,7 +116,10 @@ impl Metrics {
             duration: self.duration.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             denied: self.denied.clone(),
-            unauthorized: self.unauthorized.with_label_values(&[name, "passed"]),
+            unauthorized: Outcome::ALL
+                .map(|outcome| self.unauthorized.with_label_values(&[name, outcome.label()])),
+            refusals: Refusal::ALL.map(|refusal| self.refusals.with_label_values(&[name, refusal.kind()])),
+            retries: Retried::ALL.map(|reason| self.retries.with_label_values(&[name, reason.label()])),
             name: name.to_owned(),
         }))
     }
@@ -141,7 +156,59 @@ struct Handles {
     duration: Histogram,
     in_flight: IntGauge,
     denied: IntCounterVec,
-    unauthorized: IntCounter,
+    unauthorized: [IntCounter; Outcome::ALL.len()],
+    refusals: [IntCounter; Refusal::ALL.len()],
+    retries: [IntCounter; Retried::ALL.len()],
+}
+
+/// What became of a request whose token AEM refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was passed on: the request could not be sent again, or there is no other token to send.
+    Passed,
+    /// The request was sent again with another token.
+    Replayed,
+    /// And refused again, which was passed on.
+    RefusedAgain,
+    /// It was passed on: another token was bought just now.
+    CoolingDown,
+    /// It was passed on: IMS gave no other token.
+    NoNewToken,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] =
+        [Self::Passed, Self::Replayed, Self::RefusedAgain, Self::CoolingDown, Self::NoNewToken];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Replayed => "replayed",
+            Self::RefusedAgain => "refused_again",
+            Self::CoolingDown => "cooling_down",
+            Self::NoNewToken => "no_new_token",
+        }
+    }
+}
+
+/// Why a request was sent once more, other than for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// Its connection broke off.
+    Connection,
+    /// AEM was busy.
+    Busy,
+}
+
+impl Retried {
+    const ALL: [Self; 2] = [Self::Connection, Self::Busy];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 impl ProxyMetrics {
@@ -157,9 +224,15 @@ impl ProxyMetrics {
         self.0.denied.with_label_values(&[self.0.name.as_str(), reason]).inc();
     }
 
-    /// AEM refused a token.
-    pub fn upstream_unauthorized(&self) {
-        self.0.unauthorized.inc();
+    /// AEM refused a token in this way, and this is what became of the request.
+    pub fn refused(&self, refusal: Refusal, outcome: Outcome) {
+        self.0.unauthorized[outcome as usize].inc();
+        self.0.refusals[refusal as usize].inc();
+    }
+
+    /// A request was sent once more.
+    pub fn retried(&self, reason: Retried) {
+        self.0.retries[reason as usize].inc();
     }
 }
 

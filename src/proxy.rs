@@ -9,18 +9,24 @@ mod authorize;
 mod buffer;
 mod client;
 mod connection;
+mod cors;
 mod error;
 mod exchange;
 mod fields;
 mod framing;
 mod guard;
+mod http2;
 #[doc(hidden)]
 pub mod layers;
 mod link;
+mod refusal;
 mod request;
 mod response;
+mod retries;
+mod rewrite;
 mod route;
 mod session;
+mod socket;
 mod tunnel;
 mod upstream;
 
@@ -38,18 +44,25 @@ use tokio::sync::Notify;
 pub use self::{
     authorize::Credential,
     guard::{Asked, Guard, GuardError, Local},
+    refusal::Refusal,
+    retries::Retries,
     route::{Fields, Route},
     upstream::{Limits, Upstream},
 };
 use self::{buffer::Buffers, upstream::Pool};
-use crate::metrics::ProxyMetrics;
+use crate::{
+    config::{Rewrite, UserAgent},
+    metrics::ProxyMetrics,
+};
 
 /// One proxy: a guard, and routes with their credentials and upstreams. Shared by all threads.
 pub struct Proxy {
     guard: Guard,
     routes: Vec<Route>,
     otherwise: Route,
+    rewrite: Rewrite,
     limits: Limits,
+    retries: Option<Retries>,
     metrics: ProxyMetrics,
     draining: AtomicBool,
 }
@@ -61,14 +74,25 @@ impl Proxy {
         guard: Guard,
         routes: Vec<Route>,
         otherwise: Route,
+        rewrite: Rewrite,
         limits: Limits,
+        retries: Option<Retries>,
         metrics: ProxyMetrics,
     ) -> Self {
-        Self { guard, routes, otherwise, limits, metrics, draining: AtomicBool::new(false) }
+        let draining = AtomicBool::new(false);
+        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining }
     }
 
     fn route(&self, path: &[u8]) -> &Route {
         self.routes.iter().find(|route| route.path.covers(path)).unwrap_or(&self.otherwise)
+    }
+
+    /// What AEM sees as `User-Agent` in place of the client's, if anything.
+    fn user_agent(&self) -> Option<&[u8]> {
+        match &self.rewrite.user_agent {
+            UserAgent::Keep => None,
+            UserAgent::Instead(value) => Some(value.as_bytes()),
+        }
     }
 
     /// From now on requests are refused; those in flight go on.
@@ -86,7 +110,7 @@ pub struct Worker {
     proxies: Arc<[Proxy]>,
     /// By the numbers of the upstreams.
     pools: Vec<Pool>,
-    buffers: Buffers,
+    buffers: Rc<Buffers>,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
 }
@@ -99,7 +123,7 @@ impl Worker {
         Rc::new(Self {
             proxies,
             pools: (0..upstreams).map(|_| Pool::default()).collect(),
-            buffers: Buffers::default(),
+            buffers: Rc::default(),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
         })
@@ -109,23 +133,43 @@ impl Worker {
     pub fn stop(&self) {
         self.stopping.set(true);
         self.stopped.notify_waiters();
+        for pool in &self.pools {
+            pool.shared.close();
+        }
     }
 
     /// Closes connections to AEM that have waited too long for a request, for ever.
     pub async fn sweep(self: Rc<Self>) {
-        let Some(limit) = self.proxies.first().map(|proxy| proxy.limits.timeouts.upstream_idle) else {
-            return;
-        };
+        let Some(proxy) = self.proxies.first() else { return };
+        let limit = proxy.limits.timeouts.upstream_idle;
         loop {
             tokio::time::sleep((limit / 4).min(SWEEP_MAX)).await;
             for pool in &self.pools {
                 pool.sweep(limit, &self.buffers);
+                pool.shared.sweep(limit, proxy.limits.timeouts.upstream_max_age);
             }
         }
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// A connection to `upstream` that is there: one that requests share, unless this one is to be `alone`.
+    fn at_hand(&self, upstream: &Upstream, alone: bool) -> Option<link::Link> {
+        let pool = self.pool(upstream);
+        let shared = if alone { None } else { pool.shared.take() };
+        shared.or_else(|| pool.take(&self.buffers))
+    }
+
+    /// A new connection to `upstream`, or a place on one that another request has made.
+    async fn connect(&self, upstream: &Upstream, alone: bool) -> Result<link::Link, upstream::ConnectError> {
+        if alone || !upstream.takes_http2() {
+            return upstream.dial(&[]).await.map(link::Link::Wire);
+        }
+        let head_max = self.proxies.first().map_or(0, |proxy| proxy.limits.head);
+        // Few need it: not a part of every connection's task.
+        Box::pin(self.pool(upstream).shared.connect(upstream, &self.buffers, head_max)).await
     }
 
     /// The idle connections to `upstream`.

@@ -5,6 +5,7 @@
 //! wall clock.
 
 mod cache;
+mod renewal;
 mod schedule;
 
 use std::{
@@ -24,8 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-pub use self::cache::{Cache, Cached};
+use self::renewal::Renewal;
 pub(crate) use self::schedule::wait_after;
+pub use self::{
+    cache::{Cache, Cached},
+    renewal::NotRenewed,
+};
 use crate::{
     clock::{Clock, rfc3339},
     ims::{Exchange, Grant, ImsError, Retry},
@@ -38,12 +43,18 @@ pub struct TokenHandle {
     shared: Arc<Shared>,
     clock: Clock,
     fallback: Option<Arc<Fallback>>,
+    cooldown: Duration,
 }
 
 /// A token for the time of one request, with what belongs to it.
 pub struct Lease(Arc<Held>);
 
 impl Lease {
+    /// Whether both are of one token.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The `Authorization` field value.
     pub fn authorization(&self) -> &[u8] {
         self.0.grant.authorization.as_bytes()
@@ -124,6 +135,7 @@ struct Shared {
     /// IMS refuses the credentials, and asking again changes nothing.
     refused: AtomicBool,
     progress: ArcSwap<Progress>,
+    renewal: Renewal,
 }
 
 /// A grant, and how long it is sent: until a time of the wall clock, and no longer than it has left now by a clock that
@@ -210,8 +222,14 @@ pub fn channel<E: Exchange>(
         held: ArcSwapOption::empty(),
         refused: AtomicBool::new(false),
         progress: ArcSwap::default(),
+        renewal: Renewal::default(),
     });
-    let handle = TokenHandle { shared: Arc::clone(&shared), clock: clock.clone(), fallback: None };
+    let handle = TokenHandle {
+        shared: Arc::clone(&shared),
+        clock: clock.clone(),
+        fallback: None,
+        cooldown: renewal::COOLDOWN,
+    };
     let (replace, replacements) = mpsc::channel(1);
     let observer = Box::new(observer);
     (
@@ -249,6 +267,12 @@ impl TokenHandle {
     pub fn with_fallback(self, name: &str, token: Self) -> Self {
         let fallback = Fallback { name: name.to_owned(), token };
         Self { fallback: Some(Arc::new(fallback)), ..self }
+    }
+
+    /// The same, but for the time in which no second token is bought because AEM refused the first.
+    #[must_use]
+    pub fn with_cooldown(self, cooldown: Duration) -> Self {
+        Self { cooldown, ..self }
     }
 
     /// A token that is valid now, for one request.
@@ -343,12 +367,13 @@ impl<E: Exchange> Refresher<E> {
         debug!("Refresher stopped");
     }
 
-    /// Waits until it is time, and asks; or tries another exchange that has come.
+    /// Waits until it is time or a token was refused, and asks; or tries another exchange that has come.
     async fn turn(&mut self) {
         let due = self.shared.progress.load().next_attempt;
         let replacement = tokio::select! {
             biased;
             replacement = self.replacements.recv() => replacement,
+            () = self.shared.renewal.wanted() => None,
             () = sleep_until(&self.clock, due) => None,
         };
         match replacement {
@@ -376,12 +401,16 @@ impl<E: Exchange> Refresher<E> {
                 }
             }
         };
+        self.shared.renewal.end(matches!(replaced, Replaced::Works));
         // Whoever asked may have gone.
         let _ = tell.send(replaced);
     }
 
     async fn refresh(&mut self) {
-        match self.exchange.exchange().await {
+        self.shared.renewal.begin();
+        let brought = self.exchange.exchange().await;
+        let success = brought.is_ok();
+        match brought {
             Ok(grant) => {
                 self.observer.attempted("success");
                 self.publish(grant);
@@ -391,6 +420,7 @@ impl<E: Exchange> Refresher<E> {
                 self.fail(&error);
             }
         }
+        self.shared.renewal.end(success);
     }
 
     fn publish(&mut self, grant: Grant) {

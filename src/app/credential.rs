@@ -134,6 +134,7 @@ fn bearer(
     let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
     let (token, mut refresher) =
         token::channel(Cached::new(exchange, cache), clock.clone(), config.token.refresh_at, metrics.clone());
+    let token = token.with_cooldown(config.token.cooldown);
     if config.credentials.len() > 1 {
         refresher.is_called(&credential.name);
     }

@@ -1,8 +1,10 @@
 //! The checks that look at more than one key, or further than a key's own form.
 
 mod credentials;
+mod origins;
 mod proxies;
 mod simple;
+mod upstreams;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -47,9 +49,8 @@ impl<'a> Checker<'a> {
         }
         self.fallbacks();
         for (name, upstream) in std::mem::take(&mut raw.upstreams) {
-            let key = format!("upstreams.{name}.url");
-            if let Some(url) = self.origin(&key, upstream.url.as_deref()) {
-                self.upstreams.push(Upstream { name, url });
+            if let Some(upstream) = self.upstream_of(name, upstream) {
+                self.upstreams.push(upstream);
             }
         }
         let standard = self.standard_credential(&raw);
@@ -58,7 +59,10 @@ impl<'a> Checker<'a> {
             proxies.extend(self.proxy(name, proxy, &standard));
         }
         self.addresses(&proxies, raw.admin.listen.on());
+        self.web_origins(&raw.guard.allowed_origins);
         self.refresh_at(raw.token.refresh_at);
+        self.budget(raw.retry.budget);
+        let egress = self.egress(&raw.egress);
         if !self.problems.is_empty() {
             return Err(ConfigError(self.problems));
         }
@@ -74,6 +78,9 @@ impl<'a> Checker<'a> {
             watch: raw.watch,
             timeouts: raw.timeouts,
             limits: raw.limits,
+            rewrite: raw.rewrite,
+            retry: raw.retry,
+            egress,
             shutdown: raw.shutdown,
         })
     }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Admin, Guard, Limits, Listen, Log, Shutdown, Timeouts, Token, Watch};
+use super::{
+    Admin, Guard, HttpVersion, Limits, Listen, Log, Retry, Rewrite, Shutdown, Timeouts, TlsVersion, Token,
+    Watch, values,
+};
 
 /// All of them.
 #[derive(Deserialize)]
@@ -27,6 +30,10 @@ pub(super) struct Raw {
     pub(super) watch: Watch,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
+    pub(super) rewrite: Rewrite,
+    pub(super) retry: Retry,
+    #[serde(default)]
+    pub(super) egress: RawEgress,
     pub(super) shutdown: Shutdown,
     #[serde(default)]
     pub(super) credentials: BTreeMap<String, RawCredential>,
@@ -59,6 +66,26 @@ pub(super) struct RawCredential {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawUpstream {
     pub(super) url: Option<String>,
+    #[serde(default)]
+    pub(super) http: HttpVersion,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) client_certificate_file: Option<PathBuf>,
+    pub(super) client_key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) min_tls: TlsVersion,
+    #[serde(default, deserialize_with = "values::count")]
+    pub(super) max_in_flight: Option<usize>,
+    #[serde(default, deserialize_with = "values::count")]
+    pub(super) max_queued: Option<usize>,
+    #[serde(default, deserialize_with = "values::count")]
+    pub(super) max_connections: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEgress {
+    pub(super) aem_proxy: Option<SecretString>,
+    pub(super) ims_proxy: Option<SecretString>,
 }
 
 #[derive(Default, Deserialize)]

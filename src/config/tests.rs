@@ -235,6 +235,34 @@ fn credentials_come_from_one_place() {
 }
 
 #[test]
+fn web_origins_are_given_as_browsers_write_them() {
+    for origin in [
+        "http://localhost:3000",
+        "http://LOCALHOST:3000/",
+        "https://app.example",
+        "http://[::1]:3000",
+        "capacitor://localhost",
+    ] {
+        load(None, &[UPSTREAM, FILE, ("AEM_PROXY_GUARD__ALLOWED_ORIGINS", origin)], &[]);
+    }
+    for origin in [
+        "*",
+        "null",
+        "localhost:3000",
+        "http://",
+        "http://*.example",
+        "http://a.example/x",
+        "http://u@a.example",
+    ] {
+        let error = refuse(None, &[UPSTREAM, FILE, ("AEM_PROXY_GUARD__ALLOWED_ORIGINS", origin)], &[]);
+        assert!(error.contains("has what is no web origin: give scheme, host and port"), "{origin}: {error}");
+    }
+    let error =
+        refuse(None, &[UPSTREAM, FILE, ("AEM_PROXY_GUARD__ALLOWED_ORIGINS", "http://a.example:80")], &[]);
+    assert!(error.contains("has an origin that no browser writes so: write http://a.example"), "{error}");
+}
+
+#[test]
 fn a_local_sdk_needs_no_token() {
     let sdk = ("AEM_PROXY_UPSTREAM", "http://localhost:4502");
     let none = load(None, &[sdk, ("AEM_PROXY_AUTH", "none")], &[]);

@@ -141,6 +141,33 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error
     Ok(bytes)
 }
 
+/// A size that may be nothing; in bytes.
+pub(super) fn replay<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match parse_size(&String::deserialize(from)?) {
+        None => {
+            Err(D::Error::custom("is not a size; write it as \"64 KiB\" or \"1 MiB\", or \"0\" for none"))
+        }
+        Some(bytes) if bytes > REPLAY_MAX => {
+            Err(D::Error::custom("is too much for each of many requests; give 64 MiB or less"))
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// A number of things, at least one.
+pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    match String::deserialize(from)?.parse() {
+        Ok(count @ 1..=COUNT_MAX) => Ok(Some(count)),
+        _ => Err(D::Error::custom("is not a number that makes sense; give 1 or more, or leave it out")),
+    }
+}
+
+/// More than any system has.
+const COUNT_MAX: usize = 1 << 20;
+
+/// Each request in flight may hold as much.
+const REPLAY_MAX: usize = 64 << 20;
+
 /// A request with an access token and a few cookies.
 const SIZE_MIN: usize = 4096;
 

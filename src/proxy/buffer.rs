@@ -125,6 +125,8 @@ impl Buffer {
 #[derive(Default)]
 pub(super) struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
+    /// For heads.
+    small: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Buffers {
@@ -132,6 +134,22 @@ impl Buffers {
     pub(super) fn equip(&self, buffer: &mut Buffer) {
         if buffer.bytes.is_empty() {
             buffer.bytes = self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE]);
+        }
+    }
+
+    /// The bytes of a head, in memory that was used for another head before, most often.
+    pub(super) fn copy(&self, head: &[u8]) -> Vec<u8> {
+        let mut bytes = self.small.borrow_mut().pop().unwrap_or_default();
+        bytes.extend_from_slice(head);
+        bytes
+    }
+
+    /// Takes the memory of such a copy back.
+    pub(super) fn take_back(&self, mut bytes: Vec<u8>) {
+        let mut small = self.small.borrow_mut();
+        if bytes.capacity() <= SMALL_MAX && small.len() < FREE_MAX {
+            bytes.clear();
+            small.push(bytes);
         }
     }
 
@@ -154,6 +172,9 @@ const MOST: usize = 64 * 1024;
 
 /// [`MOST`], and what sealing or chunking adds to it.
 const SIZE: usize = MOST + 1024;
+
+/// The head of nearly every request fits.
+const SMALL_MAX: usize = 8 * 1024;
 
 /// A read into less room than this would not be worth its call.
 const LEAST: usize = 4 * 1024;

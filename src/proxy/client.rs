@@ -9,12 +9,15 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::buffer::{Buffer, Buffers};
-use crate::{config::Timeouts, listener::Stream};
+use super::{
+    buffer::{Buffer, Buffers},
+    socket::Socket,
+};
+use crate::config::Timeouts;
 
 /// A client's connection.
 pub(super) struct Client {
-    pub stream: Stream,
+    pub stream: Socket,
     /// Came, and is not used yet.
     pub input: Buffer,
     /// Is to be sent.
@@ -34,7 +37,7 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: Stream, timeouts: &Timeouts) -> Self {
+    pub(super) fn new(stream: Socket, timeouts: &Timeouts) -> Self {
         let watch = Watch::new(timeouts);
         Self { stream, input: Buffer::default(), output: Buffer::default(), watch, half: false }
     }

@@ -17,15 +17,19 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Proxy, Upstream, Worker,
+    Proxy, Worker,
+    buffer::{Buffer, Buffers},
     client::Client,
+    cors::Preflight,
     error::{ProxyError, not_a_request},
-    exchange::{self, Request, Then, Up},
+    exchange::{self, Request, Sent, Then, Up},
     fields::{BadFraming, storage},
     framing::Length,
-    guard::Local,
-    request::{NoRequest, RequestHead},
+    guard::{Asked, GuardError, Local},
+    http2::{self, Beginning},
+    request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
+    socket::Socket,
 };
 use crate::listener::Stream;
 
@@ -40,6 +44,8 @@ pub(super) enum End {
     Abort,
     /// What came was no request; the status says why.
     Refuse(u16),
+    /// What came is the beginning of HTTP/2.
+    Http2,
     /// The client has left.
     Gone,
 }
@@ -49,13 +55,35 @@ impl Worker {
     ///
     /// `proxy` is the number of the proxy that the connection was made to.
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
-        let Some(proxy) = self.proxies.get(proxy) else { return };
         let local = stream.local_ip();
-        let client = Client::new(stream, &proxy.limits.timeouts);
-        let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
-        let mut connection = Connection { worker: &self, proxy, client, local, stopped, seen: 0 };
+        let Some(mut connection) = self.connection(Socket::Own(stream), proxy, local) else { return };
+        let end = connection.converse().await;
+        if end != End::Http2 {
+            return connection.part(end).await;
+        }
+        let early = std::mem::take(&mut connection.client.input);
+        let stream = connection.client.stream.hand_over();
+        drop(connection);
+        if let Some(stream) = stream {
+            // Few need it: not a part of every connection's task.
+            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
+        }
+    }
+
+    /// Serves the one request of a stream.
+    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local) {
+        let Some(mut connection) = self.connection(stream, proxy, local) else { return };
         let end = connection.converse().await;
         connection.part(end).await;
+    }
+
+    fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
+        let proxy = self.proxies.get(proxy)?;
+        let begins = matches!(stream, Socket::Own(_));
+        let client = Client::new(stream, &proxy.limits.timeouts);
+        let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
+        let named = Rc::from([]);
+        Some(Connection { worker: self, proxy, client, local, stopped, begins, seen: 0, named })
     }
 }
 
@@ -65,8 +93,12 @@ struct Connection<'w> {
     client: Client,
     local: Local,
     stopped: Pin<Box<OwnedNotified>>,
+    /// Nothing is known of it yet: it may be HTTP/2.
+    begins: bool,
     /// How much of the input is known to hold no whole head.
     seen: usize,
+    /// The origin that the client has come to with its last request: most often it comes to it again.
+    named: Rc<[u8]>,
 }
 
 impl<'w> Connection<'w> {
@@ -95,7 +127,15 @@ impl<'w> Connection<'w> {
                 }
             }
             if self.client.input.len() > self.seen {
-                match self.request() {
+                let beginning =
+                    if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
+                self.begins = beginning == Beginning::Open;
+                let request = match beginning {
+                    Beginning::Http2 => return Poll::Ready(Err(End::Http2)),
+                    Beginning::Open => Ok(None),
+                    Beginning::Other => self.request(),
+                };
+                match request {
                     Ok(Some(request)) => {
                         self.seen = 0;
                         self.worker.buffers.release(&mut self.client.input);
@@ -137,27 +177,28 @@ impl<'w> Connection<'w> {
             return Ok(None);
         };
         let now = Instant::now();
-        let to = AnswerTo { head: head.method == "HEAD", minor: head.minor, keep_alive: head.keeps_alive() };
+        let admitted = self.proxy.guard.admit(&head.asked, self.local);
+        let to = AnswerTo {
+            head: head.method == "HEAD",
+            minor: head.minor,
+            keep_alive: head.keeps_alive(),
+            web_origin: admitted.ok().flatten(),
+            no_store: head.is_for_csrf_token(),
+        };
         let in_flight = self.proxy.metrics.start(head.method, now);
-        let mut ready = super::buffer::Buffer::default();
-        self.worker.buffers.equip(&mut ready);
-        let sent = self.proxy.prepare(&head, self.local, &mut ready);
+        let sent = self.proxy.prepare(&head, admitted, &self.worker.buffers);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
-        let up = Up::new(length, self.proxy.limits.head, head.expects_continue && length != Length::Exact(0));
-        let websocket = head.is_websocket();
+        let expects = head.expects_continue && length != Length::Exact(0);
+        let limits = &self.proxy.limits;
+        let up = Up::new(length, limits.head, expects, limits.replay);
+        self.named = named(&self.named, &head.asked);
+        let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
         let proxy = self.proxy;
-        Ok(Some(Request {
-            head: sent.map(|upstream| (ready, upstream)),
-            proxy,
-            up,
-            to,
-            websocket,
-            in_flight,
-            began: now,
-        }))
+        let local = Rc::clone(&self.named);
+        Ok(Some(Request { sent, proxy, up, to, asking, local, protocol, in_flight, began: now }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -166,7 +207,7 @@ impl<'w> Connection<'w> {
         debug!(?end, "Client connection ends");
         let client = &mut self.client;
         match end {
-            End::Gone => {}
+            End::Gone | End::Http2 => {}
             End::Abort => client.half = true,
             End::Close => {
                 // Whoever has sent on gets the time that it takes to read our answer.
@@ -195,16 +236,18 @@ impl Proxy {
     fn prepare(
         &self,
         head: &RequestHead<'_, '_>,
-        local: Local,
-        out: &mut super::buffer::Buffer,
-    ) -> Result<&Upstream, ProxyError> {
+        admitted: Result<Option<&str>, GuardError>,
+        buffers: &Buffers,
+    ) -> Result<Sent<'_>, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::Draining);
         }
         if head.bytes > self.limits.head {
             return Err(ProxyError::RequestHeadTooLarge);
         }
-        self.guard.admit(&head.asked, local)?;
+        if let Some(preflight) = admitted?.and_then(|origin| Preflight::of(head, origin)) {
+            return Err(ProxyError::Preflight(preflight));
+        }
         let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
@@ -213,13 +256,39 @@ impl Proxy {
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
-        head.write(&route.added(&identity, fields), length, out).map_err(|_| ProxyError::Target)?;
-        Ok(&route.upstream)
+        let added = Added {
+            guard: Some(&self.guard),
+            user_agent: self.user_agent(),
+            ..route.added(&identity, fields)
+        };
+        let mut out = Buffer::default();
+        buffers.equip(&mut out);
+        let written = head.write(&added, length, &mut out);
+        // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
+        let written = written.map(|lines| (buffers.copy(out.filled()), lines));
+        out.clear();
+        buffers.release(&mut out);
+        let (head, lines) = written.map_err(|_| ProxyError::Target)?;
+        Ok(Sent { head, lines, identity, route })
     }
 }
 
+/// The origin that a client has come to; `before` where it is that one again.
+fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
+    // Whoever names none gets no answer of AEM's.
+    let host = asked.for_host().unwrap_or_default().as_bytes();
+    if before.strip_prefix(LOCAL_SCHEME) == Some(host) {
+        Rc::clone(before)
+    } else {
+        [LOCAL_SCHEME, host].concat().into()
+    }
+}
+
+/// Our listeners speak no TLS.
+const LOCAL_SCHEME: &[u8] = b"http://";
+
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
-async fn linger(stream: &mut Stream) {
+async fn linger(stream: &mut Socket) {
     if stream.shutdown().await.is_err() {
         return;
     }

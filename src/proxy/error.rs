@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::{
     buffer::Buffer,
+    cors::{self, Preflight},
     guard::GuardError,
     request::{line, number},
     response::{AnswerTo, connection},
@@ -27,6 +28,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 pub(super) enum ProxyError {
     #[error(transparent)]
     NoToken(#[from] NoToken),
+    #[error("what a page may do is not for AEM to say")]
+    Preflight(Preflight),
     #[error("the proxy is stopping")]
     Draining,
     #[error("refused: {0}")]
@@ -79,10 +82,11 @@ pub(super) struct Problem {
 }
 
 impl ProxyError {
-    /// Status, RFC 9209 error and text, side by side so that no answer has one without the others.
-    fn problem(&self) -> Problem {
+    /// Status, RFC 9209 error and text, side by side so that no answer has one without the others. A preflight is no problem.
+    fn problem(&self) -> Result<Problem, &Preflight> {
         let problem = |status, error, name, detail| Problem { status, error, details: None, name, detail };
-        match self {
+        Ok(match self {
+            Self::Preflight(preflight) => return Err(preflight),
             Self::NoToken(_) => Problem {
                 details: Some("token"),
                 ..problem(
@@ -175,19 +179,25 @@ impl ProxyError {
                 "upgrade",
                 "AEM switched protocols, and nobody had asked for that.",
             ),
-        }
+        })
     }
 
     /// Writes the answer for the client; tells its status, and whether the connection is to end with it, which `close`
     /// asks for.
-    pub(super) fn write(&self, to: AnswerTo, close: bool, out: &mut Buffer) -> (u16, bool) {
-        let problem = self.problem();
+    pub(super) fn write(&self, to: AnswerTo<'_>, close: bool, out: &mut Buffer) -> (u16, bool) {
+        let problem = match self.problem() {
+            Ok(problem) => problem,
+            Err(preflight) => return preflight.write(to, close, out),
+        };
         // After what was no proper request nobody knows where the next one begins.
         let close = close || problem.error == "http_request_error" || matches!(self, Self::Draining);
         let body = problem.body();
         problem.write_head(&body, out);
         if let Self::NoToken(NoToken { retry_after }) = self {
             number("retry-after", seconds(*retry_after), out);
+        }
+        if let Some(origin) = to.web_origin {
+            cors::answer(origin, EXPOSED, out);
         }
         connection(to, close, out);
         out.push(b"\r\n");
@@ -213,6 +223,7 @@ impl ProxyError {
     pub(super) fn log(&self) {
         let causes = causes(self);
         match self {
+            Self::Preflight(_) => {}
             Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }
@@ -352,6 +363,8 @@ pub(super) fn not_a_request(status: u16) -> Vec<u8> {
 
 const REQUEST_HEAD_TOO_LARGE: &str =
     "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.";
+/// What a page gets to see of a problem's head.
+const EXPOSED: [&str; 3] = ["allow", "proxy-status", "retry-after"];
 const PROBLEM_JSON: &[u8] = b"application/problem+json";
 
 /// Whole seconds, rounded up: earlier would be too early.

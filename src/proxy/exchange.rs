@@ -1,44 +1,68 @@
-//! One request and its answer. Both directions move at once, in one task: nothing is handed to another.
+//! One request and its answer, in one attempt or, where that is safe, in another one.
+
+mod again;
+mod down;
+mod flow;
+mod up;
 
 use std::{
     future::{Future, poll_fn},
-    io,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-    time::Duration,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
 };
 
-use tokio::time::{Instant, Sleep};
-use tracing::warn;
+use tokio::time::Instant;
 
+pub(super) use self::up::Up;
+use self::{
+    again::Chances,
+    down::Stage,
+    flow::{Exchange, Turn},
+};
 use super::{
     Proxy, Upstream, Worker,
+    authorize::Identity,
     buffer::Buffer,
     client::Client,
     connection::End,
     error::ProxyError,
-    fields::{storage, trailers},
-    framing::{Decoder, Encoding, FramingError, Length},
-    link::{Came, Link, LinkError},
-    response::{AnswerTo, BadResponse, Body, ResponseHead},
+    framing::FramingError,
+    http2,
+    link::{Link, LinkError},
+    request::{self, Asking},
+    response::AnswerTo,
+    route::Route,
     tunnel,
 };
 use crate::metrics::InFlight;
 
 /// A request whose head has come.
 pub(super) struct Request<'w> {
-    /// As AEM is to see it, and which; or why it is not to.
-    pub head: Result<(Buffer, &'w Upstream), ProxyError>,
+    /// As AEM is to see it; or why it is not to.
+    pub sent: Result<Sent<'w>, ProxyError>,
     /// Whom it came to.
     pub proxy: &'w Proxy,
     pub up: Up,
-    pub to: AnswerTo,
-    /// It asks to become a WebSocket.
-    pub websocket: bool,
+    pub to: AnswerTo<'w>,
+    pub asking: Asking,
+    /// The origin that the client has come to, as it wrote it.
+    pub local: Rc<[u8]>,
+    /// What it asks to go on in, a WebSocket mostly.
+    pub protocol: Option<Box<[u8]>>,
     /// Counts the request when it is dropped.
     pub in_flight: InFlight,
     /// When its head was whole.
     pub began: Instant,
+}
+
+/// A head as AEM is to see it, and what it takes to write it anew for another token.
+pub(super) struct Sent<'w> {
+    pub head: Vec<u8>,
+    /// Where it names who we are.
+    pub lines: request::Identity,
+    pub identity: Identity,
+    pub route: &'w Route,
 }
 
 /// What comes after an answer.
@@ -55,274 +79,12 @@ enum Failed {
     Gone,
     /// The answer is ours to give.
     Answer(ProxyError),
+    /// The connection to AEM broke off before there was an answer.
+    Broken(LinkError),
     /// AEM broke off, or the client stopped reading, after the answer had begun.
     Cut,
     /// The client has its whole answer; only the rest of its body did not get through.
     Over,
-}
-
-/// The request's body, from the client to AEM.
-pub(super) struct Up {
-    decoder: Decoder,
-    encoding: Encoding,
-    gate: Option<Gate>,
-    /// Nobody reads the rest.
-    abandoned: bool,
-}
-
-/// Holds a body back until AEM has said `100 Continue`, or has been silent for so long that it never will: so the client
-/// hears it when AEM has said it, and hears AEM's refusal instead where there is one.
-#[derive(Default)]
-struct Gate {
-    /// Begins when AEM has the head.
-    patience: Option<Pin<Box<Sleep>>>,
-}
-
-impl Up {
-    /// `trailers_max` bounds the fields after a chunked body; `expects` is `Expect: 100-continue`.
-    pub(super) fn new(length: Length, trailers_max: usize, expects: bool) -> Self {
-        let encoding = if length == Length::Chunked { Encoding::Chunked } else { Encoding::Identity };
-        let gate = expects.then(Gate::default);
-        Self { decoder: Decoder::new(length, trailers_max), encoding, gate, abandoned: false }
-    }
-
-    /// Whether the whole body has come.
-    fn is_done(&self) -> bool {
-        self.decoder.is_done()
-    }
-
-    /// Whether no more of it goes to AEM.
-    fn is_over(&self) -> bool {
-        self.abandoned || self.is_done()
-    }
-
-    /// Moves what has come of the body to `take`.
-    fn pass(
-        &mut self,
-        input: &mut Buffer,
-        mut take: impl FnMut(&[u8]) -> Result<(), LinkError>,
-    ) -> Result<(), LinkError> {
-        let mut chunks = Buffer::default();
-        while !input.is_empty() && !self.decoder.is_done() {
-            let (used, data) = self.decoder.decode(input.filled())?;
-            match self.encoding {
-                Encoding::Identity => take(data)?,
-                Encoding::Chunked => self.encoding.data(data, &mut chunks),
-            }
-            input.consume(used);
-        }
-        if self.encoding == Encoding::Chunked {
-            if self.decoder.is_done() {
-                self.encoding.end(&trailers(self.decoder.trailers()), &mut chunks);
-            }
-            take(chunks.filled())?;
-        }
-        Ok(())
-    }
-
-    /// Reads what is left of the body, as far as it has come: AEM does not get it. Tells whether that was all.
-    fn skip(&mut self, input: &mut Buffer) -> bool {
-        if self.gate.is_some() {
-            // The client may send it or not: nobody knows where the next request begins.
-            return false;
-        }
-        self.encoding = Encoding::Identity;
-        self.pass(input, |_| Ok(())).is_ok() && self.is_done()
-    }
-}
-
-/// The response, from AEM to the client.
-struct Down {
-    stage: Stage,
-    /// A head of which only the beginning has come.
-    partial: Vec<u8>,
-    /// The status of the final response, once there is one.
-    status: Option<u16>,
-    /// AEM keeps the connection.
-    reusable: bool,
-    /// Something went wrong with the connection that an answer may not show.
-    spoiled: bool,
-    /// The client is told that its connection ends.
-    close: bool,
-    /// AEM said `100 Continue`.
-    continued: bool,
-}
-
-enum Stage {
-    Head,
-    Body(Decoder, Encoding),
-    Done,
-    /// The connection has become a WebSocket.
-    Tunnel,
-}
-
-/// What decides how a response's head is passed on.
-#[derive(Clone, Copy)]
-struct Facing {
-    to: AnswerTo,
-    head_max: usize,
-    websocket: bool,
-    /// The whole request has gone to AEM.
-    uploaded: bool,
-    /// The client waits to hear whether it shall send its body.
-    held_back: bool,
-    stopping: bool,
-}
-
-impl Down {
-    fn new() -> Self {
-        Self {
-            stage: Stage::Head,
-            partial: Vec::new(),
-            status: None,
-            reusable: false,
-            spoiled: false,
-            close: false,
-            continued: false,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done | Stage::Tunnel)
-    }
-
-    /// Whether AEM's connection serves no other request, nor the rest of this one.
-    fn is_used_up(&self) -> bool {
-        self.spoiled || !self.reusable
-    }
-
-    /// Takes bytes of AEM's, and adds what becomes of them to `out`.
-    fn take(&mut self, mut data: &[u8], facing: Facing, out: &mut Buffer) -> Result<(), LinkError> {
-        while !data.is_empty() {
-            match &mut self.stage {
-                Stage::Head => data = self.head(data, facing, out)?,
-                Stage::Body(decoder, encoding) => {
-                    let (used, part) = decoder.decode(data)?;
-                    encoding.data(part, out);
-                    data = &data[used..];
-                    self.end_if_done(out);
-                }
-                Stage::Tunnel => {
-                    out.push(data);
-                    return Ok(());
-                }
-                Stage::Done => {
-                    // More than an answer: whatever it is, it is not the next one.
-                    self.spoiled = true;
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes bytes of a head; gives back those behind it.
-    fn head<'a>(&mut self, data: &'a [u8], facing: Facing, out: &mut Buffer) -> Result<&'a [u8], LinkError> {
-        if self.partial.is_empty() {
-            return match self.whole_head(data, facing, out)? {
-                Some(used) => Ok(&data[used..]),
-                None => {
-                    self.partial.extend_from_slice(data);
-                    self.check_size(facing)
-                }
-            };
-        }
-        let mut partial = std::mem::take(&mut self.partial);
-        let earlier = partial.len();
-        partial.extend_from_slice(data);
-        match self.whole_head(&partial, facing, out)? {
-            Some(used) => Ok(&data[used.saturating_sub(earlier)..]),
-            None => {
-                self.partial = partial;
-                self.check_size(facing)
-            }
-        }
-    }
-
-    fn check_size<'a>(&self, facing: Facing) -> Result<&'a [u8], LinkError> {
-        if self.partial.len() > facing.head_max { Err(LinkError::HeadTooLarge) } else { Ok(&[]) }
-    }
-
-    /// Passes a head on if it is whole; tells its length.
-    fn whole_head(
-        &mut self,
-        bytes: &[u8],
-        facing: Facing,
-        out: &mut Buffer,
-    ) -> Result<Option<usize>, LinkError> {
-        let mut storage = storage();
-        let Some(head) = ResponseHead::parse(bytes, &mut storage)? else { return Ok(None) };
-        if head.bytes > facing.head_max {
-            return Err(LinkError::HeadTooLarge);
-        }
-        match head.status {
-            101 if facing.websocket && head.is_websocket() => {
-                self.status = Some(101);
-                self.stage = Stage::Tunnel;
-                let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
-                head.write(body, facing.to, false, out);
-            }
-            101 => return Err(LinkError::UnaskedUpgrade),
-            100 => {
-                if facing.held_back {
-                    out.push(CONTINUE);
-                }
-                self.continued = true;
-            }
-            102..200 => {
-                // An old client knows of one answer only (RFC 9110, section 15.2).
-                if facing.to.minor > 0 {
-                    head.write_interim(facing.to, out);
-                }
-            }
-            _ => self.begin(&head, facing, out)?,
-        }
-        Ok(Some(head.bytes))
-    }
-
-    /// Passes the final response's head on.
-    fn begin(
-        &mut self,
-        head: &ResponseHead<'_, '_>,
-        facing: Facing,
-        out: &mut Buffer,
-    ) -> Result<(), LinkError> {
-        let body = head.body(facing.to)?;
-        self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
-        // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
-        let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
-        self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
-        head.write(body, facing.to, self.close, out);
-        self.status = Some(head.status);
-        self.stage = Stage::Body(Decoder::new(body.length, facing.head_max), body.encoding);
-        self.end_if_done(out);
-        Ok(())
-    }
-
-    fn end_if_done(&mut self, out: &mut Buffer) {
-        if let Stage::Body(decoder, encoding) = &self.stage
-            && decoder.is_done()
-        {
-            if *encoding == Encoding::Chunked {
-                encoding.end(&trailers(decoder.trailers()), out);
-            }
-            self.stage = Stage::Done;
-        }
-    }
-
-    /// AEM's connection has ended, in order or not.
-    fn ended(&mut self, in_order: bool, out: &mut Buffer) -> Result<(), LinkError> {
-        self.spoiled = true;
-        match &self.stage {
-            Stage::Done | Stage::Tunnel => Ok(()),
-            Stage::Body(decoder, encoding) if in_order && decoder.ends_with_connection() => {
-                encoding.end(&[], out);
-                self.stage = Stage::Done;
-                Ok(())
-            }
-            Stage::Head | Stage::Body(..) => Err(LinkError::Io(io::ErrorKind::UnexpectedEof.into())),
-        }
-    }
 }
 
 /// Answers a request: with AEM's answer, or with one of our own.
@@ -336,317 +98,151 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
             Then::End(End::Linger)
         }
         Err(Failed::Answer(error)) => answer(client, worker, request, &error).await,
+        Err(Failed::Broken(error)) => {
+            answer(client, worker, request, &ProxyError::BrokenOff(Box::new(error))).await
+        }
     }
 }
 
 async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
-    let head = std::mem::replace(&mut request.head, Err(ProxyError::Draining));
-    let (mut head, upstream) = head.map_err(Failed::Answer)?;
-    let (buffers, pool) = (&worker.buffers, worker.pool(upstream));
-    let mut since = request.began;
-    let mut link = match pool.take(buffers) {
+    let sent = std::mem::replace(&mut request.sent, Err(ProxyError::Draining));
+    let mut sent = sent.map_err(Failed::Answer)?;
+    let mut chances = Chances::new(request);
+    let answered = loop {
+        match attempt(client, worker, request, &mut sent, &mut chances).await {
+            Ok(Some(then)) => break Ok(then),
+            Ok(None) => request.up.begin_again(),
+            Err(failed) => break Err(failed),
+        }
+    };
+    worker.buffers.take_back(sent.head);
+    answered
+}
+
+/// Sends a request once. `None` when it is to be sent again.
+async fn attempt<'w>(
+    client: &mut Client,
+    worker: &Worker,
+    request: &mut Request<'w>,
+    sent: &mut Sent<'w>,
+    chances: &mut Chances,
+) -> Result<Option<Then>, Failed> {
+    let upstream = &*sent.route.upstream;
+    let mut since = chances.since(request);
+    // Over HTTP/2 there is no upgrade, and not every target.
+    let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(&sent.head));
+    let mut link = match worker.at_hand(upstream, alone) {
         Some(link) => link,
         None => {
-            // Many may wait for a connection at once: no longer than it must in a buffer of the thread's.
-            let waiting = head.packed();
-            buffers.release(&mut std::mem::replace(&mut head, waiting));
-            let link = connect(client, worker, upstream).await?;
+            let link = connect(client, worker, upstream, alone).await?;
             since = Instant::now();
             link
         }
     };
-    if request.up.gate.is_none() && !request.up.is_done() {
-        // What is there of the body travels with the head.
-        let body = request.up.pass(&mut client.input, |data| {
-            head.push(data);
-            Ok(())
-        });
-        body.map_err(|error| Failed::Answer(request_broken(error)))?;
-        buffers.release(&mut client.input);
-    }
-    let pushed = link.push(head.filled(), buffers);
-    head.clear();
-    buffers.release(&mut head);
-    pushed.map_err(|error| Failed::Answer(ProxyError::BrokenOff(Box::new(error))))?;
+    push(client, worker, request, sent, &mut link)?;
     let limits = &request.proxy.limits.timeouts;
     let limit = if request.up.is_done() { limits.response_head } else { limits.idle };
     client.watch.begin(limit, since);
-    let mut exchange = Exchange { client, worker, link, down: Down::new(), request };
-    poll_fn(|cx| exchange.poll(cx)).await?;
-    let Exchange { down, link, .. } = exchange;
+    let holds = chances.holds(request, sent);
+    let mut exchange = Exchange::new(client, worker, link, request, sent, holds);
+    loop {
+        match poll_fn(|cx| exchange.poll(cx)).await {
+            Ok(Turn::Over) => return Ok(Some(finish(exchange).await)),
+            Ok(Turn::Held(held)) => {
+                if again::is_worth_it(&mut exchange, chances, held).await? {
+                    exchange.dismiss();
+                    return Ok(None);
+                }
+                exchange.release()?;
+            }
+            Err(Failed::Broken(error)) if chances.reconnect(&exchange, &error) => {
+                chances.pause(&mut exchange).await?;
+                return Ok(None);
+            }
+            Err(failed) => return Err(failed),
+        }
+    }
+}
+
+/// Hands the head to the connection, and with it what there is of the body.
+fn push(
+    client: &mut Client,
+    worker: &Worker,
+    request: &mut Request<'_>,
+    sent: &Sent<'_>,
+    link: &mut Link,
+) -> Result<(), Failed> {
+    let buffers = &worker.buffers;
+    let earlier = request.up.kept().unwrap_or_default();
+    let pushed = if earlier.is_empty() && (request.up.is_done() || request.up.gate.is_some()) {
+        link.push(&sent.head, buffers)
+    } else {
+        let mut together = Buffer::default();
+        buffers.equip(&mut together);
+        together.push(&sent.head);
+        together.push(earlier);
+        if request.up.gate.is_none() && !request.up.is_done() {
+            let body = request.up.pass(&mut client.input, |data| {
+                together.push(data);
+                Ok(())
+            });
+            body.map_err(|error| Failed::Answer(request_broken(error)))?;
+            buffers.release(&mut client.input);
+        }
+        let pushed = link.push(together.filled(), buffers);
+        together.clear();
+        buffers.release(&mut together);
+        pushed
+    };
+    pushed.map_err(|error| Failed::Answer(ProxyError::BrokenOff(Box::new(error))))
+}
+
+/// Both directions are over: what becomes of the connections.
+async fn finish(exchange: Exchange<'_, '_>) -> Then {
+    let upstream = exchange.upstream();
+    let Exchange { client, worker, down, link, request, .. } = exchange;
+    let (limits, buffers) = (&request.proxy.limits.timeouts, &worker.buffers);
     if matches!(down.stage, Stage::Tunnel) {
-        return Ok(Then::End(tunnel::run(client, worker, link, limits.idle).await));
+        return Then::End(tunnel::run(client, worker, link, limits.idle).await);
     }
     client.half = false;
     let now = Instant::now();
     request.in_flight.ended(now);
     client.watch.begin(limits.keep_alive, now);
     if !down.is_used_up() && request.up.is_done() && link.is_flushed() {
-        pool.keep(link, now, buffers);
+        worker.pool(upstream).keep(link, now, buffers);
     } else {
         link.close(buffers);
     }
-    Ok(match (request.up.is_done(), down.close) {
+    match (request.up.is_done(), down.close) {
         (true, false) => Then::Next,
         (true, true) => Then::End(End::Close),
         (false, _) => Then::End(End::Linger),
-    })
+    }
 }
 
-async fn connect(client: &mut Client, worker: &Worker, upstream: &Upstream) -> Result<Link, Failed> {
-    let mut connecting = pin!(upstream.connect());
-    poll_fn(|cx| {
-        if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(
-                result.map_err(|error| Failed::Answer(ProxyError::Unreachable(error.cause, Box::new(error)))),
-            );
-        }
-        client.poll_gone(cx, &worker.buffers).map(|()| Err(Failed::Gone))
+async fn connect(
+    client: &mut Client,
+    worker: &Worker,
+    upstream: &Upstream,
+    alone: bool,
+) -> Result<Link, Failed> {
+    let connected = unless_gone(client, worker, worker.connect(upstream, alone)).await?;
+    connected.map_err(|error| Failed::Answer(ProxyError::Unreachable(error.cause, Box::new(error))))
+}
+
+/// Waits for `what`, unless the client leaves meanwhile.
+async fn unless_gone<T>(
+    client: &mut Client,
+    worker: &Worker,
+    what: impl Future<Output = T>,
+) -> Result<T, Failed> {
+    let mut what = pin!(what);
+    poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => client.poll_gone(cx, &worker.buffers).map(|()| Err(Failed::Gone)),
     })
     .await
-}
-
-struct Exchange<'a, 'w> {
-    client: &'a mut Client,
-    worker: &'a Worker,
-    link: Link,
-    down: Down,
-    request: &'a mut Request<'w>,
-}
-
-impl Exchange<'_, '_> {
-    /// Moves both directions as far as they go; ready when both are over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        let mut moved = false;
-        loop {
-            moved |= self.poll_up(cx)?;
-            moved |= self.poll_down(cx)?;
-            if !self.request.up.is_over() && self.leaves_body() {
-                self.request.up.abandoned = true;
-            }
-            let opened = self.down.continued && self.request.up.gate.take().is_some();
-            if !opened && self.link.is_flushed() {
-                break;
-            }
-            if !opened {
-                // What waits here waits for AEM to take it: it was tried above, unless the answer has just made it.
-                if self.poll_flush(cx) == 0 {
-                    break;
-                }
-                moved = true;
-            }
-        }
-        let delivered = self.is_delivered();
-        if delivered && self.is_uploaded() {
-            return Poll::Ready(Ok(()));
-        }
-        if !delivered
-            && self.request.up.is_over()
-            && self.client.poll_gone(cx, &self.worker.buffers).is_ready()
-        {
-            return Poll::Ready(Err(Failed::Gone));
-        }
-        if moved {
-            self.client.watch.moved();
-        }
-        match self.client.watch.poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(self.overdue())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Whether the rest of a body has nowhere to go: the answer has begun and the client was not asked for the body, or
-    /// the answer is complete and AEM will not read on.
-    fn leaves_body(&self) -> bool {
-        match self.down.stage {
-            Stage::Head => false,
-            Stage::Body(..) => self.request.up.gate.is_some(),
-            Stage::Done | Stage::Tunnel => self.down.is_used_up() || self.request.up.gate.is_some(),
-        }
-    }
-
-    /// Whether the client has its whole answer.
-    fn is_delivered(&self) -> bool {
-        self.down.is_done() && self.client.output.is_empty()
-    }
-
-    /// Whether AEM has the whole body, as far as it will have it.
-    fn is_uploaded(&self) -> bool {
-        self.request.up.abandoned || (self.request.up.is_done() && self.link.is_flushed())
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> usize {
-        match self.link.poll_flush(cx, &self.worker.buffers) {
-            Ok(sent) => sent,
-            Err(_) => {
-                // AEM takes no more. It may have said why: that is for `poll_down` to find.
-                self.link.forget(&self.worker.buffers);
-                self.down.spoiled = true;
-                self.request.up.abandoned |= !self.request.up.is_done();
-                0
-            }
-        }
-    }
-
-    /// From the client to AEM. Tells whether a part of the body moved.
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
-        let mut moved = false;
-        loop {
-            let sent = self.poll_flush(cx);
-            let up = &mut self.request.up;
-            if up.is_over() {
-                return Ok(moved);
-            }
-            moved |= sent > 0;
-            if !self.link.is_flushed() {
-                // While AEM takes nothing, nothing is read: but a client that leaves is to be noticed.
-                return match self.client.poll_gone(cx, &self.worker.buffers) {
-                    Poll::Ready(()) => Err(if self.is_delivered() { Failed::Over } else { Failed::Gone }),
-                    Poll::Pending => Ok(moved),
-                };
-            }
-            if !self.poll_gate(cx)? {
-                return Ok(moved);
-            }
-            let buffers = &self.worker.buffers;
-            if self.client.input.is_empty() {
-                match self.client.poll_read(cx, buffers) {
-                    // The answer was enough for it.
-                    Poll::Ready(Ok(0)) if self.is_delivered() => return Err(Failed::Over),
-                    Poll::Ready(Ok(0)) => {
-                        let broken = io::Error::from(io::ErrorKind::UnexpectedEof);
-                        return Err(self.failed(ProxyError::RequestBroken(Box::new(broken))));
-                    }
-                    Poll::Ready(Ok(_)) => moved = true,
-                    Poll::Ready(Err(_)) => return Err(Failed::Gone),
-                    Poll::Pending => return Ok(moved),
-                }
-            }
-            let (up, link) = (&mut self.request.up, &mut self.link);
-            let passed = up.pass(&mut self.client.input, |data| link.push(data, buffers));
-            buffers.release(&mut self.client.input);
-            if let Err(error) = passed {
-                return Err(self.failed(request_broken(error)));
-            }
-            if self.request.up.is_done() && self.down.status.is_none() {
-                // Now it is AEM's turn.
-                self.client.watch.begin(self.request.proxy.limits.timeouts.response_head, Instant::now());
-            }
-        }
-    }
-
-    /// Whether the body may be asked for.
-    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
-        let Some(gate) = &mut self.request.up.gate else { return Ok(true) };
-        let patience = || Box::pin(tokio::time::sleep(CONTINUE_PATIENCE));
-        if !self.client.input.is_empty() {
-            // It came without being asked for.
-        } else if gate.patience.get_or_insert_with(patience).as_mut().poll(cx).is_ready() {
-            self.client.output.push(CONTINUE);
-        } else {
-            // Should it come all the same, or the client leave, that is to be noticed.
-            match self.client.poll_read(cx, &self.worker.buffers) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) => return Err(Failed::Gone),
-                Poll::Pending => return Ok(false),
-            }
-        }
-        self.request.up.gate = None;
-        Ok(true)
-    }
-
-    /// From AEM to the client. Tells whether anything moved.
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
-        let buffers = &self.worker.buffers;
-        let mut moved = false;
-        loop {
-            match self.client.poll_flush(cx, buffers) {
-                Ok(sent) => moved |= sent > 0,
-                Err(_) => return Err(Failed::Gone),
-            }
-            if self.down.is_done() || !self.client.output.is_empty() {
-                return Ok(moved);
-            }
-            let facing = self.facing();
-            let (down, output) = (&mut self.down, &mut self.client.output);
-            buffers.equip(output);
-            let came = self.link.poll_read(cx, buffers, |data| down.take(data, facing, output));
-            let result = match came {
-                Poll::Pending => {
-                    buffers.release(&mut self.client.output);
-                    return Ok(moved);
-                }
-                Poll::Ready(Ok(Came::Bytes)) => Ok(()),
-                Poll::Ready(Ok(Came::End)) => down.ended(true, output),
-                Poll::Ready(Ok(Came::Cut)) => down.ended(false, output),
-                Poll::Ready(Err(error)) => Err(error),
-            };
-            self.note_status();
-            // A head has a limit as a whole: a byte now and then does not extend it.
-            moved |= self.down.status.is_some();
-            match result {
-                Err(_) if self.down.is_done() => self.down.spoiled = true,
-                Err(error) => return Err(self.broken(error)),
-                Ok(()) => {}
-            }
-        }
-    }
-
-    fn facing(&self) -> Facing {
-        Facing {
-            to: self.request.to,
-            head_max: self.request.proxy.limits.head,
-            websocket: self.request.websocket,
-            uploaded: self.request.up.is_done(),
-            held_back: self.request.up.gate.is_some(),
-            stopping: self.worker.is_stopping(),
-        }
-    }
-
-    /// The first sight of the response: it is counted, and from now on only standing still is overdue.
-    fn note_status(&mut self) {
-        let Some(status) = self.down.status else { return };
-        if self.request.in_flight.answered(status) {
-            self.client.half = status != 101;
-            if status == 401 {
-                self.request.proxy.metrics.upstream_unauthorized();
-            }
-            if !self.down.is_done() || !self.request.up.is_over() {
-                self.client.watch.begin(self.request.proxy.limits.timeouts.idle, Instant::now());
-            }
-        }
-    }
-
-    /// The connection to AEM is of no use any more.
-    fn broken(&self, error: LinkError) -> Failed {
-        if self.down.status.is_some() {
-            warn!(%error, "AEM broke off in the body of its response, cutting the client's connection");
-            return Failed::Cut;
-        }
-        Failed::Answer(match error {
-            LinkError::Response(BadResponse::Coding) => ProxyError::ResponseCoding,
-            LinkError::Response(BadResponse::TooLarge) | LinkError::HeadTooLarge => {
-                ProxyError::ResponseHeadTooLarge
-            }
-            LinkError::Response(error) => ProxyError::BadResponse(Box::new(error)),
-            LinkError::UnaskedUpgrade => ProxyError::UnaskedUpgrade,
-            LinkError::Io(_) | LinkError::Framing(_) => ProxyError::BrokenOff(Box::new(error)),
-        })
-    }
-
-    /// The request cannot go on: ours to answer, unless AEM has begun to.
-    fn failed(&self, error: ProxyError) -> Failed {
-        match self.down.status {
-            None => Failed::Answer(error),
-            Some(_) if self.is_delivered() => Failed::Over,
-            Some(_) => Failed::Cut,
-        }
-    }
-
-    fn overdue(&self) -> Failed {
-        let stalled = !self.request.up.is_over();
-        self.failed(if stalled { ProxyError::RequestStalled } else { ProxyError::ResponseTimeout })
-    }
 }
 
 fn request_broken(error: LinkError) -> ProxyError {
@@ -689,9 +285,3 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
         (true, false) => Then::End(End::Linger),
     }
 }
-
-/// AEM's word, passed on, or ours after [`CONTINUE_PATIENCE`].
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// As long as curl waits by itself before it sends the body anyway.
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);

@@ -13,32 +13,55 @@ use super::framing::Length;
 pub(super) const FIELDS_MAX: usize = 100;
 
 /// Room for a head's fields.
-pub(super) type Storage<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+pub(super) struct Storage<'b> {
+    pub fields: [MaybeUninit<Header<'b>>; FIELDS_MAX],
+    /// For a head that httparse does not take in one piece; without memory until there is one.
+    pub other: Vec<Header<'b>>,
+}
 
 /// Empty room.
 pub(super) fn storage<'b>() -> Storage<'b> {
-    [const { MaybeUninit::uninit() }; FIELDS_MAX]
+    Storage { fields: [const { MaybeUninit::uninit() }; FIELDS_MAX], other: Vec::new() }
 }
 
 /// The fields that mean something to a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
+    Accept,
+    AcceptEncoding,
+    /// One of the answers to a browser's questions about other origins (`Access-Control-Allow-...` and the like).
+    AccessControl,
     Authorization,
+    CacheControl,
     Connection,
+    ContentEncoding,
     ContentLength,
+    ContentLocation,
+    ContentType,
     Cookie,
+    /// `Destination` of WebDAV, and `X-Destination` of the Assets HTTP API.
+    Destination,
     Expect,
     Forwarded,
     Host,
     KeepAlive,
+    Link,
+    Location,
     Origin,
     ProxyAuthorization,
     ProxyConnection,
+    Referer,
+    Refresh,
+    RetryAfter,
     SecFetchSite,
+    SetCookie,
     Te,
     Trailer,
     TransferEncoding,
     Upgrade,
+    UserAgent,
+    /// Why AEM does not let a script in a browser in.
+    XReason,
     /// It is between client and server.
     Other,
 }
@@ -46,36 +69,65 @@ pub(super) enum Field {
 impl Field {
     /// Which field this is, whatever its case.
     pub(super) fn of(name: &str) -> Self {
-        // The length tells nearly all of them apart.
-        let candidate = match name.len() {
-            2 => ("te", Self::Te),
-            4 => ("host", Self::Host),
-            6 if name.as_bytes()[0] | 0x20 == b'c' => ("cookie", Self::Cookie),
-            6 if name.as_bytes()[0] | 0x20 == b'o' => ("origin", Self::Origin),
-            6 => ("expect", Self::Expect),
-            7 if name.as_bytes()[0] | 0x20 == b't' => ("trailer", Self::Trailer),
-            7 => ("upgrade", Self::Upgrade),
-            9 => ("forwarded", Self::Forwarded),
-            10 if name.as_bytes()[0] | 0x20 == b'c' => ("connection", Self::Connection),
-            10 => ("keep-alive", Self::KeepAlive),
-            13 => ("authorization", Self::Authorization),
-            14 if name.as_bytes()[0] | 0x20 == b'c' => ("content-length", Self::ContentLength),
-            14 if name.as_bytes()[0] | 0x20 == b's' => ("sec-fetch-site", Self::SecFetchSite),
-            16 => ("proxy-connection", Self::ProxyConnection),
-            17 => ("transfer-encoding", Self::TransferEncoding),
-            19 if name.as_bytes()[0] | 0x20 == b'p' => ("proxy-authorization", Self::ProxyAuthorization),
+        // Length and first letter tell all of them apart.
+        let first = name.as_bytes().first().map_or(0, |first| first | 0x20);
+        let candidate = match (name.len(), first) {
+            (2, _) => ("te", Self::Te),
+            (4, b'h') => ("host", Self::Host),
+            (4, _) => ("link", Self::Link),
+            (6, b'a') => ("accept", Self::Accept),
+            (6, b'c') => ("cookie", Self::Cookie),
+            (6, b'o') => ("origin", Self::Origin),
+            (6, _) => ("expect", Self::Expect),
+            (7, b'r') if name.as_bytes()[4] | 0x20 == b'r' => ("referer", Self::Referer),
+            (7, b'r') => ("refresh", Self::Refresh),
+            (7, b't') => ("trailer", Self::Trailer),
+            (7, _) => ("upgrade", Self::Upgrade),
+            (8, _) => ("location", Self::Location),
+            (9, _) => ("forwarded", Self::Forwarded),
+            (10, b'c') => ("connection", Self::Connection),
+            (10, b'u') => ("user-agent", Self::UserAgent),
+            (10, b's') => ("set-cookie", Self::SetCookie),
+            (10, _) => ("keep-alive", Self::KeepAlive),
+            (11, b'r') => ("retry-after", Self::RetryAfter),
+            (11, _) => ("destination", Self::Destination),
+            (12, _) => ("content-type", Self::ContentType),
+            (13, b'a') => ("authorization", Self::Authorization),
+            (13, b'c') => ("cache-control", Self::CacheControl),
+            (13, _) if name.as_bytes()[2] | 0x20 == b'd' => ("x-destination", Self::Destination),
+            (14, b'c') => ("content-length", Self::ContentLength),
+            (14, b's') => ("sec-fetch-site", Self::SecFetchSite),
+            (15, _) => ("accept-encoding", Self::AcceptEncoding),
+            (16, b'c') if name.as_bytes()[8] | 0x20 == b'e' => ("content-encoding", Self::ContentEncoding),
+            (16, b'c') => ("content-location", Self::ContentLocation),
+            (16, _) => ("proxy-connection", Self::ProxyConnection),
+            (17, _) => ("transfer-encoding", Self::TransferEncoding),
+            (19, _) => ("proxy-authorization", Self::ProxyAuthorization),
             _ => ("", Self::Other),
         };
         if name.eq_ignore_ascii_case(candidate.0) {
             candidate.1
-        } else if name.len() > X_FORWARDED.len()
-            && name.as_bytes()[..X_FORWARDED.len()].eq_ignore_ascii_case(X_FORWARDED)
-        {
+        } else if name.len() > X_FORWARDED.len() && begins(name, X_FORWARDED) {
             // AEM's CDN answers 403 or redirects in circles when a forwarded host is not its own.
             Self::Forwarded
+        } else if begins(name, ACCESS_CONTROL) {
+            Self::AccessControl
+        } else if begins(name, X_REASON) {
+            Self::XReason
         } else {
             Self::Other
         }
+    }
+
+    /// Whether it may stand behind a body: it is neither about framing, nor routing, nor identity, nor read before the body
+    /// is (RFC 9110, section 6.5.1).
+    fn may_trail(self) -> bool {
+        self == Self::Other
+    }
+
+    /// Whether it may name AEM by its origin or its host.
+    pub(super) fn names_upstream(self) -> bool {
+        matches!(self, Self::ContentLocation | Self::Link | Self::Location | Self::Refresh | Self::SetCookie)
     }
 
     /// Whether the field is between two neighbours. `Proxy-Connection` and `Keep-Alive` are no longer in the RFC's list
@@ -103,8 +155,6 @@ pub(super) struct Hop {
     pub keep_alive: bool,
     /// `Connection: upgrade`.
     pub upgrade: bool,
-    /// `Upgrade` names a WebSocket and nothing else.
-    pub websocket: bool,
     /// `TE: trailers`.
     pub trailers: bool,
     /// `Connection` names fields that go with it.
@@ -143,7 +193,6 @@ impl Hop {
             Field::Te => {
                 self.trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"));
             }
-            Field::Upgrade => self.websocket = value.eq_ignore_ascii_case(b"websocket"),
             Field::ContentLength => {
                 let length = decimal(value).ok_or(BadFraming::Broken)?;
                 if self.length.is_some_and(|earlier| earlier != length) {
@@ -216,9 +265,27 @@ impl Hop {
     }
 }
 
+/// The protocol that `Upgrade` names: a single one, none of a list, and none that is HTTP or carries it. `h2c` would open a
+/// way past us on which no token is added (golang/go#80416).
+pub(super) fn protocol<'b>(fields: &[Header<'b>]) -> Option<&'b [u8]> {
+    let mut named = fields.iter().filter(|field| Field::of(field.name) == Field::Upgrade);
+    let (Some(field), None) = (named.next(), named.next()) else { return None };
+    let protocol = field.value;
+    let single = protocol.split(|byte| *byte == b'/').all(is_token);
+    let carries_http =
+        |name: &[u8]| protocol.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    (single && ![&b"http"[..], b"h2", b"h3", b"tls"].into_iter().any(carries_http)).then_some(protocol)
+}
+
 /// The members of a comma-separated list (RFC 9110, section 5.6.1).
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// Whether `text` is a token: a name or a method (RFC 9110, section 5.6.2).
+pub(super) fn is_token(text: &[u8]) -> bool {
+    let may = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(may)
 }
 
 /// Digits and nothing else; no sign, no space, no list.
@@ -235,7 +302,7 @@ pub(super) fn trailers(lines: &[u8]) -> Vec<u8> {
         return Vec::new();
     };
     let mut kept = Vec::new();
-    for field in fields.iter().filter(|field| Field::of(field.name) == Field::Other) {
+    for field in fields.iter().filter(|field| Field::of(field.name).may_trail()) {
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             kept.extend_from_slice(part);
         }
@@ -243,7 +310,14 @@ pub(super) fn trailers(lines: &[u8]) -> Vec<u8> {
     kept
 }
 
+fn begins(name: &str, with: &[u8]) -> bool {
+    name.as_bytes().get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with))
+}
+
 const X_FORWARDED: &[u8] = b"x-forwarded-";
+const ACCESS_CONTROL: &[u8] = b"access-control-";
+/// `X-Reason` and `X-Reason-Code` of Apache Sling's authentication.
+const X_REASON: &[u8] = b"x-reason";
 
 #[cfg(test)]
 mod tests {
@@ -282,8 +356,27 @@ mod tests {
             ("Proxy-Connection", Field::ProxyConnection),
             ("Transfer-Encoding", Field::TransferEncoding),
             ("Proxy-Authorization", Field::ProxyAuthorization),
-            ("Accept", Field::Other),
+            ("Accept", Field::Accept),
+            ("Accept-Encoding", Field::AcceptEncoding),
+            ("access-control-allow-origin", Field::AccessControl),
+            ("Cache-Control", Field::CacheControl),
+            ("Content-Encoding", Field::ContentEncoding),
+            ("Content-Location", Field::ContentLocation),
+            ("Content-Type", Field::ContentType),
+            ("Destination", Field::Destination),
+            ("X-Destination", Field::Destination),
+            ("Link", Field::Link),
+            ("Location", Field::Location),
+            ("Referer", Field::Referer),
+            ("Refresh", Field::Refresh),
+            ("Retry-After", Field::RetryAfter),
+            ("Set-Cookie", Field::SetCookie),
+            ("User-Agent", Field::UserAgent),
+            ("X-Reason", Field::XReason),
+            ("x-reason-code", Field::XReason),
             ("X-Forwarded", Field::Other),
+            ("Accepts", Field::Other),
+            ("", Field::Other),
             ("Hose", Field::Other),
         ] {
             assert_eq!(Field::of(name), field, "{name}");

@@ -52,20 +52,23 @@ impl Guard {
         self.any_host
     }
 
-    /// Lets a request in, or says why not.
+    /// Lets a request in, or says why not. Tells which of the allowed origins it comes from, if from one: such an answer
+    /// is for a page to read.
     ///
     /// # Errors
     /// When it names another host, or comes from another site.
-    pub fn admit(&self, asked: &Asked<'_>, local: Local) -> Result<(), GuardError> {
+    pub fn admit(&self, asked: &Asked<'_>, local: Local) -> Result<Option<&str>, GuardError> {
         let host = asked.for_host()?;
         if !self.any_host && !self.is_ours(host, local) {
             return Err(GuardError::Host);
         }
         match asked.origin {
             Origins::None if asked.cross_site => Err(GuardError::CrossSite),
-            Origins::None => Ok(()),
-            Origins::One(origin) if self.allows_origin(origin, host) => Ok(()),
-            Origins::One(_) | Origins::Several => Err(GuardError::Origin),
+            Origins::None => Ok(None),
+            // A page that came through this proxy has the proxy's own origin; all others have to be configured.
+            Origins::One(origin) if is_own(origin, host) => Ok(None),
+            Origins::One(origin) => self.allowed(origin).map(Some).ok_or(GuardError::Origin),
+            Origins::Several => Err(GuardError::Origin),
         }
     }
 
@@ -79,19 +82,28 @@ impl Guard {
             || local.is_some_and(|ip| name.trim_matches(['[', ']']).parse() == Ok(ip))
     }
 
-    /// A page that came through this proxy has the proxy's own origin; all others have to be configured.
-    fn allows_origin(&self, origin: &[u8], host: &str) -> bool {
-        let own =
-            origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()));
-        own || self.origins.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+    /// Whether `origin` is of a page that is let in: the proxy's own, as the client calls it, or an allowed one.
+    pub(super) fn knows(&self, origin: &[u8], asked: &Asked<'_>) -> bool {
+        asked.for_host().is_ok_and(|host| is_own(origin, host)) || self.allowed(origin).is_some()
     }
+
+    /// The allowed origin that `origin` is, if it is one.
+    fn allowed(&self, origin: &[u8]) -> Option<&str> {
+        let origins = self.origins.iter().map(String::as_str);
+        origins.into_iter().find(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+    }
+}
+
+/// Whether `origin` is what a browser calls us when it comes to `host`.
+fn is_own(origin: &[u8], host: &str) -> bool {
+    origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
 }
 
 /// What a request says of whom it is for and where it comes from. Filled field by field.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The authority of an absolute target.
-    authority: Option<&'a str>,
+    authority: Option<&'a [u8]>,
     host: Option<&'a [u8]>,
     /// More than one `Host`.
     several_hosts: bool,
@@ -109,13 +121,13 @@ enum Origins<'a> {
 
 impl<'a> Asked<'a> {
     /// Nothing is known but the authority of the target, where that is an absolute URI.
-    pub fn new(authority: Option<&'a str>) -> Self {
+    pub fn new(authority: Option<&'a [u8]>) -> Self {
         Self { authority, host: None, several_hosts: false, origin: Origins::None, cross_site: false }
     }
 
     /// What the head of `request` says.
     pub fn of<B>(request: &'a Request<B>) -> Self {
-        let mut asked = Self::new(request.uri().authority().map(http::uri::Authority::as_str));
+        let mut asked = Self::new(request.uri().authority().map(|authority| authority.as_str().as_bytes()));
         let fields = request.headers();
         fields.get_all(header::HOST).iter().for_each(|value| asked.host(value.as_bytes()));
         fields.get_all(header::ORIGIN).iter().for_each(|value| asked.origin(value.as_bytes()));
@@ -140,10 +152,22 @@ impl<'a> Asked<'a> {
         self.cross_site |= value.eq_ignore_ascii_case(b"cross-site");
     }
 
+    /// Whether `origin` is the proxy's: as the client calls it, or by another name of this machine with the same port.
+    pub(super) fn is_for(&self, origin: &[u8]) -> bool {
+        let Ok(host) = self.for_host() else { return false };
+        let named = origin.strip_prefix(b"http://").and_then(|named| std::str::from_utf8(named).ok());
+        let is_alias = |named: &str| {
+            let name = without_port(named);
+            LOOPBACK.iter().any(|own| own.eq_ignore_ascii_case(name))
+                && named[name.len()..] == host[without_port(host).len()..]
+        };
+        is_own(origin, host) || named.is_some_and(is_alias)
+    }
+
     /// The host that the request is for: its target's, where that is an absolute URI, and else its one `Host` field.
-    fn for_host(&self) -> Result<&'a str, GuardError> {
+    pub(super) fn for_host(&self) -> Result<&'a str, GuardError> {
         let (Some(field), false) = (self.host, self.several_hosts) else { return Err(GuardError::NoHost) };
-        let host = self.authority.map_or(field, str::as_bytes);
+        let host = self.authority.unwrap_or(field);
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
         let host = std::str::from_utf8(host).map_err(|_| GuardError::NoHost)?;
         if host.is_empty() || !host.bytes().all(|byte| plain(&byte)) {
@@ -179,7 +203,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let local = Some([10, 0, 0, 7].into());
-        assert_eq!(guard.admit(&Asked::of(&request.body(()).unwrap()), local), expected, "{fields:?}");
+        let admitted = guard.admit(&Asked::of(&request.body(()).unwrap()), local);
+        assert_eq!(admitted.map(|_| ()), expected, "{fields:?}");
     }
 
     #[test]

@@ -24,24 +24,26 @@ impl Heads {
         self.0.clear();
         let mut storage = storage();
         let Ok(Some(head)) = RequestHead::parse(bytes, &mut storage) else { return 0 };
-        let (Ok(()), Ok(length)) = (guard.admit(&head.asked, None), head.length()) else { return 0 };
+        let (Ok(_), Ok(length)) = (guard.admit(&head.asked, None), head.length()) else { return 0 };
         let added = Added {
             host: b"author-p1-e2.adobeaemcloud.com",
+            origin: b"https://author-p1-e2.adobeaemcloud.com",
+            guard: Some(guard),
             authorization: Some(authorization),
             ..Added::default()
         };
         let written = head.write(&added, length, &mut self.0);
-        written.map_or(0, |()| self.0.len())
+        written.map_or(0, |_| self.0.len())
     }
 
     /// Reads a response's head, and writes it for the client; its length there. 0 when it is none.
     pub fn response(&mut self, bytes: &[u8]) -> usize {
         self.0.clear();
         let mut storage = storage();
-        let to = AnswerTo { head: false, minor: 1, keep_alive: true };
+        let to = AnswerTo { minor: 1, keep_alive: true, ..AnswerTo::default() };
         let Ok(Some(head)) = ResponseHead::parse(bytes, &mut storage) else { return 0 };
         let Ok(body) = head.body(to) else { return 0 };
-        head.write(body, to, false, &mut self.0);
+        head.write(body, to, None, false, &mut self.0);
         self.0.len()
     }
 
@@ -72,7 +74,7 @@ impl Tls {
     /// # Errors
     /// When `config` allows none.
     pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
-        let session = Session::new(config, name)?;
+        let session = Session::new(config, name, &[])?;
         Ok(Self { session, wire: Buffer::default(), sealed: Buffer::default() })
     }
 

@@ -13,11 +13,20 @@ use tokio::{
 
 use super::{
     buffer::{Buffer, Buffers},
+    http2::Stream,
     session::{Handshake, Session},
 };
 
+/// What carries a request to AEM and its response back.
+pub(super) enum Link {
+    /// A connection of its own.
+    Wire(Wire),
+    /// A stream of an HTTP/2 connection.
+    Stream(Box<Stream>),
+}
+
 /// A connection to AEM, with TLS where the upstream is `https`.
-pub(super) struct Link {
+pub(super) struct Wire {
     socket: TcpStream,
     session: Option<Box<Session>>,
     /// Came, and is not opened yet.
@@ -58,6 +67,85 @@ pub(super) enum Came {
 }
 
 impl Link {
+    /// Whether AEM has said that it sends no more.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self, Self::Wire(wire) if wire.has_ended())
+    }
+
+    /// Whether it is certain that AEM has done nothing for the request: it may be sent again, whatever its method.
+    pub(super) fn was_unprocessed(&self) -> bool {
+        matches!(self, Self::Stream(stream) if stream.was_unprocessed())
+    }
+
+    /// Adds `plain` to what is to be sent. The first bytes of a request hold its whole head.
+    pub(super) fn push(&mut self, plain: &[u8], buffers: &Buffers) -> Result<(), LinkError> {
+        match self {
+            Self::Wire(wire) => wire.push(plain, buffers),
+            Self::Stream(stream) => stream.push(plain),
+        }
+    }
+
+    /// Whether everything was sent.
+    pub(super) fn is_flushed(&self) -> bool {
+        match self {
+            Self::Wire(wire) => wire.is_flushed(),
+            Self::Stream(stream) => stream.is_flushed(),
+        }
+    }
+
+    /// Sends what AEM takes; tells how much that was.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> io::Result<usize> {
+        match self {
+            Self::Wire(wire) => wire.poll_flush(cx, buffers),
+            Self::Stream(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    /// Forgets what was not sent: AEM takes no more.
+    pub(super) fn forget(&mut self, buffers: &Buffers) {
+        match self {
+            Self::Wire(wire) => wire.forget(buffers),
+            Self::Stream(stream) => stream.forget(),
+        }
+    }
+
+    /// Reads once, and hands what has come to `take`.
+    pub(super) fn poll_read<E: From<rustls::Error> + From<io::Error>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Poll<Result<Came, E>> {
+        match self {
+            Self::Wire(wire) => wire.poll_read(cx, buffers, take),
+            Self::Stream(stream) => stream.poll_read(cx, take),
+        }
+    }
+
+    /// Says that no more will be sent. The other direction stays open.
+    pub(super) fn end(&mut self, buffers: &Buffers) {
+        if let Self::Wire(wire) = self {
+            wire.end(buffers);
+        }
+    }
+
+    /// Closes the sending direction.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Wire(wire) => wire.poll_shutdown(cx),
+            Self::Stream(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Says good-bye as far as that can be done at once. A stream is over, or reset.
+    pub(super) fn close(self, buffers: &Buffers) {
+        if let Self::Wire(wire) = self {
+            wire.close(buffers);
+        }
+    }
+}
+
+impl Wire {
     /// A connection without TLS.
     pub(super) fn plain(socket: TcpStream) -> Self {
         Self { socket, session: None, wire: Buffer::default(), sealed: Buffer::default() }
@@ -84,6 +172,11 @@ impl Link {
         }
         // What came early stays.
         Ok(Self { session: Some(Box::new(session)), wire: wire.packed(), ..Self::plain(socket) })
+    }
+
+    /// What AEM has chosen of the protocols that it was offered.
+    pub(super) fn protocol(&self) -> Option<&[u8]> {
+        self.session.as_ref().and_then(|session| session.protocol())
     }
 
     /// Whether AEM has said that it sends no more.

@@ -1,26 +1,34 @@
 //! A client's request head: read once, and written as AEM is to see it.
 
-use http::{HeaderName, HeaderValue};
-use httparse::{Header, Status};
+mod target;
 
+use std::ops::Range;
+
+use http::{HeaderName, HeaderValue};
+use httparse::{EMPTY_HEADER, Header, Status};
+
+use self::target::{Line, authority, origin_form};
 use super::{
     buffer::Buffer,
-    fields::{BadFraming, Field, Hop, Storage},
+    fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, members, protocol},
     framing::Length,
-    guard::Asked,
+    guard::{Asked, Guard},
+    rewrite,
 };
 
 /// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
 pub(super) struct RequestHead<'h, 'b> {
     pub method: &'b str,
     /// As the client wrote it.
-    target: &'b str,
+    target: &'b [u8],
     /// The minor version: 0 or 1.
     pub minor: u8,
     fields: &'h [Header<'b>],
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
+    /// `Accept` names JSON, and no page.
+    accepts_json: bool,
     /// Bytes that the head took.
     pub bytes: usize,
     /// Who asks, for the guard.
@@ -32,12 +40,39 @@ pub(super) struct RequestHead<'h, 'b> {
 pub(super) struct Added<'a> {
     /// In place of the client's `Host`.
     pub host: &'a [u8],
+    /// AEM's origin, in place of those that `guard` lets in.
+    pub origin: &'a [u8],
+    /// Tells which origins are the proxy's own, and which belong to its pages.
+    pub guard: Option<&'a Guard>,
+    /// In place of the client's `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+    /// Of the content codings that the client takes, only those of this list; `None` where that is all.
+    pub codings: Option<&'static [u8]>,
     /// In place of whatever the client sent, if there is one.
     pub authorization: Option<&'a [u8]>,
     /// In place of the client's fields of the same name.
     pub fields: &'a [(HeaderName, HeaderValue)],
     /// Where the client has not sent one of its own.
     pub unless_sent: [(&'static str, Option<&'a [u8]>); 2],
+}
+
+/// What is asked for, as far as it decides whether it may be asked once more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    /// The answer is to be JSON.
+    pub json: bool,
+    /// Nothing is changed by it (RFC 9110, section 9.2.1).
+    pub safe: bool,
+    /// Doing it twice is doing it once (RFC 9110, section 9.2.2).
+    pub idempotent: bool,
+}
+
+/// Where in a written head the lines stand that depend on the credential, and which of them are to be there.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub lines: Range<usize>,
+    /// Of [`Added::unless_sent`], those that the client has not sent.
+    owed: [bool; 2],
 }
 
 /// What has come is no request that could be answered as one; the status that says why.
@@ -55,16 +90,39 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// When this is no HTTP/1 request.
     pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, NoRequest> {
         let mut request = httparse::Request::new(&mut []);
-        let head_bytes = match request.parse_with_uninit_headers(bytes, storage) {
-            Ok(Status::Complete(head_bytes)) => head_bytes,
-            Ok(Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(NoRequest(431)),
-            Err(_) => return Err(NoRequest(400)),
-        };
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
-        else {
-            return Err(NoRequest(400));
-        };
+        match request.parse_with_uninit_headers(bytes, &mut storage.fields) {
+            Ok(Status::Complete(head_bytes)) => {
+                let (Some(method), Some(target), Some(minor)) =
+                    (request.method, request.path, request.version)
+                else {
+                    return Err(NoRequest(400));
+                };
+                let line = Line { method, target: target.as_bytes(), minor };
+                Self::new(line, request.headers, head_bytes).map(Some)
+            }
+            Ok(Status::Partial) => Ok(None),
+            Err(httparse::Error::Token) => Self::parse_other_bytes(bytes, &mut storage.other),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a head whose target is not UTF-8: AEM is to judge it.
+    fn parse_other_bytes(
+        bytes: &'b [u8],
+        fields: &'h mut Vec<Header<'b>>,
+    ) -> Result<Option<Self>, NoRequest> {
+        let Some((line, line_bytes)) = Line::of_other_bytes(bytes)? else { return Ok(None) };
+        fields.resize(FIELDS_MAX, EMPTY_HEADER);
+        match httparse::parse_headers(&bytes[line_bytes..], fields)? {
+            Status::Complete((field_bytes, fields)) => {
+                Self::new(line, fields, line_bytes + field_bytes).map(Some)
+            }
+            Status::Partial => Ok(None),
+        }
+    }
+
+    fn new(line: Line<'b>, fields: &'h [Header<'b>], bytes: usize) -> Result<Self, NoRequest> {
+        let Line { method, target, minor } = line;
         if target.len() > TARGET_MAX {
             return Err(NoRequest(414));
         }
@@ -72,14 +130,15 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             method,
             target,
             minor,
-            fields: request.headers,
+            fields,
             hop: Hop::default(),
             expects_continue: false,
-            bytes: head_bytes,
+            accepts_json: false,
+            bytes,
             asked: Asked::new(authority(target)),
         };
         head.survey()?;
-        Ok(Some(head))
+        Ok(head)
     }
 
     fn survey(&mut self) -> Result<(), NoRequest> {
@@ -90,6 +149,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Field::Host => self.asked.host(header.value),
                 Field::Origin => self.asked.origin(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
+                Field::Accept => self.accepts_json |= accepts_json(header.value),
                 Field::Expect => {
                     self.expects_continue =
                         self.minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
@@ -114,10 +174,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         Ok(self.hop.length()?.unwrap_or(Length::Exact(0)))
     }
 
-    /// Whether it asks to become a WebSocket. No other upgrade is passed on: `h2c` would open a way past us on which no
-    /// token is added (golang/go#80416).
-    pub(super) fn is_websocket(&self) -> bool {
-        self.hop.websocket && self.hop.upgrade && self.minor > 0
+    /// What it asks to go on in, if it does: a WebSocket, or another protocol that HTTP does not know how to speak
+    /// (RFC 9110, section 7.8).
+    pub(super) fn protocol(&self) -> Option<&'b [u8]> {
+        let asks = self.hop.upgrade && self.minor > 0;
+        asks.then(|| protocol(self.fields)).flatten()
     }
 
     /// Whether the client keeps the connection after this request (RFC 9112, section 9.3).
@@ -128,9 +189,28 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Path and query, for the choice of a route; as the client wrote them.
     pub(super) fn path(&self) -> &'b [u8] {
         match origin_form(self.target).unwrap_or_default() {
-            query if query.starts_with('?') => b"/",
-            path => path.as_bytes(),
+            query if query.starts_with(b"?") => b"/",
+            path => path,
         }
+    }
+
+    /// What is asked for.
+    pub(super) fn asking(&self) -> Asking {
+        let safe = SAFE.contains(&self.method);
+        let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
+        Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
+    }
+
+    /// The first field called `name`.
+    pub(super) fn field(&self, name: &str) -> Option<&'b [u8]> {
+        self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
+    /// Whether it asks for one of the tokens that AEM takes from browsers with a write. They are short-lived, and one's own
+    /// (Adobe, "CSRF protection").
+    pub(super) fn is_for_csrf_token(&self) -> bool {
+        let path = if self.target.starts_with(b"/") { self.target } else { self.path() };
+        path.strip_prefix(CSRF_TOKEN).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
     }
 
     /// Whether a field called `name` goes on to AEM.
@@ -144,30 +224,59 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     ///
     /// # Errors
     /// When the target is of no form that can be forwarded.
-    pub(super) fn write(&self, added: &Added<'_>, length: Length, out: &mut Buffer) -> Result<(), BadTarget> {
+    pub(super) fn write(
+        &self,
+        added: &Added<'_>,
+        length: Length,
+        out: &mut Buffer,
+    ) -> Result<Identity, BadTarget> {
         let target = origin_form(self.target).ok_or(BadTarget)?;
         out.push(self.method.as_bytes());
         out.push(b" ");
-        if target.starts_with('?') {
+        if target.starts_with(b"?") {
             out.push(b"/");
         }
-        out.push(target.as_bytes());
+        out.push(target);
         out.push(b" HTTP/1.1\r\nhost: ");
         out.push(added.host);
         out.push(b"\r\n");
         for header in self.fields {
-            let field = Field::of(header.name);
-            match field {
-                Field::Host | Field::Forwarded | Field::ProxyAuthorization => {}
-                Field::Authorization if added.authorization.is_some() => {}
-                field if field.is_hop_by_hop() => {}
-                _ if self.hop.holds_back(header.name, self.fields) => {}
-                _ if added.fields.iter().any(|(name, _)| header.name.eq_ignore_ascii_case(name.as_str())) => {
-                }
-                Field::Cookie => cookie(header, out),
-                _ => line(header.name, header.value, out),
-            }
+            self.write_field(header, added, out);
         }
+        self.write_connection(length, out);
+        let identity = self.write_added(added, out);
+        out.push(via(self.minor));
+        out.push(b"\r\n");
+        Ok(identity)
+    }
+
+    /// Writes a field of the client's, unless it stays here or is replaced.
+    fn write_field(&self, header: &Header<'_>, added: &Added<'_>, out: &mut Buffer) {
+        let Header { name, value } = *header;
+        match Field::of(name) {
+            Field::Host | Field::Forwarded | Field::ProxyAuthorization => {}
+            Field::Authorization if added.authorization.is_some() => {}
+            Field::UserAgent if added.user_agent.is_some() => {}
+            field if field.is_hop_by_hop() => {}
+            _ if self.hop.holds_back(name, self.fields) => {}
+            _ if added.sets(name) => {}
+            Field::Cookie => cookie(header, out),
+            Field::Origin | Field::Referer => {
+                let lets_in =
+                    |origin: &[u8]| added.guard.is_some_and(|guard| guard.knows(origin, &self.asked));
+                renamed(name, value, added.origin, lets_in, out);
+            }
+            Field::Destination => renamed(name, value, added.origin, |origin| self.asked.is_for(origin), out),
+            Field::AcceptEncoding => match added.codings {
+                Some(codings) => accept_encoding(name, value, codings, out),
+                None => line(name, value, out),
+            },
+            _ => line(name, value, out),
+        }
+    }
+
+    /// Writes what is between us and AEM: where the body ends, and what the connection is to be.
+    fn write_connection(&self, length: Length, out: &mut Buffer) {
         match length {
             Length::Exact(_) => {
                 if let Some(said) = self.hop.said() {
@@ -177,29 +286,75 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             // A GET without a length would be taken for one without a body.
             Length::Chunked | Length::UntilClose => out.push(b"transfer-encoding: chunked\r\n"),
         }
-        if self.is_websocket() {
-            out.push(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        if let Some(protocol) = self.protocol() {
+            out.push(b"connection: upgrade\r\n");
+            line("upgrade", protocol, out);
         } else if self.hop.trailers {
             out.push(b"connection: te\r\nte: trailers\r\n");
         }
+    }
+
+    fn write_added(&self, added: &Added<'_>, out: &mut Buffer) -> Identity {
         for (name, value) in added.fields {
             line(name.as_str(), value.as_bytes(), out);
         }
-        for (name, value) in added.unless_sent {
-            if let Some(value) = value
-                && !self.sends(name)
-                && !added.fields.iter().any(|(fixed, _)| fixed == name)
-            {
-                line(name, value, out);
-            }
+        if let Some(user_agent) = added.user_agent
+            && !added.sets("user-agent")
+        {
+            line("user-agent", user_agent, out);
         }
-        if let Some(authorization) = added.authorization {
+        let owed =
+            added.unless_sent.map(|(name, value)| value.is_some() && !self.sends(name) && !added.sets(name));
+        let begin = out.len();
+        added.write_identity(owed, out);
+        Identity { lines: begin..out.len(), owed }
+    }
+}
+
+impl Added<'_> {
+    /// Whether a route's field called `name` stands in place of the client's.
+    fn sets(&self, name: &str) -> bool {
+        self.fields.iter().any(|(fixed, _)| name.eq_ignore_ascii_case(fixed.as_str()))
+    }
+
+    /// The lines that depend on the credential.
+    fn write_identity(&self, owed: [bool; 2], out: &mut Buffer) {
+        for ((name, value), _) in self.unless_sent.into_iter().zip(owed).filter(|(_, owed)| *owed) {
+            line(name, value.unwrap_or_default(), out);
+        }
+        if let Some(authorization) = self.authorization {
             line("authorization", authorization, out);
         }
-        out.push(via(self.minor));
-        out.push(b"\r\n");
-        Ok(())
     }
+
+    /// Writes a `head` that was written before once more, now for this credential.
+    pub(super) fn rewrite(&self, head: &[u8], identity: &mut Identity, out: &mut Buffer) {
+        let Identity { lines, owed } = identity;
+        out.push(&head[..lines.start]);
+        self.write_identity(*owed, out);
+        let rest = lines.end;
+        lines.end = out.len();
+        out.push(&head[rest..]);
+    }
+}
+
+impl From<httparse::Error> for NoRequest {
+    fn from(error: httparse::Error) -> Self {
+        Self(if error == httparse::Error::TooManyHeaders { 431 } else { 400 })
+    }
+}
+
+/// Whether a JSON document is what the client wants, rather than a page.
+fn accepts_json(accept: &[u8]) -> bool {
+    let has = |word: &[u8]| accept.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    has(b"json") && !has(b"html")
+}
+
+/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
+fn is_json_path(path: &[u8]) -> bool {
+    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
+    path.windows(JSON.len()).enumerate().any(|(at, part)| part == JSON && ends(&path[at + JSON.len()..]))
 }
 
 pub(super) fn line(name: &str, value: &[u8], out: &mut Buffer) {
@@ -228,31 +383,33 @@ pub(super) fn via(minor: u8) -> &'static [u8] {
     if minor == 0 { b"via: 1.0 aem-auth-proxy\r\n" } else { b"via: 1.1 aem-auth-proxy\r\n" }
 }
 
-/// The authority of an absolute target.
-fn authority(target: &str) -> Option<&str> {
-    absolute(target).map(|rest| &rest[..rest.find(['/', '?']).unwrap_or(rest.len())])
+/// A field with a URL: AEM's filters take its own origin for a page's, and its `MOVE` knows no other.
+fn renamed(name: &str, value: &[u8], upstream: &[u8], is_local: impl Fn(&[u8]) -> bool, out: &mut Buffer) {
+    out.push(name.as_bytes());
+    out.push(b": ");
+    rewrite::to_upstream(value, upstream, is_local, out);
+    out.push(b"\r\n");
 }
 
-/// What is behind the scheme of an absolute target.
-fn absolute(target: &str) -> Option<&str> {
-    ["http://", "https://"].into_iter().find_map(|scheme| {
-        let begins = target.get(..scheme.len())?.eq_ignore_ascii_case(scheme);
-        begins.then(|| &target[scheme.len()..])
-    })
-}
-
-/// Path and query, byte for byte; `*` stays. `None` for what is no target for a server, among them the authority form,
-/// which is CONNECT's alone (RFC 9112, section 3.2), and a fragment, which is the client's own.
-fn origin_form(target: &str) -> Option<&str> {
-    let form = match absolute(target) {
-        Some(rest) => match rest.find(['/', '?']) {
-            Some(at) => &rest[at..],
-            None => "/",
-        },
-        None => target,
+/// The members of `value` that `codings` has too, with their weights. Without any it says `identity`: no field at all would
+/// say that every coding is welcome (RFC 9110, section 12.5.3).
+fn accept_encoding(name: &str, value: &[u8], codings: &[u8], out: &mut Buffer) {
+    let is_known = |member: &&[u8]| {
+        let coding = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        members(codings).chain([IDENTITY]).any(|known| known.eq_ignore_ascii_case(coding))
     };
-    let taken = (form.starts_with(['/', '?']) && form != "?" || target == "*") && !form.contains('#');
-    taken.then_some(form)
+    out.push(name.as_bytes());
+    let mut separator = &b": "[..];
+    for member in members(value).filter(is_known) {
+        out.push(separator);
+        out.push(member);
+        separator = b", ";
+    }
+    if separator == b": " {
+        out.push(separator);
+        out.push(IDENTITY);
+    }
+    out.push(b"\r\n");
 }
 
 /// A browser's `login-token` is another identity, and may win over ours.
@@ -269,165 +426,19 @@ fn cookie(header: &Header<'_>, out: &mut Buffer) {
     }
 }
 
+const CSRF_TOKEN: &[u8] = b"/libs/granite/csrf/token.json";
+
+const IDENTITY: &[u8] = b"identity";
+
 const LOGIN_TOKEN: &[u8] = b"login-token";
+
+const JSON: &[u8] = b".json";
+
+/// The safe methods of HTTP, and those of WebDAV that read.
+const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];
 
 /// As long as the longest that browsers and servers are known to take; the contract's answer is 414.
 const TARGET_MAX: usize = 65_534;
 
 #[cfg(test)]
-mod tests {
-    use super::{super::fields::storage, *};
-
-    /// The head that AEM sees of one with `fields`, without its first two lines and `Via`.
-    fn written(fields: &str) -> String {
-        let text = format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
-        let mut storage = storage();
-        let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
-        assert_eq!(head.bytes, text.len());
-        let mut out = Buffer::default();
-        let added = Added { host: b"aem.example", authorization: Some(b"Bearer x"), ..Added::default() };
-        head.write(&added, head.length().unwrap(), &mut out).unwrap();
-        let written = std::str::from_utf8(out.filled()).unwrap();
-        let rest = written.strip_prefix("GET /x HTTP/1.1\r\nhost: aem.example\r\n").expect(written);
-        let rest = rest.strip_suffix("authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
-        rest.expect(written).to_owned()
-    }
-
-    #[track_caller]
-    fn check(fields: &str, expected: &str) {
-        assert_eq!(written(fields), expected, "{fields}");
-    }
-
-    fn status(text: &str) -> Option<u16> {
-        let mut storage = storage();
-        RequestHead::parse(text.as_bytes(), &mut storage).err().map(|NoRequest(status)| status)
-    }
-
-    #[test]
-    fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
-        let fields = [(HeaderName::from_static("x-gw-ims-org-id"), HeaderValue::from_static("fixed"))];
-        let added = Added {
-            host: b"aem.example",
-            authorization: Some(b"Bearer x"),
-            fields: &fields,
-            unless_sent: [("x-api-key", Some(b"client")), ("x-gw-ims-org-id", Some(b"org"))],
-        };
-        let text = "GET /x HTTP/1.1\r\nhost: a\r\nconnection: x-api-key, x-gw-ims-org-id, authorization\r\n\
-                    x-api-key: own\r\nx-gw-ims-org-id: own\r\nauthorization: own\r\n\r\n";
-        let mut storage = storage();
-        let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
-        let mut out = Buffer::default();
-        head.write(&added, head.length().unwrap(), &mut out).unwrap();
-        assert_eq!(
-            std::str::from_utf8(out.filled()).unwrap(),
-            "GET /x HTTP/1.1\r\nhost: aem.example\r\nx-gw-ims-org-id: fixed\r\nx-api-key: client\r\n\
-             authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n"
-        );
-    }
-
-    #[test]
-    fn a_target_without_a_path_is_of_the_root() {
-        for (target, path) in [("http://a?x", "/"), ("http://a", "/"), ("http://a/b?x", "/b?x"), ("/b", "/b")]
-        {
-            let text = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
-            let mut storage = storage();
-            let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
-            assert_eq!(std::str::from_utf8(head.path()).unwrap(), path, "{target}");
-        }
-    }
-
-    #[test]
-    fn hop_by_hop_fields_and_those_named_by_connection_go() {
-        check(
-            "Connection: close, X-Private\r\nconnection: authorization\r\nx-private: 1\r\nAuthorization: Basic x\r\n\
-             keep-alive: timeout=5\r\nproxy-connection: close\r\nTE: gzip\r\nupgrade: h2c\r\n\
-             proxy-authorization: Basic y\r\nAccept: */*\r\n",
-            "Accept: */*\r\n",
-        );
-    }
-
-    #[test]
-    fn the_length_of_a_body_is_not_up_to_connection() {
-        check("connection: content-length\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
-        check("content-length: 3\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
-    }
-
-    #[test]
-    fn a_client_that_takes_trailers_says_so_to_aem() {
-        check("te: trailers, deflate\r\n", "connection: te\r\nte: trailers\r\n");
-    }
-
-    #[test]
-    fn forwarded_fields_go_and_an_earlier_via_stays() {
-        check(
-            "Forwarded: for=1.2.3.4\r\nX-Forwarded-Host: evil\r\nx-forwarded-for: 1.2.3.4\r\n\
-             x-forwarded-for: 5.6.7.8\r\nvia: 1.1 other\r\n",
-            "via: 1.1 other\r\n",
-        );
-    }
-
-    #[test]
-    fn the_login_token_goes_and_other_cookies_stay() {
-        check("cookie: a=1; login-token=secret; b=2\r\n", "cookie: a=1; b=2\r\n");
-        check("cookie: login-token=secret\r\n", "");
-        check("cookie: login-token=x\r\ncookie: c=3\r\n", "cookie: c=3\r\n");
-        check("cookie: my-login-token=keep;d=4\r\n", "cookie: my-login-token=keep; d=4\r\n");
-        check("cookie: a=1;b=2\r\n", "cookie: a=1;b=2\r\n");
-    }
-
-    #[test]
-    fn only_a_websocket_upgrade_is_passed_on() {
-        check(
-            "connection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n",
-            "connection: upgrade\r\nupgrade: websocket\r\n",
-        );
-        check("connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n", "");
-        check("connection: close\r\nupgrade: websocket\r\n", "");
-        check("connection: upgrade\r\nupgrade: websocket, h2c\r\n", "");
-    }
-
-    #[test]
-    fn every_form_of_target_becomes_path_and_query() {
-        for (target, expected) in [
-            ("/", Some("/")),
-            ("/a//b;c?d=%2f|{}", Some("/a//b;c?d=%2f|{}")),
-            ("*", Some("*")),
-            ("http://localhost/abs?x=1", Some("/abs?x=1")),
-            ("HTTP://localhost", Some("/")),
-            ("https://localhost?q=1", Some("?q=1")),
-            ("localhost:443", None),
-            ("ftp://localhost/", None),
-            ("/a#b", None),
-        ] {
-            assert_eq!(origin_form(target), expected, "{target}");
-        }
-        assert_eq!(authority("http://evil.example/x"), Some("evil.example"));
-        assert_eq!(authority("/x?u=http://evil.example/"), None);
-    }
-
-    #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
-        for text in [
-            "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
-            "POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost: x\r\n folded: 1\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost : x\r\n\r\n",
-        ] {
-            assert_eq!(status(text), Some(400), "{text}");
-        }
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
-        assert_eq!(status(&many), Some(431));
-        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(TARGET_MAX));
-        assert_eq!(status(&long), Some(414));
-    }
-
-    #[test]
-    fn a_head_that_has_not_ended_is_waited_for() {
-        let text = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        for end in 0..text.len() {
-            assert!(RequestHead::parse(&text.as_bytes()[..end], &mut storage()).unwrap().is_none());
-        }
-    }
-}
+mod tests;

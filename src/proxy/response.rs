@@ -4,9 +4,11 @@ use httparse::{Header, Status};
 
 use super::{
     buffer::Buffer,
-    fields::{BadFraming, Field, Hop, Storage},
+    cors,
+    fields::{BadFraming, Field, Hop, Storage, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
+    rewrite::Names,
 };
 
 /// A head that has come whole. No `Debug`: it holds cookies.
@@ -16,6 +18,16 @@ pub(super) struct ResponseHead<'h, 'b> {
     minor: u8,
     fields: &'h [Header<'b>],
     hop: Hop,
+    /// `Content-Type`, the last one.
+    pub content_type: Option<&'b [u8]>,
+    /// `Content-Encoding`, the last one.
+    pub content_encoding: Option<&'b [u8]>,
+    /// `Location`.
+    pub location: Option<&'b [u8]>,
+    /// `Retry-After`.
+    pub retry_after: Option<&'b [u8]>,
+    /// `X-Reason` or `X-Reason-Code`.
+    pub has_reason: bool,
     /// Bytes that the head took.
     pub bytes: usize,
 }
@@ -41,14 +53,18 @@ pub(super) enum BadResponse {
 }
 
 /// What was asked, as far as it decides how an answer looks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AnswerTo {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AnswerTo<'w> {
     /// A HEAD: the answer has no body.
     pub head: bool,
     /// The client's minor version.
     pub minor: u8,
     /// The client keeps the connection.
     pub keep_alive: bool,
+    /// The configured web origin that asks; none where no page of another origin does.
+    pub web_origin: Option<&'w str>,
+    /// No cache may keep the answer.
+    pub no_store: bool,
 }
 
 /// How a response goes on behind its head.
@@ -70,32 +86,54 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        let head_bytes = match config.parse_response_with_uninit_headers(&mut response, bytes, storage) {
-            Ok(Status::Complete(head_bytes)) => head_bytes,
-            Ok(Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
-            Err(error) => return Err(BadResponse::Malformed(error)),
-        };
+        let head_bytes =
+            match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.fields) {
+                Ok(Status::Complete(head_bytes)) => head_bytes,
+                Ok(Status::Partial) => return Ok(None),
+                Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
+                Err(error) => return Err(BadResponse::Malformed(error)),
+            };
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(BadResponse::Status);
         };
         if !(100..1000).contains(&status) {
             return Err(BadResponse::Status);
         }
-        let mut hop = Hop::default();
-        for header in &*response.headers {
-            match Field::of(header.name) {
-                Field::Other => {}
-                field => hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
-            }
-        }
-        let reason = response.reason.unwrap_or_default();
-        Ok(Some(Self { status, reason, minor, fields: response.headers, hop, bytes: head_bytes }))
+        let mut head = Self {
+            status,
+            reason: response.reason.unwrap_or_default(),
+            minor,
+            fields: response.headers,
+            hop: Hop::default(),
+            content_type: None,
+            content_encoding: None,
+            location: None,
+            retry_after: None,
+            has_reason: false,
+            bytes: head_bytes,
+        };
+        head.survey()?;
+        Ok(Some(head))
     }
 
-    /// Whether AEM has switched to a WebSocket.
-    pub(super) fn is_websocket(&self) -> bool {
-        self.status == 101 && self.hop.websocket
+    fn survey(&mut self) -> Result<(), BadResponse> {
+        for header in self.fields {
+            match Field::of(header.name) {
+                Field::Other => {}
+                Field::ContentType => self.content_type = Some(header.value),
+                Field::ContentEncoding => self.content_encoding = Some(header.value),
+                Field::Location => self.location = Some(header.value),
+                Field::RetryAfter => self.retry_after = Some(header.value),
+                Field::XReason => self.has_reason = true,
+                field => self.hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What AEM goes on in, if it is a protocol that could have been asked for.
+    pub(super) fn protocol(&self) -> Option<&'b [u8]> {
+        (self.status == 101).then(|| protocol(self.fields)).flatten()
     }
 
     /// Whether AEM keeps the connection after this response.
@@ -113,7 +151,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     ///
     /// # Errors
     /// When it is framed in a way that is not taken.
-    pub(super) fn body(&self, to: AnswerTo) -> Result<Body, BadResponse> {
+    pub(super) fn body(&self, to: AnswerTo<'_>) -> Result<Body, BadResponse> {
         let length = match self.hop.length() {
             Ok(length) => length.unwrap_or(Length::UntilClose),
             Err(BadFraming::Coding) => return Err(BadResponse::Coding),
@@ -130,7 +168,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
     /// with this answer.
-    pub(super) fn write(&self, body: Body, to: AnswerTo, close: bool, out: &mut Buffer) {
+    pub(super) fn write(
+        &self,
+        body: Body,
+        to: AnswerTo<'_>,
+        names: Option<&Names<'_>>,
+        close: bool,
+        out: &mut Buffer,
+    ) {
         let status = [
             b'0' + (self.status / 100) as u8,
             b'0' + (self.status / 10 % 10) as u8,
@@ -143,10 +188,15 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b"\r\n");
         for header in self.fields {
             let field = Field::of(header.name);
-            if !field.is_hop_by_hop() && !self.hop.holds_back(header.name, self.fields) {
-                line(header.name, header.value, out);
+            match field {
+                Field::AccessControl if to.web_origin.is_some() => {}
+                Field::CacheControl if to.no_store => {}
+                field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                field if field.names_upstream() => renamed(header, field, names, out),
+                _ => line(header.name, header.value, out),
             }
         }
+        self.write_in_place(to, out);
         if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
             out.push(b"transfer-encoding: chunked\r\n");
         } else if let (Some(said), false, false) =
@@ -155,8 +205,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             // Beside a coding a length would cut the body short; 1xx and 204 have none.
             number("content-length", said, out);
         }
-        if self.is_websocket() {
-            out.push(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        if let Some(protocol) = self.protocol() {
+            out.push(b"connection: upgrade\r\n");
+            line("upgrade", protocol, out);
         } else {
             connection(to, close, out);
         }
@@ -164,15 +215,37 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b"\r\n");
     }
 
+    /// What stands in place of AEM's own fields.
+    fn write_in_place(&self, to: AnswerTo<'_>, out: &mut Buffer) {
+        if let Some(origin) = to.web_origin {
+            let names = self.fields.iter().map(|header| (header.name, Field::of(header.name)));
+            let passed = names.filter(|(_, field)| !field.is_hop_by_hop() && *field != Field::AccessControl);
+            cors::answer(origin, passed.map(|(name, _)| name), out);
+        }
+        if to.no_store {
+            out.push(b"cache-control: no-store\r\n");
+        }
+    }
+
     /// Writes an interim response, which has no framing and no connection of its own.
-    pub(super) fn write_interim(&self, to: AnswerTo, out: &mut Buffer) {
+    pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
         let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
-        self.write(body, AnswerTo { minor: 1, keep_alive: true, ..to }, false, out);
+        let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
+        self.write(body, to, names, false, out);
     }
 }
 
+/// A field that names AEM, with the client's name for it.
+fn renamed(header: &Header<'_>, field: Field, names: Option<&Names<'_>>, out: &mut Buffer) {
+    let Some(names) = names else { return line(header.name, header.value, out) };
+    out.push(header.name.as_bytes());
+    out.push(b": ");
+    names.field(field, header.value, out);
+    out.push(b"\r\n");
+}
+
 /// What becomes of the connection, where that is not what the client's version takes for granted.
-pub(super) fn connection(to: AnswerTo, close: bool, out: &mut Buffer) {
+pub(super) fn connection(to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
     if close || !to.keep_alive {
         out.push(b"connection: close\r\n");
     } else if to.minor == 0 {
@@ -184,18 +257,19 @@ pub(super) fn connection(to: AnswerTo, close: bool, out: &mut Buffer) {
 mod tests {
     use super::{super::fields::storage, *};
 
-    const GET: AnswerTo = AnswerTo { head: false, minor: 1, keep_alive: true };
-    const HEAD: AnswerTo = AnswerTo { head: true, ..GET };
-    const OLD: AnswerTo = AnswerTo { minor: 0, ..GET };
+    const GET: AnswerTo<'_> =
+        AnswerTo { head: false, minor: 1, keep_alive: true, web_origin: None, no_store: false };
+    const HEAD: AnswerTo<'_> = AnswerTo { head: true, ..GET };
+    const OLD: AnswerTo<'_> = AnswerTo { minor: 0, ..GET };
 
     #[track_caller]
-    fn check(head: &str, to: AnswerTo, expected: &str, length: Length) {
+    fn check(head: &str, to: AnswerTo<'_>, expected: &str, length: Length) {
         let text = format!("HTTP/1.1 {head}\r\n\r\n");
         let mut storage = storage();
         let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
         let body = head.body(to).unwrap();
         let mut out = Buffer::default();
-        head.write(body, to, body.closes, &mut out);
+        head.write(body, to, None, body.closes, &mut out);
         let expected = format!("HTTP/1.1 {expected}\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
         assert_eq!((std::str::from_utf8(out.filled()).unwrap(), body.length), (&*expected, length));
     }
@@ -250,6 +324,29 @@ mod tests {
             "200 OK\r\ncontent-length: 1\r\nconnection: keep-alive",
             Length::Exact(1),
         );
+    }
+
+    #[test]
+    fn a_page_of_an_allowed_origin_reads_all_of_the_answer_whatever_aem_thinks_of_it() {
+        let to = AnswerTo { web_origin: Some("http://localhost:3000"), ..GET };
+        check(
+            "204 No Content\r\nAccess-Control-Allow-Origin: https://other.example\r\nETag: \"x\"\r\nvary: Accept",
+            to,
+            "204 No Content\r\nETag: \"x\"\r\nvary: Accept\r\n\
+             access-control-allow-origin: http://localhost:3000\r\naccess-control-allow-credentials: true\r\n\
+             vary: Origin\r\naccess-control-expose-headers: ETag, vary",
+            Length::Exact(0),
+        );
+        let own = "204 No Content\r\nAccess-Control-Allow-Origin: https://other.example";
+        check(own, GET, own, Length::Exact(0));
+    }
+
+    #[test]
+    fn what_no_cache_may_keep_says_so_once() {
+        let to = AnswerTo { no_store: true, ..GET };
+        let expected = "204 No Content\r\ncache-control: no-store";
+        check("204 No Content", to, expected, Length::Exact(0));
+        check("204 No Content\r\nCache-Control: max-age=60, public", to, expected, Length::Exact(0));
     }
 
     #[test]

@@ -42,9 +42,11 @@ impl Route {
         let org = identity.org().filter(|_| self.x_gw_ims_org_id);
         Added {
             host: self.upstream.host(),
+            origin: self.upstream.origin(),
             authorization: identity.authorization(),
             fields,
             unless_sent: [("x-api-key", api_key), ("x-gw-ims-org-id", org)],
+            ..Added::default()
         }
     }
 }

@@ -29,8 +29,19 @@ pub(super) enum Handshake {
 }
 
 impl Session {
-    pub(super) fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
-        Ok(Self { tls: UnbufferedClientConnection::new(config, name)?, ended: false })
+    /// AEM may choose one of `protocols`, if there are any.
+    pub(super) fn new(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        protocols: &[&[u8]],
+    ) -> Result<Self, rustls::Error> {
+        let protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Self { tls: UnbufferedClientConnection::new_with_alpn(config, name, protocols)?, ended: false })
+    }
+
+    /// What AEM has chosen of the protocols.
+    pub(super) fn protocol(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
     }
 
     /// Whether AEM has ended its side in order, so that what has come is whole.

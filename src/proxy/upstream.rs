@@ -12,14 +12,25 @@ use tokio::{
 use tower::Service;
 use url::Url;
 
-use super::{buffer::Buffers, link::Link, session::Session};
-use crate::{config::Timeouts, network::Cause};
+use super::{
+    buffer::Buffers,
+    http2::Shared,
+    link::{Link, Wire},
+    rewrite,
+    session::Session,
+};
+use crate::{
+    config::{HttpVersion, Timeouts},
+    network::Cause,
+};
 
 /// What a connection may hold and how long it may wait.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The largest head, in bytes.
     pub head: usize,
+    /// How much of a request's body is kept for a second attempt, in bytes.
+    pub replay: usize,
     /// Every wait.
     pub timeouts: Timeouts,
 }
@@ -29,9 +40,14 @@ pub struct Upstream {
     number: usize,
     origin: Uri,
     host: Vec<u8>,
+    /// As a field has it.
+    origin_text: Vec<u8>,
+    /// As AEM itself writes it.
+    names: Arc<rewrite::Origin>,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     tcp: HttpConnector,
     limit: Duration,
+    http: HttpVersion,
 }
 
 /// Why there is no connection.
@@ -54,7 +70,8 @@ impl Upstream {
         tls: Arc<rustls::ClientConfig>,
         timeouts: &Timeouts,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let origin: Uri = url.origin().ascii_serialization().parse()?;
+        let origin_text = url.origin().ascii_serialization();
+        let origin: Uri = origin_text.parse()?;
         let host = url.authority().as_bytes().to_vec();
         let tls = match (url.scheme(), url.host_str()) {
             ("https", Some(name)) => {
@@ -70,7 +87,28 @@ impl Upstream {
         // Shared among the addresses of a name: a dead one leaves time for the others.
         tcp.set_connect_timeout(Some(timeouts.connect));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        Ok(Self { number, origin, host, tls, tcp, limit: timeouts.connect })
+        Ok(Self {
+            number,
+            origin,
+            host,
+            origin_text: origin_text.into_bytes(),
+            names: Arc::new(rewrite::Origin::new(url)),
+            tls,
+            tcp,
+            limit: timeouts.connect,
+            http: HttpVersion::default(),
+        })
+    }
+
+    /// The same, spoken to in this version where AEM offers it.
+    #[must_use]
+    pub fn speaking(self, http: HttpVersion) -> Self {
+        Self { http, ..self }
+    }
+
+    /// Whether HTTP/2 is offered to it. Without TLS there is nothing to offer it in (RFC 9113, section 3.3).
+    pub(super) fn takes_http2(&self) -> bool {
+        self.http == HttpVersion::Two && self.tls.is_some()
     }
 
     /// Its place among the upstreams of the process.
@@ -83,22 +121,32 @@ impl Upstream {
         &self.host
     }
 
-    /// A new connection, TCP and TLS within one time limit.
+    /// Its origin, in all the ways in which AEM's answers have it.
+    pub(super) fn names(&self) -> &Arc<rewrite::Origin> {
+        &self.names
+    }
+
+    /// Its origin, as a browser writes it.
+    pub(super) fn origin(&self) -> &[u8] {
+        &self.origin_text
+    }
+
+    /// A new connection, TCP and TLS within one time limit. AEM may choose one of `protocols`, if there are any.
     ///
     /// # Errors
     /// When AEM cannot be reached, with what it died of.
-    pub(super) async fn connect(&self) -> Result<Link, ConnectError> {
-        match timeout(self.limit, self.link()).await {
+    pub(super) async fn dial(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
+        match timeout(self.limit, self.wire(protocols)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError { cause: Cause::TimedOut, source: None }),
         }
     }
 
-    async fn link(&self) -> Result<Link, ConnectError> {
+    async fn wire(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
         let socket = self.socket().await?;
-        let Some((config, name)) = &self.tls else { return Ok(Link::plain(socket)) };
-        let session = Session::new(Arc::clone(config), name.clone()).map_err(ConnectError::new)?;
-        Link::secure(socket, session).await.map_err(ConnectError::new)
+        let Some((config, name)) = &self.tls else { return Ok(Wire::plain(socket)) };
+        let session = Session::new(Arc::clone(config), name.clone(), protocols).map_err(ConnectError::new)?;
+        Wire::secure(socket, session).await.map_err(ConnectError::new)
     }
 
     async fn socket(&self) -> Result<TcpStream, ConnectError> {
@@ -110,20 +158,31 @@ impl Upstream {
 }
 
 impl ConnectError {
-    fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(super) fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { cause: Cause::of(&source), source: Some(Box::new(source)) }
+    }
+
+    /// What another request, which has the error itself, died of.
+    pub(super) fn again(cause: Cause) -> Self {
+        Self { cause, source: None }
     }
 }
 
 /// A thread's connections to AEM that wait for the next request, the one used last at the end.
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: RefCell<VecDeque<(Link, Instant)>>,
+    idle: RefCell<VecDeque<(Wire, Instant)>>,
+    /// Those that requests share.
+    pub(super) shared: Shared,
 }
 
 impl Pool {
     /// The connection that was used last, unless AEM has something to say on it, or has gone.
     pub(super) fn take(&self, buffers: &Buffers) -> Option<Link> {
+        self.take_wire(buffers).map(Link::Wire)
+    }
+
+    fn take_wire(&self, buffers: &Buffers) -> Option<Wire> {
         loop {
             let (mut link, _) = self.idle.borrow_mut().pop_back()?;
             if link.is_fresh(buffers) {
@@ -135,8 +194,9 @@ impl Pool {
 
     /// Keeps a connection for the next request.
     pub(super) fn keep(&self, link: Link, now: Instant, buffers: &Buffers) {
+        let Link::Wire(wire) = link else { return };
         let mut idle = self.idle.borrow_mut();
-        idle.push_back((link, now));
+        idle.push_back((wire, now));
         if idle.len() > IDLE_MAX
             && let Some((oldest, _)) = idle.pop_front()
         {

@@ -279,3 +279,74 @@ async fn without_any_token_the_next_attempt_of_either_counts() {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+async fn renew(token: &Running) -> Result<String, NotRenewed> {
+    let lease = token.handle.lease().unwrap();
+    let renewed = token.handle.renew(&lease).await?;
+    Ok(str::from_utf8(renewed.authorization()).unwrap().trim_start_matches("Bearer ").to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_were_refused_cause_one_exchange() {
+    let token = start(&[Gives("one", HOUR), Gives("two", HOUR), Gives("three", HOUR)]).await;
+    let lease = token.handle.lease().unwrap();
+    let mut all: tokio::task::JoinSet<_> = (0..64)
+        .map(|_| {
+            let (handle, lease) = (token.handle.clone(), Lease(Arc::clone(&lease.0)));
+            async move { handle.renew(&lease).await.map(|lease| lease.authorization().to_vec()) }
+        })
+        .collect();
+    while let Some(renewed) = all.join_next().await {
+        assert_eq!(renewed.unwrap().unwrap(), b"Bearer two");
+    }
+    // Who is late finds the new one.
+    assert_eq!(token.handle.renew(&lease).await.unwrap().authorization(), b"Bearer two");
+    assert_eq!(token.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_when_it_is_new_is_not_replaced_before_the_cooldown_is_over() {
+    let token = start(&[Gives("one", HOUR), Gives("two", HOUR), Gives("three", HOUR)]).await;
+    assert_eq!(renew(&token).await.as_deref(), Ok("two"));
+    for _ in 0..29 {
+        assert_eq!(renew(&token).await, Err(NotRenewed::CoolingDown));
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(token.asked(), 2);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(renew(&token).await.as_deref(), Ok("three"));
+    assert_eq!(token.asked(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ims_in_trouble_is_not_asked_more_often_because_of_refusals() {
+    let token = start(&[Gives("one", HOUR), Fail(Retry::Slowly)]).await;
+    assert_eq!(renew(&token).await, Err(NotRenewed::Failed));
+    sleep(MINUTE).await;
+    for _ in 0..10 {
+        assert_eq!(renew(&token).await, Err(NotRenewed::Failed));
+    }
+    assert_eq!(token.asked(), 2);
+    token.check(Some("one"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_while_a_refresh_is_under_way_waits_for_that_one() {
+    let token = start(&[Gives("one", HOUR), Hang]).await;
+    let lease = token.handle.lease().unwrap();
+    sleep(HOUR.mul_f64(0.76)).await;
+    assert_eq!(token.asked(), 2, "a refresh is under way");
+    let waiting = tokio::time::timeout(MINUTE, token.handle.renew(&lease)).await;
+    assert!(waiting.is_err(), "no second exchange, and no answer before there is one");
+    assert_eq!(token.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_has_taken_over_is_renewed_in_place_of_the_refused_credential() {
+    let first = start(&[Fail(Retry::Slowly)]).await;
+    let second = start(&[Gives("oauth one", HOUR), Gives("oauth two", HOUR)]).await;
+    let both = first.handle.clone().with_fallback("oauth", second.handle.clone());
+    let lease = both.lease().unwrap();
+    assert_eq!(both.renew(&lease).await.unwrap().authorization(), b"Bearer oauth two");
+    assert_eq!((first.asked(), second.asked()), (1, 2));
+}

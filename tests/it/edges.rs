@@ -349,10 +349,10 @@ async fn no_body_is_asked_for_before_aem_has_the_head() {
     let mut aem = Tls::accept(&listener, &config).await;
     aem.until(b"\r\n\r\n").await;
     let mut bytes = aem.tickets.clone();
-    bytes.extend(aem.seal(b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\nno"));
+    bytes.extend(aem.seal(b"HTTP/1.1 413 No\r\ncontent-length: 2\r\n\r\nno"));
     aem.socket.write_all(&bytes).await.unwrap();
     let answer = app.until("no").await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     proxy.stop().await;
 }
 

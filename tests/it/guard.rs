@@ -56,7 +56,7 @@ async fn what_is_no_request_gets_a_problem_document_and_the_connection_ends() {
     for request in [
         "nonsense\r\n\r\n",
         "GET / HTTP/3.0\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: localhost\r\nname : spaced\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",

@@ -33,7 +33,8 @@ pub fn start() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
+            // HTTP/2 tells of each step with each frame: large bodies would take minutes.
+            .with_env_filter("trace,h2=debug")
             .with_writer(Watch)
             .with_ansi(false)
             .init();

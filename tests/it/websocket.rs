@@ -1,6 +1,6 @@
-//! Upgrades: WebSocket passes, nothing else does.
+//! Upgrades: WebSocket passes, and other protocols that are not HTTP in disguise.
 
-use crate::harness::{Setup, with_upstream};
+use crate::harness::{Proxy, Setup, with_upstream};
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n";
@@ -77,6 +77,24 @@ async fn a_websocket_that_aem_declines_is_an_ordinary_answer() {
 }
 
 #[tokio::test]
+async fn any_other_protocol_becomes_a_tunnel_too() {
+    let proxy = Proxy::start().await;
+    let mut app = proxy.connect().await;
+    app.send("GET /upgrade HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: Foo/2\r\n\r\nping")
+        .await;
+    let answer = app.until("ping").await;
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: Foo/2\r\n"), "{answer}");
+    drop(app);
+    for list in ["foo, bar", "foo\r\nupgrade: bar", "TLS/1.3", "HTTP/2.0"] {
+        let mut app = proxy.connect().await;
+        app.send(format!("GET /upgrade HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, close\r\nupgrade: {list}\r\n\r\n")).await;
+        // The stand-in AEM has not heard of an upgrade.
+        assert!(app.rest().await.starts_with("HTTP/1.1 426"), "{list}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn h2c_and_unasked_upgrades_do_not_pass() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let mut app = proxy.connect().await;
@@ -94,6 +112,12 @@ async fn h2c_and_unasked_upgrades_do_not_pass() {
     let mut aem = upstream.accept().await;
     aem.until("\r\n\r\n").await;
     aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
+    assert!(app.until("\r\n\r\n").await.starts_with("HTTP/1.1 502"));
+    let mut app = proxy.connect().await;
+    app.send(ASK).await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n").await;
     assert!(app.until("\r\n\r\n").await.starts_with("HTTP/1.1 502"));
     proxy.stop().await;
 }

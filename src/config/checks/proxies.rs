@@ -159,7 +159,7 @@ impl Checker<'_> {
                 return Some(known.name.clone());
             }
             let name = url.origin().ascii_serialization();
-            self.upstreams.push(Upstream { name: name.clone(), url });
+            self.upstreams.push(Upstream::at(name.clone(), url));
             return Some(name);
         }
         // What is wrong with its address has been told.

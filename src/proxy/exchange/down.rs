@@ -1,0 +1,320 @@
+//! The response, from AEM to the client.
+
+use std::{io, time::Duration};
+
+use crate::{
+    clock::Clock,
+    proxy::{
+        buffer::Buffer,
+        fields::{storage, trailers},
+        framing::{Decoder, Encoding, Length},
+        link::LinkError,
+        refusal::Refusal,
+        request::Asking,
+        response::{AnswerTo, Body, ResponseHead},
+        rewrite::Names,
+    },
+};
+
+/// A response on its way.
+pub(super) struct Down<'w> {
+    pub(super) stage: Stage,
+    /// A head of which only the beginning has come; or a response that is held, as far as it has come.
+    partial: Vec<u8>,
+    /// The status of the final response, once there is one.
+    pub(super) status: Option<u16>,
+    /// AEM does not take the token, and says so in this way.
+    pub(super) refusal: Option<Refusal>,
+    /// AEM keeps the connection.
+    reusable: bool,
+    /// Something went wrong with the connection that an answer may not show.
+    pub(super) spoiled: bool,
+    /// The client is told that its connection ends.
+    pub(super) close: bool,
+    /// AEM said `100 Continue`.
+    pub(super) continued: bool,
+    /// What the client asked to go on in.
+    protocol: Option<Box<[u8]>>,
+    names: Names<'w>,
+}
+
+pub(super) enum Stage {
+    Head,
+    /// The client does not get to see it yet: there may be a better one.
+    Held(Held),
+    Body(Decoder, Encoding),
+    Done,
+    /// The connection goes on in another protocol.
+    Tunnel,
+}
+
+/// Why a response is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// AEM does not take the token: another one may do.
+    Refused(Refusal),
+    /// AEM is busy, and says when to come back.
+    Busy(Duration),
+}
+
+/// What a response is held for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Holds {
+    /// For another token.
+    pub(super) refusals: bool,
+    /// For a later time, and at most so long.
+    pub(super) busy: Option<Duration>,
+}
+
+impl Holds {
+    /// Every response is passed on.
+    pub(super) const NOTHING: Self = Self { refusals: false, busy: None };
+}
+
+/// What decides how a response's head is passed on.
+#[derive(Clone, Copy)]
+pub(super) struct Facing<'w> {
+    pub(super) to: AnswerTo<'w>,
+    pub(super) asking: Asking,
+    pub(super) holds: Holds,
+    pub(super) head_max: usize,
+    /// The whole request has gone to AEM.
+    pub(super) uploaded: bool,
+    /// The client waits to hear whether it shall send its body.
+    pub(super) held_back: bool,
+    pub(super) stopping: bool,
+}
+
+impl<'w> Down<'w> {
+    pub(super) fn new(protocol: Option<Box<[u8]>>, names: Names<'w>) -> Self {
+        Self {
+            stage: Stage::Head,
+            partial: Vec::new(),
+            status: None,
+            refusal: None,
+            reusable: false,
+            spoiled: false,
+            close: false,
+            continued: false,
+            protocol,
+            names,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done | Stage::Tunnel)
+    }
+
+    /// Whether AEM's connection serves no other request, nor the rest of this one.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.spoiled || !self.reusable
+    }
+
+    /// Takes bytes of AEM's, and adds what becomes of them to `out`.
+    pub(super) fn take(
+        &mut self,
+        mut data: &[u8],
+        facing: Facing<'_>,
+        out: &mut Buffer,
+    ) -> Result<(), LinkError> {
+        while !data.is_empty() {
+            match &mut self.stage {
+                Stage::Head => data = self.head(data, facing, out)?,
+                Stage::Body(decoder, encoding) => {
+                    let (used, part) = decoder.decode(data)?;
+                    encoding.data(part, out);
+                    data = &data[used..];
+                    self.end_if_done(out);
+                }
+                Stage::Tunnel => {
+                    out.push(data);
+                    return Ok(());
+                }
+                Stage::Held(_) => {
+                    self.partial.extend_from_slice(data);
+                    return Ok(());
+                }
+                Stage::Done => {
+                    // More than an answer: whatever it is, it is not the next one.
+                    self.spoiled = true;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes bytes of a head; gives back those behind it.
+    fn head<'a>(
+        &mut self,
+        data: &'a [u8],
+        facing: Facing<'_>,
+        out: &mut Buffer,
+    ) -> Result<&'a [u8], LinkError> {
+        if self.partial.is_empty() {
+            return match self.whole_head(data, facing, out)? {
+                Some(used) => Ok(&data[used..]),
+                None => {
+                    self.partial.extend_from_slice(data);
+                    self.check_size(facing)
+                }
+            };
+        }
+        let mut partial = std::mem::take(&mut self.partial);
+        let earlier = partial.len();
+        partial.extend_from_slice(data);
+        match self.whole_head(&partial, facing, out)? {
+            Some(0) => {
+                self.partial = partial;
+                Ok(&[])
+            }
+            Some(used) => Ok(&data[used.saturating_sub(earlier)..]),
+            None => {
+                self.partial = partial;
+                self.check_size(facing)
+            }
+        }
+    }
+
+    fn check_size<'a>(&self, facing: Facing<'_>) -> Result<&'a [u8], LinkError> {
+        if self.partial.len() > facing.head_max { Err(LinkError::HeadTooLarge) } else { Ok(&[]) }
+    }
+
+    /// Passes a head on if it is whole; tells its length.
+    fn whole_head(
+        &mut self,
+        bytes: &[u8],
+        facing: Facing<'_>,
+        out: &mut Buffer,
+    ) -> Result<Option<usize>, LinkError> {
+        let mut storage = storage();
+        let Some(head) = ResponseHead::parse(bytes, &mut storage)? else { return Ok(None) };
+        if head.bytes > facing.head_max {
+            return Err(LinkError::HeadTooLarge);
+        }
+        match head.status {
+            101 if self.asked_for(head.protocol()) => {
+                self.status = Some(101);
+                self.stage = Stage::Tunnel;
+                let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
+                head.write(body, facing.to, Some(&self.names), false, out);
+            }
+            101 => return Err(LinkError::UnaskedUpgrade),
+            100 => {
+                if facing.held_back {
+                    out.push(CONTINUE);
+                }
+                self.continued = true;
+            }
+            102..200 => {
+                // An old client knows of one answer only (RFC 9110, section 15.2).
+                if facing.to.minor > 0 {
+                    head.write_interim(facing.to, Some(&self.names), out);
+                }
+            }
+            _ => {
+                self.refusal = Refusal::of(&head, facing.asking);
+                if let Some(held) = self.holds(&head, facing) {
+                    self.stage = Stage::Held(held);
+                    // The head is kept with what follows it.
+                    return Ok(Some(0));
+                }
+                self.begin(&head, facing, out)?;
+            }
+        }
+        Ok(Some(head.bytes))
+    }
+
+    /// Whether `protocol` is the one that was asked for.
+    fn asked_for(&self, protocol: Option<&[u8]>) -> bool {
+        let asked = self.protocol.as_deref().zip(protocol);
+        asked.is_some_and(|(asked, protocol)| asked.eq_ignore_ascii_case(protocol))
+    }
+
+    /// Whether the client is not to see this response yet.
+    fn holds(&self, head: &ResponseHead<'_, '_>, facing: Facing<'_>) -> Option<Held> {
+        let refused = self.refusal.filter(|_| facing.holds.refusals).map(Held::Refused);
+        let longest = facing.holds.busy.filter(|_| matches!(head.status, 429 | 503));
+        let busy = || {
+            let wait = head.retry_after.map_or(Some(BUSY_WAIT), retry_after)?;
+            (wait <= longest?).then_some(Held::Busy(wait))
+        };
+        refused.or_else(|| longest.and_then(|_| busy()))
+    }
+
+    /// Why the response is held, if it is.
+    pub(super) fn held(&self) -> Option<Held> {
+        if let Stage::Held(held) = self.stage { Some(held) } else { None }
+    }
+
+    /// Passes a held response on after all.
+    pub(super) fn release(&mut self, facing: Facing<'_>, out: &mut Buffer) -> Result<(), LinkError> {
+        let bytes = std::mem::take(&mut self.partial);
+        self.stage = Stage::Head;
+        self.take(&bytes, Facing { holds: Holds::NOTHING, ..facing }, out)
+    }
+
+    /// Passes the final response's head on.
+    fn begin(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        facing: Facing<'_>,
+        out: &mut Buffer,
+    ) -> Result<(), LinkError> {
+        let body = head.body(facing.to)?;
+        self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
+        // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
+        let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
+        self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
+        head.write(body, facing.to, Some(&self.names), self.close, out);
+        self.status = Some(head.status);
+        self.stage = Stage::Body(Decoder::new(body.length, facing.head_max), body.encoding);
+        self.end_if_done(out);
+        Ok(())
+    }
+
+    fn end_if_done(&mut self, out: &mut Buffer) {
+        if let Stage::Body(decoder, encoding) = &self.stage
+            && decoder.is_done()
+        {
+            if *encoding == Encoding::Chunked {
+                encoding.end(&trailers(decoder.trailers()), out);
+            }
+            self.stage = Stage::Done;
+        }
+    }
+
+    /// AEM's connection has ended, in order or not.
+    pub(super) fn ended(&mut self, in_order: bool, out: &mut Buffer) -> Result<(), LinkError> {
+        self.spoiled = true;
+        match &self.stage {
+            Stage::Done | Stage::Tunnel => Ok(()),
+            Stage::Body(decoder, encoding) if in_order && decoder.ends_with_connection() => {
+                encoding.end(&[], out);
+                self.stage = Stage::Done;
+                Ok(())
+            }
+            // How it ended is seen once it is passed on.
+            Stage::Held(_) => Ok(()),
+            Stage::Head | Stage::Body(..) => Err(LinkError::Io(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
+/// What `Retry-After` asks for (RFC 9110, section 10.2.3).
+fn retry_after(value: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            Some(date.duration_since(Clock::system().now()).unwrap_or_default())
+        }
+    }
+}
+
+/// AEM's word, passed on, or ours when it has been silent for long.
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Where AEM does not say when to come back.
+const BUSY_WAIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,253 @@
+//! Heads as AEM is to see them, and those that are no requests.
+
+use std::sync::LazyLock;
+
+use http::{HeaderName, HeaderValue};
+
+use super::{super::fields::storage, *};
+
+/// What AEM gets beside what the client sends, where one web origin is allowed.
+fn added() -> Added<'static> {
+    static GUARD: LazyLock<Guard> = LazyLock::new(|| Guard::new(&[], &["http://localhost:3000".to_owned()]));
+    Added {
+        host: b"aem.example",
+        origin: b"https://aem.example",
+        guard: Some(&GUARD),
+        authorization: Some(b"Bearer x"),
+        ..Added::default()
+    }
+}
+
+/// The head that AEM sees of one with `fields`, without its first two lines and `Via`.
+fn written(fields: &str) -> String {
+    written_with(fields, &added())
+}
+
+fn written_with(fields: &str, added: &Added<'_>) -> String {
+    let text = format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    let mut storage = storage();
+    let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+    assert_eq!(head.bytes, text.len());
+    let mut out = Buffer::default();
+    head.write(added, head.length().unwrap(), &mut out).unwrap();
+    let written = std::str::from_utf8(out.filled()).unwrap();
+    let rest = written.strip_prefix("GET /x HTTP/1.1\r\nhost: aem.example\r\n").expect(written);
+    let rest = rest.strip_suffix("authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
+    rest.expect(written).to_owned()
+}
+
+#[track_caller]
+fn check(fields: &str, expected: &str) {
+    assert_eq!(written(fields), expected, "{fields}");
+}
+
+fn status(text: &str) -> Option<u16> {
+    let mut storage = storage();
+    RequestHead::parse(text.as_bytes(), &mut storage).err().map(|NoRequest(status)| status)
+}
+
+#[test]
+fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
+    let fields = [(HeaderName::from_static("x-gw-ims-org-id"), HeaderValue::from_static("fixed"))];
+    let added = Added {
+        host: b"aem.example",
+        authorization: Some(b"Bearer x"),
+        fields: &fields,
+        unless_sent: [("x-api-key", Some(b"client")), ("x-gw-ims-org-id", Some(b"org"))],
+        ..Added::default()
+    };
+    let text = "GET /x HTTP/1.1\r\nhost: a\r\nconnection: x-api-key, x-gw-ims-org-id, authorization\r\n\
+                x-api-key: own\r\nx-gw-ims-org-id: own\r\nauthorization: own\r\n\r\n";
+    let mut storage = storage();
+    let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+    let mut out = Buffer::default();
+    head.write(&added, head.length().unwrap(), &mut out).unwrap();
+    assert_eq!(
+        std::str::from_utf8(out.filled()).unwrap(),
+        "GET /x HTTP/1.1\r\nhost: aem.example\r\nx-gw-ims-org-id: fixed\r\nx-api-key: client\r\n\
+         authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_target_without_a_path_is_of_the_root() {
+    for (target, path) in [("http://a?x", "/"), ("http://a", "/"), ("http://a/b?x", "/b?x"), ("/b", "/b")] {
+        let text = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+        let mut storage = storage();
+        let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+        assert_eq!(head.path(), path.as_bytes(), "{target}");
+    }
+}
+
+#[test]
+fn hop_by_hop_fields_and_those_named_by_connection_go() {
+    check(
+        "Connection: close, X-Private\r\nconnection: authorization\r\nx-private: 1\r\nAuthorization: Basic x\r\n\
+         keep-alive: timeout=5\r\nproxy-connection: close\r\nTE: gzip\r\nupgrade: h2c\r\n\
+         proxy-authorization: Basic y\r\nAccept: */*\r\n",
+        "Accept: */*\r\n",
+    );
+}
+
+#[test]
+fn the_length_of_a_body_is_not_up_to_connection() {
+    check("connection: content-length\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
+    check("content-length: 3\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
+}
+
+#[test]
+fn a_client_that_takes_trailers_says_so_to_aem() {
+    check("te: trailers, deflate\r\n", "connection: te\r\nte: trailers\r\n");
+}
+
+#[test]
+fn forwarded_fields_go_and_an_earlier_via_stays() {
+    check(
+        "Forwarded: for=1.2.3.4\r\nX-Forwarded-Host: evil\r\nx-forwarded-for: 1.2.3.4\r\n\
+         x-forwarded-for: 5.6.7.8\r\nvia: 1.1 other\r\n",
+        "via: 1.1 other\r\n",
+    );
+}
+
+#[test]
+fn the_login_token_goes_and_other_cookies_stay() {
+    check("cookie: a=1; login-token=secret; b=2\r\n", "cookie: a=1; b=2\r\n");
+    check("cookie: login-token=secret\r\n", "");
+    check("cookie: login-token=x\r\ncookie: c=3\r\n", "cookie: c=3\r\n");
+    check("cookie: my-login-token=keep;d=4\r\n", "cookie: my-login-token=keep; d=4\r\n");
+    check("cookie: a=1;b=2\r\n", "cookie: a=1;b=2\r\n");
+}
+
+#[test]
+fn an_upgrade_to_one_protocol_that_is_not_http_is_passed_on() {
+    for protocol in ["websocket", "WebSocket", "foo", "IRC/6.9"] {
+        check(
+            &format!("connection: keep-alive, Upgrade\r\nupgrade: {protocol}\r\n"),
+            &format!("connection: upgrade\r\nupgrade: {protocol}\r\n"),
+        );
+    }
+    for protocol in ["h2c", "H2C", "h2c-14", "h2", "HTTP/2.0", "http/1.1", "TLS/1.2", "", "foo bar"] {
+        check(&format!("connection: upgrade\r\nupgrade: {protocol}\r\n"), "");
+    }
+    for list in ["websocket, h2c", "h2c, websocket", "foo, bar", "foo,"] {
+        check(&format!("connection: upgrade\r\nupgrade: {list}\r\n"), "");
+    }
+    check("connection: upgrade\r\nupgrade: websocket\r\nupgrade: h2c\r\n", "");
+    check("connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n", "");
+    check("connection: close\r\nupgrade: websocket\r\n", "");
+}
+
+#[test]
+fn a_page_of_ours_is_one_of_aems_own_to_aem() {
+    for (sent, seen) in [
+        ("Origin: http://localhost", "Origin: https://aem.example"),
+        ("Origin: http://localhost:3000", "Origin: https://aem.example"),
+        (
+            "Referer: http://localhost:3000/edit?x=http://localhost/",
+            "Referer: https://aem.example/edit?x=http://localhost/",
+        ),
+        ("Referer: http://LOCALHOST/a", "Referer: https://aem.example/a"),
+        ("referer: http://localhost:3000", "referer: https://aem.example"),
+        ("referer: http://localhost:3001/", "referer: http://localhost:3001/"),
+        ("referer: http://localhost:3000.evil.example/", "referer: http://localhost:3000.evil.example/"),
+        ("referer: http://localhost:3000@evil.example/", "referer: http://localhost:3000@evil.example/"),
+        ("referer: https://localhost/", "referer: https://localhost/"),
+        ("referer: /relative", "referer: /relative"),
+        ("referer: ", "referer: "),
+        ("referer: about:client", "referer: about:client"),
+        ("referer: http://caf\u{e9}/", "referer: http://caf\u{e9}/"),
+    ] {
+        check(&format!("{sent}\r\n"), &format!("{seen}\r\n"));
+    }
+}
+
+#[test]
+fn a_destination_here_is_one_at_aem() {
+    for (sent, seen) in [
+        ("X-Destination: http://localhost/api/assets/b", "X-Destination: https://aem.example/api/assets/b"),
+        ("Destination: http://127.0.0.1/b", "Destination: https://aem.example/b"),
+        ("destination: http://[::1]/b", "destination: https://aem.example/b"),
+        ("destination: http://localhost:81/b", "destination: http://localhost:81/b"),
+        // A page's origin is no place for content.
+        ("destination: http://localhost:3000/b", "destination: http://localhost:3000/b"),
+        ("destination: /api/assets/b", "destination: /api/assets/b"),
+        ("destination: https://other.example/b", "destination: https://other.example/b"),
+    ] {
+        check(&format!("{sent}\r\n"), &format!("{seen}\r\n"));
+    }
+}
+
+#[test]
+fn aem_sees_the_user_agent_that_was_chosen() {
+    let agent = |added: &Added<'_>, fields| written_with(fields, added);
+    let chosen = Added { user_agent: Some(b"app/1"), ..added() };
+    for fields in ["", "User-Agent: Mozilla/5.0\r\n", "user-agent: a\r\nuser-agent: b\r\n"] {
+        assert_eq!(agent(&chosen, fields), "user-agent: app/1\r\n", "{fields}");
+    }
+    check("User-Agent: Mozilla/5.0\r\n", "User-Agent: Mozilla/5.0\r\n");
+    let fields = [(HeaderName::from_static("user-agent"), HeaderValue::from_static("the-routes"))];
+    let fixed = Added { fields: &fields, ..chosen };
+    assert_eq!(agent(&fixed, "user-agent: a\r\n"), "user-agent: the-routes\r\n");
+}
+
+#[test]
+fn aem_is_asked_for_no_coding_that_cannot_be_read_here() {
+    let added = Added { codings: Some(b"gzip, deflate, br"), ..added() };
+    for (sent, seen) in [
+        ("gzip, deflate, br, zstd", "gzip, deflate, br"),
+        ("br;q=1.0, GZIP;q=0.5, *;q=0.1", "br;q=1.0, GZIP;q=0.5"),
+        ("gzip;q=0, br", "gzip;q=0, br"),
+        ("zstd", "identity"),
+        ("", "identity"),
+        ("*", "identity"),
+        ("identity", "identity"),
+        ("identity;q=0, gzip", "identity;q=0, gzip"),
+    ] {
+        let fields = format!("accept-encoding: {sent}\r\n");
+        assert_eq!(written_with(&fields, &added), format!("accept-encoding: {seen}\r\n"));
+        check(&fields, &fields);
+    }
+    assert_eq!(written_with("", &added), "");
+}
+
+#[test]
+fn a_target_of_any_bytes_is_read_and_written_as_it_came() {
+    let bytes = b"GET /caf\xe9;k=v%3B%2F//..?\xff HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\nrest";
+    let mut storage = storage();
+    let head = RequestHead::parse(bytes, &mut storage).unwrap().unwrap();
+    assert_eq!(head.bytes, bytes.len() - b"rest".len());
+    let mut out = Buffer::default();
+    head.write(&added(), Length::Exact(0), &mut out).unwrap();
+    let begin = b"GET /caf\xe9;k=v%3B%2F//..?\xff HTTP/1.1\r\nhost: aem.example\r\nx: y\r\n";
+    assert_eq!(out.filled()[..begin.len()].escape_ascii().to_string(), begin.escape_ascii().to_string());
+    for end in 0..bytes.len() - b"rest".len() {
+        let mut storage = super::super::fields::storage();
+        assert!(RequestHead::parse(&bytes[..end], &mut storage).unwrap().is_none(), "{end}");
+    }
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused() {
+    for text in [
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\n folded: 1\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost : x\r\n\r\n",
+    ] {
+        assert_eq!(status(text), Some(400), "{text}");
+    }
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
+    assert_eq!(status(&many), Some(431));
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(TARGET_MAX));
+    assert_eq!(status(&long), Some(414));
+}
+
+#[test]
+fn a_head_that_has_not_ended_is_waited_for() {
+    let text = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for end in 0..text.len() {
+        assert!(RequestHead::parse(&text.as_bytes()[..end], &mut storage()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,317 @@
+//! HTTP/2 from clients, without TLS and without asking first: the same rules, the same answers.
+
+use std::{future::poll_fn, net::SocketAddr};
+
+use aem_auth_proxy::standin::pattern::{pattern, sha256_hex};
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    harness::{PATIENCE, Proxy, Raw, Setup, with_upstream},
+    http2::{read, write},
+};
+
+/// An app that speaks HTTP/2.
+struct App {
+    requests: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+    addr: SocketAddr,
+}
+
+impl App {
+    async fn of(proxy: &Proxy) -> Self {
+        let stream = TcpStream::connect(proxy.addr).await.unwrap();
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        Self { requests, connection: tokio::spawn(connection), addr: proxy.addr }
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder().method(method).uri(format!("http://{}{path}", self.addr))
+    }
+
+    /// Sends a head; a body follows.
+    fn send(&mut self, request: http::request::Builder) -> (ResponseFuture, SendStream<Bytes>) {
+        self.requests.send_request(request.body(()).unwrap(), false).unwrap()
+    }
+
+    /// The answer to a request without a body.
+    async fn ask(&mut self, request: http::request::Builder) -> Response<RecvStream> {
+        let (response, _) = self.requests.send_request(request.body(()).unwrap(), true).unwrap();
+        answer(response).await.unwrap()
+    }
+
+    async fn get(&mut self, path: &str) -> Response<RecvStream> {
+        self.ask(self.request("GET", path)).await
+    }
+
+    /// How the connection ends.
+    async fn ended(self) -> Result<(), h2::Error> {
+        drop(self.requests);
+        timeout(PATIENCE, self.connection).await.expect("an end").unwrap()
+    }
+}
+
+async fn answer(response: ResponseFuture) -> Result<Response<RecvStream>, h2::Error> {
+    timeout(PATIENCE, response).await.expect("an answer")
+}
+
+async fn text(response: &mut Response<RecvStream>) -> String {
+    String::from_utf8(read(response.body_mut()).await.0).unwrap()
+}
+
+#[tokio::test]
+async fn requests_are_served_as_over_http_1_and_counted_once() {
+    let proxy = Setup::default().tls().start().await;
+    let mut app = App::of(&proxy).await;
+    let mut response =
+        app.ask(app.request("GET", "/echo").header("cookie", "a=1").header("cookie", "b=2")).await;
+    assert_eq!(response.status(), 200);
+    let seen: serde_json::Value = serde_json::from_str(&text(&mut response).await).unwrap();
+    let seen = crate::harness::Seen(seen);
+    assert!(seen.one("authorization").unwrap().starts_with("Bearer "));
+    assert!(seen.one("host").unwrap().starts_with("localhost:"), "AEM's own");
+    assert_eq!(seen.one("cookie").unwrap(), "a=1; b=2");
+    assert_eq!((seen.one("connection"), seen.one("transfer-encoding")), (None, None));
+    for name in ["connection", "transfer-encoding", "keep-alive"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+    assert_eq!(app.get("/api/assets.json").await.status(), 200);
+    let counted = "aem_proxy_requests_total{method=\"GET\",proxy=\"default\",status_class=\"2xx\"}";
+    assert_eq!(proxy.metric(counted).await, 2.0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_ask_is_told_so_and_the_connection_stays() {
+    let proxy = Proxy::start().await;
+    let mut app = App::of(&proxy).await;
+    let asked = Request::builder().uri("http://evil.example/");
+    assert_eq!(app.ask(asked).await.status(), 403);
+    let asked = app.request("GET", "/").header("origin", "https://evil.example");
+    assert_eq!(app.ask(asked).await.status(), 403);
+    // Two names for one request are one too many.
+    let asked = app.request("GET", "/").header("host", "evil.example");
+    assert_eq!(app.ask(asked).await.status(), 400);
+    let asked = Request::builder().method("CONNECT").uri("localhost:80");
+    assert_eq!(app.ask(asked).await.status(), 405);
+    let asked = app.request("GET", "/").header("x-large", "x".repeat(70_000));
+    assert_eq!(app.ask(asked).await.status(), 431);
+    assert_eq!(app.get("/api/assets.json").await.status(), 200);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_forwarded() {
+    let setup = Setup::default();
+    let mut standins = setup.start_standins().await;
+    standins.ims_server.stop().await;
+    let proxy = setup.start_with(standins).await;
+    let mut app = App::of(&proxy).await;
+    let mut response = app.get("/").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+    assert!(text(&mut response).await.contains("no-token"));
+    assert_eq!(proxy.standins.aem.requests(), 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn large_bodies_arrive_whole_both_ways() {
+    let proxy = Proxy::start().await;
+    let mut app = App::of(&proxy).await;
+    let body = pattern(3_000_000);
+    let (response, mut up) = app.send(app.request("PUT", "/upload").header("content-length", body.len()));
+    write(&mut up, &body, true).await;
+    let mut response = answer(response).await.unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&text(&mut response).await).unwrap();
+    assert_eq!(seen["sha256"], *sha256_hex(&body));
+    for path in ["/download/3000000", "/download/3000000?chunked=1"] {
+        let mut response = app.get(path).await;
+        assert_eq!(response.headers().contains_key("content-length"), !path.contains("chunked"));
+        assert_eq!(sha256_hex(&read(response.body_mut()).await.0), sha256_hex(&body));
+    }
+    assert_eq!(
+        app.ask(app.request("HEAD", "/download/3000000")).await.headers()["content-length"],
+        "3000000"
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn streams_do_not_wait_for_each_other() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = App::of(&proxy).await;
+    let mut waiting = Vec::new();
+    for number in 0..20 {
+        let request = app.request("GET", &format!("/{number}")).body(()).unwrap();
+        let (response, _) = app.requests.send_request(request, true).unwrap();
+        let mut aem = upstream.accept().await;
+        aem.until("\r\n\r\n").await;
+        waiting.push((number, response, aem));
+    }
+    // The last one first.
+    for (number, response, mut aem) in waiting.into_iter().rev() {
+        aem.send(format!("HTTP/1.1 200 OK\r\nx-number: {number}\r\ncontent-length: 2\r\n\r\nok")).await;
+        let mut response = answer(response).await.unwrap();
+        assert_eq!(response.headers()["x-number"], *number.to_string());
+        assert_eq!(text(&mut response).await, "ok");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn trailers_interim_answers_and_expectations_pass() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = App::of(&proxy).await;
+    let (mut response, mut up) =
+        app.send(app.request("POST", "/").header("te", "trailers").header("expect", "100-continue"));
+    let mut aem = upstream.accept().await;
+    let head = aem.until("\r\n\r\n").await;
+    assert!(head.contains("transfer-encoding: chunked\r\n") && head.contains("te: trailers\r\n"), "{head}");
+    aem.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    let interim = timeout(PATIENCE, poll_fn(|cx| response.poll_informational(cx))).await.unwrap();
+    assert_eq!(interim.unwrap().unwrap().status(), 100);
+    write(&mut up, b"abc", false).await;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", "1".parse().unwrap());
+    up.send_trailers(trailers).unwrap();
+    aem.until("3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n").await;
+    aem.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").await;
+    let interim = timeout(PATIENCE, poll_fn(|cx| response.poll_informational(cx))).await.unwrap();
+    assert_eq!(interim.unwrap().unwrap().headers()["link"], "</a.css>");
+    aem.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-end: 2\r\n\r\n").await;
+    let mut response = answer(response).await.unwrap();
+    let (body, trailers) = read(response.body_mut()).await;
+    assert_eq!((&body[..], &trailers.unwrap()["x-end"]), (&b"ok"[..], &"2".parse().unwrap()));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn half_an_answer_is_an_error_and_only_for_its_stream() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = App::of(&proxy).await;
+    for head in ["content-length: 100\r\n", "transfer-encoding: chunked\r\n"] {
+        let request = app.request("GET", "/half").body(()).unwrap();
+        let (response, _) = app.requests.send_request(request, true).unwrap();
+        let mut aem = upstream.accept().await;
+        aem.until("\r\n\r\n").await;
+        aem.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n4\r\nhalf\r\n")).await;
+        let mut response = answer(response).await.unwrap();
+        assert!(response.body_mut().data().await.unwrap().is_ok());
+        drop(aem);
+        let error = loop {
+            match timeout(PATIENCE, response.body_mut().data()).await.expect("an end") {
+                Some(Ok(_)) => {}
+                end => break end.expect("no clean end").unwrap_err(),
+            }
+        };
+        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR), "{head}");
+    }
+    let request = app.request("GET", "/whole").body(()).unwrap();
+    let (response, _) = app.requests.send_request(request, true).unwrap();
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(answer(response).await.unwrap().status(), 204);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_gives_a_request_up_has_left_it() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = App::of(&proxy).await;
+    // While it waits, and while it sends.
+    let request = app.request("GET", "/").body(()).unwrap();
+    let (response, mut stream) = app.requests.send_request(request, true).unwrap();
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    stream.send_reset(Reason::CANCEL);
+    assert!(aem.is_ended().await);
+    drop(response);
+    let (_response, mut up) = app.send(app.request("PUT", "/"));
+    let mut aem = upstream.accept().await;
+    write(&mut up, b"first", false).await;
+    aem.until("first").await;
+    up.send_reset(Reason::CANCEL);
+    let rest = aem.rest().await;
+    assert!(!rest.contains("0\r\n\r\n"), "half a request looks whole: {rest}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_the_proxy_stops_and_with_it_nothing_in_flight() {
+    let (mut proxy, upstream) = with_upstream(Setup::default()).await;
+    let idle = App::of(&proxy).await;
+    let mut app = App::of(&proxy).await;
+    let request = app.request("GET", "/slow").body(()).unwrap();
+    let (response, _) = app.requests.send_request(request, true).unwrap();
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    proxy.ask_to_stop().await;
+    idle.ended().await.expect("a good-bye");
+    aem.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+    assert_eq!(text(&mut answer(response).await.unwrap()).await, "done");
+    app.ended().await.expect("a good-bye");
+    proxy.ended().await.expect("an orderly end");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let proxy = Setup::default().set("TIMEOUTS__KEEP_ALIVE", "100ms").start().await;
+    let mut app = App::of(&proxy).await;
+    assert_eq!(app.get("/api/assets.json").await.status(), 200);
+    let connection = app.connection;
+    timeout(PATIENCE, connection).await.expect("an end").unwrap().expect("a good-bye");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_preface_may_come_in_pieces_and_nothing_else_is_taken_for_it() {
+    let proxy = Proxy::start().await;
+    let mut raw = proxy.connect().await;
+    raw.0.set_nodelay(true).unwrap();
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+        raw.send([*byte]).await;
+        tokio::task::yield_now().await;
+    }
+    // An empty SETTINGS frame, which is answered with one, and confirmed.
+    raw.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    let mut bytes = Vec::new();
+    let reading = async {
+        while !bytes.windows(9).any(|part| part == [0, 0, 0, 4, 1, 0, 0, 0, 0]) {
+            assert!(raw.0.read_buf(&mut bytes).await.unwrap() > 0);
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("HTTP/2 is spoken");
+
+    for other in ["PRI * HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"] {
+        let mut raw = proxy.connect().await;
+        raw.send(other).await;
+        assert!(raw.rest().await.starts_with("HTTP/1.1 400"), "{other}");
+    }
+    // Nor is it one behind a request.
+    let mut raw = proxy.connect().await;
+    raw.send("GET /api/assets.json HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    raw.response().await;
+    raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert!(raw.rest().await.starts_with("HTTP/1.1 400"));
+    unfinished(proxy.connect().await).await;
+    proxy.stop().await;
+}
+
+/// Half a preface and the end.
+async fn unfinished(mut raw: Raw) {
+    raw.send("PRI * HTTP").await;
+    raw.0.shutdown().await.unwrap();
+    assert!(raw.is_ended().await);
+}
