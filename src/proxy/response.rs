@@ -76,6 +76,21 @@ pub(super) struct Body {
     pub encoding: Encoding,
     /// Its end is the end of the client's connection.
     pub closes: bool,
+    /// It is renamed on its way: what AEM says of its bytes does not hold for those that the client gets.
+    pub renamed: bool,
+}
+
+impl Body {
+    /// None.
+    pub(super) const NONE: Self =
+        Self { length: Length::Exact(0), encoding: Encoding::Identity, closes: false, renamed: false };
+
+    /// The same, for a client that gets other bytes than AEM has sent: how many is known at the end.
+    pub(super) fn renamed(self, to: AnswerTo<'_>) -> Self {
+        let chunks = !to.head && to.minor > 0;
+        let encoding = if chunks { Encoding::Chunked } else { Encoding::Identity };
+        Self { encoding, closes: !to.head && !chunks, renamed: true, ..self }
+    }
 }
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
@@ -158,12 +173,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(BadFraming::Broken) => return Err(BadResponse::Framing),
         };
         if to.head || matches!(self.status, 100..200 | 204 | 304) {
-            return Ok(Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false });
+            return Ok(Body::NONE);
         }
         let known = matches!(length, Length::Exact(_));
         let chunks = !known && to.minor > 0;
         let encoding = if chunks { Encoding::Chunked } else { Encoding::Identity };
-        Ok(Body { length, encoding, closes: !known && !chunks })
+        Ok(Body { length, encoding, closes: !known && !chunks, renamed: false })
     }
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
@@ -192,6 +207,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                _ if body.renamed && is_of_bytes(header.name) => {}
                 field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
@@ -199,8 +215,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.write_in_place(to, out);
         if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
             out.push(b"transfer-encoding: chunked\r\n");
-        } else if let (Some(said), false, false) =
-            (self.hop.said(), self.hop.is_coded(), matches!(self.status, 100..200 | 204))
+        } else if let (Some(said), false, false, false) =
+            (self.hop.said(), self.hop.is_coded(), matches!(self.status, 100..200 | 204), body.renamed)
         {
             // Beside a coding a length would cut the body short; 1xx and 204 have none.
             number("content-length", said, out);
@@ -229,11 +245,18 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes an interim response, which has no framing and no connection of its own.
     pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
-        let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
         let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
-        self.write(body, to, names, false, out);
+        self.write(Body::NONE, to, names, false, out);
     }
 }
+
+/// Whether a field is about the very bytes of a body: how they are coded, what their sum is, which of them may be had.
+fn is_of_bytes(name: &str) -> bool {
+    OF_BYTES.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
+const OF_BYTES: [&str; 6] =
+    ["content-encoding", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"];
 
 /// A field that names AEM, with the client's name for it.
 fn renamed(header: &Header<'_>, field: Field, names: Option<&Names<'_>>, out: &mut Buffer) {

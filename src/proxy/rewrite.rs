@@ -10,7 +10,7 @@ mod head;
 mod json;
 mod members;
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use memchr::memmem::Finder;
 use url::Url;
@@ -97,7 +97,7 @@ impl Origin {
 /// What one AEM is called: by itself, and by a client that comes to us for it.
 #[derive(Clone)]
 pub(super) struct Names<'w> {
-    pub(super) origin: &'w Origin,
+    pub(super) origin: &'w Arc<Origin>,
     /// `scheme://authority`.
     pub(super) local: Rc<[u8]>,
 }

@@ -16,7 +16,6 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-const MINUTE: Duration = Duration::from_secs(60);
 
 async fn standins() -> StandIns {
     tls::install();

@@ -1,6 +1,6 @@
 //! The response, from AEM to the client.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     clock::Clock,
@@ -12,7 +12,7 @@ use crate::{
         refusal::Refusal,
         request::Asking,
         response::{AnswerTo, Body, ResponseHead},
-        rewrite::Names,
+        rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
     },
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Down<'w> {
     /// What the client asked to go on in.
     protocol: Option<Box<[u8]>>,
     names: Names<'w>,
+    /// What of a body of JSON is renamed.
+    members: Members,
 }
 
 pub(super) enum Stage {
@@ -43,9 +45,17 @@ pub(super) enum Stage {
     /// The client does not get to see it yet: there may be a better one.
     Held(Held),
     Body(Decoder, Encoding),
+    Renamed(Box<Renamed>),
     Done,
     /// The connection goes on in another protocol.
     Tunnel,
+}
+
+/// A body that names AEM, and us when it leaves.
+pub(super) struct Renamed {
+    decoder: Decoder,
+    rewriter: Rewriter,
+    encoding: Encoding,
 }
 
 /// Why a response is held.
@@ -86,7 +96,7 @@ pub(super) struct Facing<'w> {
 }
 
 impl<'w> Down<'w> {
-    pub(super) fn new(protocol: Option<Box<[u8]>>, names: Names<'w>) -> Self {
+    pub(super) fn new(protocol: Option<Box<[u8]>>, names: Names<'w>, members: Members) -> Self {
         Self {
             stage: Stage::Head,
             partial: Vec::new(),
@@ -98,6 +108,7 @@ impl<'w> Down<'w> {
             continued: false,
             protocol,
             names,
+            members,
         }
     }
 
@@ -125,6 +136,16 @@ impl<'w> Down<'w> {
                     encoding.data(part, out);
                     data = &data[used..];
                     self.end_if_done(out);
+                }
+                Stage::Renamed(renamed) => {
+                    let (used, part) = renamed.decoder.decode(data)?;
+                    renamed.rewriter.push(part);
+                    data = &data[used..];
+                    if renamed.decoder.is_done() {
+                        renamed.rewriter.end();
+                        self.spoiled |= !data.is_empty();
+                        return Ok(());
+                    }
                 }
                 Stage::Tunnel => {
                     out.push(data);
@@ -196,8 +217,7 @@ impl<'w> Down<'w> {
             101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
-                let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
-                head.write(body, facing.to, Some(&self.names), false, out);
+                head.write(Body::NONE, facing.to, Some(&self.names), false, out);
             }
             101 => return Err(LinkError::UnaskedUpgrade),
             100 => {
@@ -219,7 +239,7 @@ impl<'w> Down<'w> {
                     // The head is kept with what follows it.
                     return Ok(Some(0));
                 }
-                self.begin(&head, facing, out)?;
+                self.begin(&head, &bytes[head.bytes..], facing, out)?;
             }
         }
         Ok(Some(head.bytes))
@@ -258,19 +278,73 @@ impl<'w> Down<'w> {
     fn begin(
         &mut self,
         head: &ResponseHead<'_, '_>,
+        rest: &[u8],
         facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<(), LinkError> {
-        let body = head.body(facing.to)?;
+        let mut body = head.body(facing.to)?;
+        let coding = self.renames(head, body, rest, facing);
+        if coding.is_some() {
+            body = body.renamed(facing.to);
+        }
         self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
         head.write(body, facing.to, Some(&self.names), self.close, out);
         self.status = Some(head.status);
-        self.stage = Stage::Body(Decoder::new(body.length, facing.head_max), body.encoding);
+        let decoder = Decoder::new(body.length, facing.head_max);
+        self.stage = match coding {
+            Some(coding) if !decoder.is_done() => {
+                let links = Links::new(self.members, Arc::clone(self.names.origin), &self.names.local);
+                let rewriter = Rewriter::new(coding, links);
+                Stage::Renamed(Box::new(Renamed { decoder, rewriter, encoding: body.encoding }))
+            }
+            _ => Stage::Body(decoder, body.encoding),
+        };
         self.end_if_done(out);
         Ok(())
+    }
+
+    /// How a body is coded that names AEM where it is to name us; `None` for one that passes as it is.
+    fn renames(
+        &self,
+        head: &ResponseHead<'_, '_>,
+        body: Body,
+        rest: &[u8],
+        facing: Facing<'_>,
+    ) -> Option<Coding> {
+        let is_json = || head.content_type.is_some_and(rewrite::is_json);
+        // A part of a body does not tell what its bytes belong to.
+        if self.members.is_empty() || matches!(head.status, 204 | 206 | 304) || !is_json() {
+            return None;
+        }
+        let coding = Coding::of(head.content_encoding.unwrap_or_default())?;
+        let whole = match body.length {
+            Length::Exact(bytes) if coding == Coding::Identity && !facing.to.head => {
+                usize::try_from(bytes).ok().and_then(|bytes| rest.get(..bytes))
+            }
+            _ => None,
+        };
+        // Most often it is there already, and does not name AEM at all.
+        let names_nobody = whole.is_some_and(|whole| !self.names.origin.occurs_in(whole));
+        (!names_nobody).then_some(coding)
+    }
+
+    /// Goes on with a body that is renamed, as far as one step leads. Tells whether there was anything to do.
+    pub(super) fn advance(&mut self, out: &mut Buffer) -> Result<bool, LinkError> {
+        let Stage::Renamed(renamed) = &mut self.stage else { return Ok(false) };
+        let Renamed { decoder, rewriter, encoding } = &mut **renamed;
+        let before = out.len();
+        let mut chunk = Buffer::default();
+        let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
+        encoding.data(chunk.filled(), out);
+        if progress == Progress::Done {
+            encoding.end(&trailers(decoder.trailers()), out);
+            self.stage = Stage::Done;
+            return Ok(true);
+        }
+        Ok(progress == Progress::More || out.len() > before)
     }
 
     fn end_if_done(&mut self, out: &mut Buffer) {
@@ -287,8 +361,12 @@ impl<'w> Down<'w> {
     /// AEM's connection has ended, in order or not.
     pub(super) fn ended(&mut self, in_order: bool, out: &mut Buffer) -> Result<(), LinkError> {
         self.spoiled = true;
-        match &self.stage {
+        match &mut self.stage {
             Stage::Done | Stage::Tunnel => Ok(()),
+            Stage::Renamed(renamed) if in_order && renamed.decoder.ends_with_connection() => {
+                renamed.rewriter.end();
+                Ok(())
+            }
             Stage::Body(decoder, encoding) if in_order && decoder.ends_with_connection() => {
                 encoding.end(&[], out);
                 self.stage = Stage::Done;
@@ -296,10 +374,15 @@ impl<'w> Down<'w> {
             }
             // How it ended is seen once it is passed on.
             Stage::Held(_) => Ok(()),
-            Stage::Head | Stage::Body(..) => Err(LinkError::Io(io::ErrorKind::UnexpectedEof.into())),
+            Stage::Head | Stage::Body(..) | Stage::Renamed(_) => {
+                Err(LinkError::Io(io::ErrorKind::UnexpectedEof.into()))
+            }
         }
     }
 }
+
+/// How much of a body is renamed before it is sent on.
+const STEP: usize = 32 * 1024;
 
 /// What `Retry-After` asks for (RFC 9110, section 10.2.3).
 fn retry_after(value: &[u8]) -> Option<Duration> {

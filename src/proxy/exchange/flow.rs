@@ -62,7 +62,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         (holds, outcome): (Holds, Outcome),
     ) -> Self {
         let names = Names { origin: sent.route.upstream.names(), local: Rc::clone(&request.local) };
-        let down = Down::new(request.protocol.clone(), names);
+        let down = Down::new(request.protocol.clone(), names, request.members);
         Self { client, worker, link, down, request, sent, holds, has_left: false, outcome }
     }
 
@@ -118,7 +118,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
     fn leaves_body(&self) -> bool {
         match self.down.stage {
             Stage::Head | Stage::Held(_) => false,
-            Stage::Body(..) => self.request.up.gate.is_some(),
+            Stage::Body(..) | Stage::Renamed(_) => self.request.up.gate.is_some(),
             Stage::Done | Stage::Tunnel => self.down.is_used_up() || self.request.up.gate.is_some(),
         }
     }
@@ -229,9 +229,14 @@ impl<'a, 'w> Exchange<'a, 'w> {
             if waits || !self.client.output.is_empty() {
                 return Ok(moved);
             }
+            buffers.equip(&mut self.client.output);
+            match self.down.advance(&mut self.client.output) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => return Err(self.broken(error)),
+            }
             let facing = self.facing();
             let (down, output) = (&mut self.down, &mut self.client.output);
-            buffers.equip(output);
             let came = self.link.poll_read(cx, buffers, |data| down.take(data, facing, output));
             let result = match came {
                 Poll::Pending => {
@@ -328,7 +333,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
             }
             LinkError::Response(error) => ProxyError::BadResponse(Box::new(error)),
             LinkError::UnaskedUpgrade => ProxyError::UnaskedUpgrade,
-            LinkError::Framing(_) => ProxyError::BrokenOff(Box::new(error)),
+            LinkError::Framing(_) | LinkError::Coding(_) => ProxyError::BrokenOff(Box::new(error)),
             LinkError::Io(_) => return Failed::Broken(error),
         })
     }
