@@ -2,7 +2,6 @@
 
 mod credential;
 mod keeper;
-mod trust;
 mod workers;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,7 +16,6 @@ pub use self::credential::{basic, cache, exchange};
 use self::{
     credential::{Bearer, Wired},
     keeper::{Fingerprint, Values},
-    trust::Trusts,
     workers::Workers,
 };
 use crate::{
@@ -25,12 +23,10 @@ use crate::{
     clock::Clock,
     config::{self, Config, Listen, Shutdown, keys},
     credentials::CredentialsError,
-    egress::{Egress, Hop, UnknownScheme},
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    network::is_loopback,
-    proxy::{Credential, Fields, Guard, Hunger, Limits, Means, Proxy, Retries, Route, Upstream},
+    proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, Upstream},
     tls::{self, TlsError},
 };
 
@@ -59,9 +55,6 @@ pub enum StartError {
         /// What is wrong with them.
         error: CredentialsError,
     },
-    /// Nobody knows how to speak to the proxy on the way.
-    #[error(transparent)]
-    Egress(#[from] UnknownScheme),
     /// A file that holds one secret is unusable.
     #[error("{place} ({path}) {what}: is the file there, and may this user read it?")]
     SecretFile {
@@ -154,12 +147,10 @@ impl App {
         tls::install();
         let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
-        let (trusts, looked_after) = trust::load(&config)?;
-        let wired = credential::wire(&config, &clock, &metrics, &trusts.common)?;
-        let mut values = Vec::from_iter(looked_after);
-        let hunger = Hunger::default();
-        let upstreams = upstreams(&config, &trusts, &metrics, &hunger)?;
-        let proxies = proxies(&config, &wired, &metrics, &upstreams, &mut values)?;
+        let tls = Arc::new(tls::client_config(config.ca_file.as_deref())?);
+        let wired = credential::wire(&config, &clock, &metrics, &tls)?;
+        let mut values = Vec::new();
+        let proxies = proxies(&config, &wired, &metrics, &tls, &mut values)?;
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
         say_what_is_open(&config);
@@ -183,7 +174,7 @@ impl App {
         let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
         let admin = Admin::new(admin_guard, metrics, clock, shown, views);
-        let workers = Workers::start(&proxies, &hunger, cores())
+        let workers = Workers::start(&proxies, cores())
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
         Ok(Self { proxies, workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown })
@@ -290,52 +281,23 @@ impl App {
     }
 }
 
-/// Every AEM, and the way to it.
-fn upstreams(
-    config: &Config,
-    trusts: &Trusts,
-    metrics: &Metrics,
-    hunger: &Hunger,
-) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let egress = Egress::new(&config.egress.aem);
-    let mut upstreams = Vec::new();
-    for (number, (upstream, tls)) in config.upstreams.iter().zip(&trusts.upstreams).enumerate() {
-        let hop = hop(upstream, &egress)?;
-        if let Some(hop) = &hop {
-            info!(upstream = %upstream.url, egress = %hop, "AEM is reached through a proxy");
-        }
-        let (timeouts, metrics) = (&config.timeouts, metrics.upstream(&upstream.name));
-        let means = Means { tls: Arc::clone(tls), hop, timeouts, hunger, metrics };
-        let upstream =
-            Upstream::new(number, upstream, means).map_err(StartError::internal("the upstream"))?;
-        upstreams.push(Arc::new(upstream));
-    }
-    Ok(upstreams)
-}
-
-/// The proxy on the way to an AEM, if there is one. What is on this machine is reached straight.
-///
-/// # Errors
-/// When it is none that is spoken to in plain HTTP.
-pub fn hop(upstream: &config::Upstream, egress: &Egress) -> Result<Option<Hop>, StartError> {
-    if is_loopback(&upstream.url) {
-        return Ok(None);
-    }
-    let origin = upstream.url.origin().ascii_serialization();
-    let origin = origin.parse().map_err(|_| StartError::internal("the upstream")("it is no URI".into()))?;
-    Ok(egress.to(&origin)?)
-}
-
 /// Every proxy with its routes. What is read from files for them is added to `values`.
 fn proxies<'a>(
     config: &'a Config,
     wired: &Wired,
     metrics: &Metrics,
-    upstreams: &[Arc<Upstream>],
+    tls: &Arc<rustls::ClientConfig>,
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
     let limits =
         Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
+    let mut upstreams = Vec::new();
+    for (number, upstream) in config.upstreams.iter().enumerate() {
+        let http = upstream.http;
+        let upstream = Upstream::new(number, &upstream.url, Arc::clone(tls), &config.timeouts)
+            .map_err(StartError::internal("the upstream"))?;
+        upstreams.push(Arc::new(upstream.speaking(http)));
+    }
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {
         let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
@@ -456,6 +418,9 @@ fn say_what_is_open(config: &Config) {
     if config.guard.allowed_hosts.iter().any(|host| host == "*") {
         warn!("guard.allowed_hosts lets every Host in: web pages can reach the proxy by DNS rebinding");
     }
+    if EGRESS_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        warn!("An egress proxy is set in the environment: it is used for IMS alone, AEM is reached directly");
+    }
     for upstream in &config.upstreams {
         let gets_token = config.routes().any(|route| {
             let credential = route.credential.as_deref().and_then(|name| config.credential(name));
@@ -502,6 +467,9 @@ async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToke
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;
+
+/// What sends programs through an egress proxy to https addresses.
+const EGRESS_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// The tasks that are left only have to notice: none of them waits for anybody.
 const END: Duration = Duration::from_secs(1);

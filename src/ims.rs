@@ -12,15 +12,14 @@ mod exchange;
 
 use std::time::{Duration, SystemTime};
 
-use rustls::ClientConfig;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 pub use self::{
     endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError},
     error::{Answer, Code, Hint, ImsError, Retry},
     exchange::CredentialExchange,
 };
-use crate::{config::Way, secret::Authorization, tls::Trust};
+use crate::secret::Authorization;
 
 /// What an exchange brings: an access token and what is known of it.
 #[derive(Clone)]
@@ -75,55 +74,25 @@ pub struct Limits {
     pub total: Duration,
 }
 
-/// How IMS is reached. A client is made for each exchange: there is one a day, and by then something else may be trusted.
-pub struct Http {
-    /// What is trusted.
-    pub tls: Trust,
-    /// How long it may take.
-    pub limits: Limits,
-    /// The way out of this network.
-    pub egress: Way,
-}
-
-impl std::fmt::Debug for Http {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Http(..)")
-    }
-}
-
-impl Http {
-    /// With the system's roots, for tests.
-    #[cfg(test)]
-    pub(crate) fn plain() -> Self {
-        let tls = crate::tls::roots(None).and_then(crate::tls::config);
-        let minute = Duration::from_secs(60);
-        Self {
-            tls: std::sync::Arc::new(arc_swap::ArcSwap::from_pointee(tls.expect("the system has roots"))),
-            limits: Limits { connect: minute, total: minute },
-            egress: Way::Direct,
-        }
-    }
-
-    /// A client for `endpoint`.
-    ///
-    /// # Errors
-    /// When the library makes none.
-    pub fn client(&self, endpoint: &Endpoint) -> reqwest::Result<reqwest::Client> {
-        let builder = reqwest::Client::builder();
-        let builder = match &self.egress {
-            _ if endpoint.is_loopback() => builder.no_proxy(),
-            Way::Environment => builder,
-            Way::Direct => builder.no_proxy(),
-            Way::Proxy(url) => builder.proxy(reqwest::Proxy::all(url.expose_secret())?),
-        };
-        builder
-            .tls_backend_preconfigured(ClientConfig::clone(&self.tls.load()))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(self.limits.connect)
-            .timeout(self.limits.total)
-            // An exchange a day: a connection kept would only be found dead.
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("aem-auth-proxy/", env!("CARGO_PKG_VERSION")))
-            .build()
-    }
+/// The client for IMS: no redirects (the assertion must not follow one), every wait bounded. `HTTPS_PROXY` and
+/// `NO_PROXY` are honoured, but for an IMS on this machine: what is sent there in the clear must not leave it.
+///
+/// # Errors
+/// When the TLS configuration does not suit reqwest, which is a defect of this program.
+pub fn client(
+    tls: rustls::ClientConfig,
+    limits: Limits,
+    endpoint: &Endpoint,
+) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder();
+    let builder = if endpoint.is_loopback() { builder.no_proxy() } else { builder };
+    builder
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(limits.connect)
+        .timeout(limits.total)
+        // An exchange a day: a connection kept would only be found dead.
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("aem-auth-proxy/", env!("CARGO_PKG_VERSION")))
+        .build()
 }

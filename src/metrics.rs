@@ -10,7 +10,7 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use crate::{network::Cause, proxy::Refusal};
+use crate::proxy::Refusal;
 
 /// Every metric of the process.
 #[derive(Clone)]
@@ -23,10 +23,6 @@ pub struct Metrics {
     unauthorized: IntCounterVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
-    connections: IntGaugeVec,
-    connects: IntCounterVec,
-    queued: IntGaugeVec,
-    queue_refused: IntCounterVec,
     refreshes: IntCounterVec,
     token_expiry: GaugeVec,
     certificate_expiry: GaugeVec,
@@ -66,21 +62,6 @@ impl Metrics {
                 &["proxy", "kind"],
             )?,
             retries: counter("upstream_retries_total", "Requests sent once more", &["proxy", "reason"])?,
-            connections: IntGaugeVec::new(opts("upstream_connections", "Connections to AEM"), &["upstream"])?,
-            connects: counter(
-                "upstream_connects_total",
-                "Connections made to AEM, or not",
-                &["upstream", "outcome"],
-            )?,
-            queued: IntGaugeVec::new(
-                opts("upstream_queued", "Requests that wait for their turn at AEM"),
-                &["upstream"],
-            )?,
-            queue_refused: counter(
-                "upstream_queue_refused_total",
-                "Requests that could not wait for their turn",
-                &["upstream", "reason"],
-            )?,
             refreshes: counter("token_refreshes_total", "Exchanges at IMS", &["credential", "outcome"])?,
             token_expiry: GaugeVec::new(
                 opts(
@@ -101,7 +82,7 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 15] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -109,10 +90,6 @@ impl Metrics {
             Box::new(metrics.unauthorized.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.retries.clone()),
-            Box::new(metrics.connections.clone()),
-            Box::new(metrics.connects.clone()),
-            Box::new(metrics.queued.clone()),
-            Box::new(metrics.queue_refused.clone()),
             Box::new(metrics.refreshes.clone()),
             Box::new(metrics.token_expiry.clone()),
             Box::new(metrics.certificate_expiry.clone()),
@@ -143,21 +120,6 @@ impl Metrics {
                 .map(|outcome| self.unauthorized.with_label_values(&[name, outcome.label()])),
             refusals: Refusal::ALL.map(|refusal| self.refusals.with_label_values(&[name, refusal.kind()])),
             retries: Retried::ALL.map(|reason| self.retries.with_label_values(&[name, reason.label()])),
-            name: name.to_owned(),
-        }))
-    }
-
-    /// The handles of the upstream called `name`.
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        for reason in ["full", "too_long"] {
-            self.queue_refused.with_label_values(&[name, reason]);
-        }
-        UpstreamMetrics(Arc::new(UpstreamHandles {
-            connections: self.connections.with_label_values(&[name]),
-            connected: self.connects.with_label_values(&[name, "ok"]),
-            failed: Cause::ALL.map(|cause| self.connects.with_label_values(&[name, cause.label()])),
-            queued: self.queued.with_label_values(&[name]),
-            queue_refused: self.queue_refused.clone(),
             name: name.to_owned(),
         }))
     }
@@ -308,60 +270,6 @@ impl Drop for InFlight {
             handles.requests.with_label_values(&[handles.name.as_str(), method, CLASSES[self.class]])
         };
         handles.cells[self.method][self.class].get_or_init(labels).inc();
-    }
-}
-
-/// The handles of one upstream. Cheap to clone.
-#[derive(Clone)]
-pub struct UpstreamMetrics(Arc<UpstreamHandles>);
-
-struct UpstreamHandles {
-    name: String,
-    connections: IntGauge,
-    connected: IntCounter,
-    failed: [IntCounter; Cause::ALL.len()],
-    queued: IntGauge,
-    queue_refused: IntCounterVec,
-}
-
-impl UpstreamMetrics {
-    /// A connection was made; or it was not, for this cause.
-    pub fn connected(&self, failed: Option<Cause>) {
-        match failed {
-            None => self.0.connected.inc(),
-            Some(cause) => self.0.failed[cause as usize].inc(),
-        }
-    }
-
-    /// There is one more connection until this is dropped.
-    pub fn connection(&self) -> Gauged {
-        Gauged::new(&self.0.connections)
-    }
-
-    /// One more request waits for its turn until this is dropped.
-    pub fn queued(&self) -> Gauged {
-        Gauged::new(&self.0.queued)
-    }
-
-    /// A request could not wait for its turn.
-    pub fn refused(&self, reason: &'static str) {
-        self.0.queue_refused.with_label_values(&[self.0.name.as_str(), reason]).inc();
-    }
-}
-
-/// One more of something, as long as it is there.
-pub struct Gauged(IntGauge);
-
-impl Gauged {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Gauged {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -19,43 +19,11 @@ pub enum Cause {
     Tls,
     /// A time limit passed.
     TimedOut,
-    /// The proxy on the way wants somebody to log in.
-    EgressLogin,
-    /// The proxy on the way is not there, or does not let anybody pass.
-    Egress,
     /// Something else; the connection broke off, most often.
     Other,
 }
 
 impl Cause {
-    /// Every cause.
-    pub const ALL: [Self; 9] = [
-        Self::Dns,
-        Self::Refused,
-        Self::Certificate,
-        Self::TlsAlert,
-        Self::Tls,
-        Self::TimedOut,
-        Self::EgressLogin,
-        Self::Egress,
-        Self::Other,
-    ];
-
-    /// The label in the metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Refused => "refused",
-            Self::Certificate => "certificate",
-            Self::TlsAlert => "tls_alert",
-            Self::Tls => "tls",
-            Self::TimedOut => "timeout",
-            Self::EgressLogin => "egress_login",
-            Self::Egress => "egress",
-            Self::Other => "other",
-        }
-    }
-
     /// Walks the chain down to the first cause that is known.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
@@ -91,13 +59,8 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
             _ => None,
         };
     }
-    // hyper-util's errors for a failed look-up and a failed CONNECT have no types of their own that are public.
-    match error.to_string().as_str() {
-        "dns error" => Some(Cause::Dns),
-        "tunnel error: proxy authorization required" => Some(Cause::EgressLogin),
-        text if text.starts_with("tunnel error: ") => Some(Cause::Egress),
-        _ => None,
-    }
+    // hyper-util's error for a failed look-up has no type of its own that is public.
+    (error.to_string() == "dns error").then_some(Cause::Dns)
 }
 
 /// Whether what is sent to `url` stays on this machine.

@@ -39,7 +39,7 @@ use std::{
     },
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 pub use self::{
     authorize::Credential,
@@ -47,7 +47,7 @@ pub use self::{
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},
-    upstream::{Hunger, Limits, Means, Upstream},
+    upstream::{Limits, Upstream},
 };
 use self::{buffer::Buffers, upstream::Pool};
 use crate::{
@@ -110,9 +110,6 @@ pub struct Worker {
     proxies: Arc<[Proxy]>,
     /// By the numbers of the upstreams.
     pools: Vec<Pool>,
-    /// The upstreams to which not everybody may connect at once.
-    capped: Vec<Arc<Upstream>>,
-    hunger: Hunger,
     buffers: Rc<Buffers>,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
@@ -120,18 +117,12 @@ pub struct Worker {
 
 impl Worker {
     /// A worker of `proxies`, whose upstreams are numbered from 0 on.
-    pub fn new(proxies: Arc<[Proxy]>, hunger: Hunger) -> Rc<Self> {
+    pub fn new(proxies: Arc<[Proxy]>) -> Rc<Self> {
         let routes = proxies.iter().flat_map(|proxy| proxy.routes.iter().chain([&proxy.otherwise]));
-        let mut upstreams: Vec<_> = routes.map(|route| Arc::clone(&route.upstream)).collect();
-        upstreams.sort_by_key(|upstream| upstream.number());
-        upstreams.dedup_by_key(|upstream| upstream.number());
-        let pools = upstreams.last().map_or(0, |last| last.number() + 1);
-        upstreams.retain(|upstream| upstream.is_capped());
+        let upstreams = routes.map(|route| route.upstream.number() + 1).max().unwrap_or(0);
         Rc::new(Self {
             proxies,
-            pools: (0..pools).map(|_| Pool::default()).collect(),
-            capped: upstreams,
-            hunger,
+            pools: (0..upstreams).map(|_| Pool::default()).collect(),
             buffers: Rc::default(),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
@@ -147,19 +138,15 @@ impl Worker {
         }
     }
 
-    /// Closes connections to AEM that have waited too long for a request, or whose place another thread needs; for ever.
+    /// Closes connections to AEM that have waited too long for a request, for ever.
     pub async fn sweep(self: Rc<Self>) {
-        let Some(timeouts) = self.proxies.first().map(|proxy| &proxy.limits.timeouts) else { return };
-        let pause = (timeouts.upstream_idle.min(timeouts.upstream_max_age) / 4).min(SWEEP_MAX);
+        let Some(proxy) = self.proxies.first() else { return };
+        let limit = proxy.limits.timeouts.upstream_idle;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {
-                    self.pools.iter().for_each(|pool| pool.sweep(timeouts, &self.buffers));
-                }
-                () = self.hunger.felt(), if !self.capped.is_empty() => {}
-            }
-            for upstream in &self.capped {
-                self.pool(upstream).yield_places(upstream.hungry(), &self.buffers);
+            tokio::time::sleep((limit / 4).min(SWEEP_MAX)).await;
+            for pool in &self.pools {
+                pool.sweep(limit, &self.buffers);
+                pool.shared.sweep(limit, proxy.limits.timeouts.upstream_max_age);
             }
         }
     }
@@ -171,18 +158,8 @@ impl Worker {
     /// A connection to `upstream` that is there: one that requests share, unless this one is to be `alone`.
     fn at_hand(&self, upstream: &Upstream, alone: bool) -> Option<link::Link> {
         let pool = self.pool(upstream);
-        let max_age = self.proxies.first()?.limits.timeouts.upstream_max_age;
         let shared = if alone { None } else { pool.shared.take() };
-        shared.or_else(|| pool.take(max_age, &self.buffers))
-    }
-
-    /// Keeps a connection for the next request, unless somebody else waits for its place.
-    fn keep(&self, upstream: &Upstream, link: link::Link, now: Instant) {
-        if upstream.hungry() > 0 {
-            link.close(&self.buffers);
-        } else {
-            self.pool(upstream).keep(link, now, &self.buffers);
-        }
+        shared.or_else(|| pool.take(&self.buffers))
     }
 
     /// A new connection to `upstream`, or a place on one that another request has made.

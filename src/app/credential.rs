@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
 
@@ -23,7 +24,7 @@ use crate::{
     metrics::Metrics,
     proxy::Credential,
     secret::Authorization,
-    tls::{self, Trust},
+    tls,
     token::{self, Cache, Cached, Refresher, TokenHandle},
 };
 
@@ -48,7 +49,7 @@ pub(super) fn wire(
     config: &Arc<Config>,
     clock: &Clock,
     metrics: &Metrics,
-    tls: &Trust,
+    tls: &Arc<ClientConfig>,
 ) -> Result<Wired, StartError> {
     let sent: BTreeSet<_> = config.sent().collect();
     let fallbacks: BTreeSet<_> =
@@ -121,7 +122,7 @@ fn bearer(
     is_sent: bool,
     clock: &Clock,
     metrics: &Metrics,
-    tls: &Trust,
+    tls: &Arc<ClientConfig>,
 ) -> Result<(TokenHandle, Bearer, CredentialView), StartError> {
     let Read { exchange, files, fingerprint } = read(config, credential, files(credential), clock, tls)?;
     let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
@@ -184,8 +185,7 @@ pub fn exchange(
     credential: &config::Credential,
     clock: &Clock,
 ) -> Result<CredentialExchange, StartError> {
-    let tls = tls::config(tls::roots(config.ca_file.as_deref())?)?;
-    exchange_over(config, credential, clock, &Arc::new(ArcSwap::from_pointee(tls)))
+    exchange_over(config, credential, clock, &Arc::new(tls::client_config(config.ca_file.as_deref())?))
 }
 
 /// What was read, and the files that it was read from.
@@ -206,7 +206,7 @@ pub(super) fn read(
     credential: &config::Credential,
     mut files: Vec<PathBuf>,
     clock: &Clock,
-    tls: &Trust,
+    tls: &Arc<ClientConfig>,
 ) -> Result<Read, StartError> {
     loop {
         let fingerprint = Fingerprint::of(&files);
@@ -226,7 +226,7 @@ pub(super) fn exchange_over(
     config: &Config,
     credential: &config::Credential,
     clock: &Clock,
-    tls: &Trust,
+    tls: &Arc<ClientConfig>,
 ) -> Result<CredentialExchange, StartError> {
     let credentials = match read_credentials(credential)? {
         Credentials::LocalToken(token) => {
@@ -243,10 +243,8 @@ pub(super) fn exchange_over(
     };
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
     let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
-    let http = ims::Http { tls: Arc::clone(tls), limits, egress: config.egress.ims.clone() };
-    // Each exchange makes one: whether there can be one is to be known now.
-    http.client(&endpoint)
-        .map_err(|error| StartError::internal("the client for IMS")(error.without_url().into()))?;
+    let http = ims::client(ClientConfig::clone(tls), limits, &endpoint)
+        .map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
     Ok(CredentialExchange::at_ims(http, endpoint, credentials, clock.clone()))
 }
 

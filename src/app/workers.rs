@@ -21,7 +21,7 @@ use tracing::warn;
 
 use crate::{
     listener::{Detached, DetachedListener, Listener, Stream},
-    proxy::{Hunger, Proxy, Worker},
+    proxy::{Proxy, Worker},
 };
 
 /// The threads that serve a proxy's connections. They end when this is dropped and nobody accepts any more.
@@ -52,7 +52,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
-    pub(super) fn start(proxies: &Arc<[Proxy]>, hunger: &Hunger, count: usize) -> io::Result<Self> {
+    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize) -> io::Result<Self> {
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count.max(1) {
@@ -62,7 +62,6 @@ impl Workers {
             let load = Arc::new(AtomicUsize::new(0));
             let body = Body {
                 proxies: Arc::clone(proxies),
-                hunger: hunger.clone(),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
                 number,
@@ -124,7 +123,6 @@ impl Workers {
 /// What a thread is made of.
 struct Body {
     proxies: Arc<[Proxy]>,
-    hunger: Hunger,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
     number: usize,
@@ -146,7 +144,7 @@ impl Body {
     }
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
-        let worker = Worker::new(Arc::clone(&self.proxies), self.hunger.clone());
+        let worker = Worker::new(Arc::clone(&self.proxies));
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
         tasks.spawn_local(Rc::clone(&worker).sweep());

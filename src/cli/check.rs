@@ -231,7 +231,7 @@ impl Check {
             Err(error) => return report.wrong("fields", subject(proxy), error, None),
         };
         let probe = Probe {
-            upstream,
+            upstream: &upstream.url,
             path,
             authorization: credential.and_then(|credential| credential.authorization.clone()),
             kind: credential.map_or(Kind::None, |credential| credential.kind),

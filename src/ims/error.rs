@@ -191,8 +191,6 @@ fn no_answer(cause: Cause) -> &'static str {
         Cause::Certificate => "its certificate is not trusted",
         Cause::TlsAlert | Cause::Tls => "TLS does not succeed",
         Cause::TimedOut => "no answer in time",
-        Cause::EgressLogin => "the proxy on the way wants a user and a password",
-        Cause::Egress => "the proxy on the way does not let it pass",
         Cause::Other => "the connection broke off",
     }
 }

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::{
-    Answer, Endpoint, Exchange, Grant, Http, ImsError,
+    Answer, Endpoint, Exchange, Grant, ImsError,
     answer::Answered,
     assertion,
     error::{self, Code},
@@ -41,7 +41,7 @@ enum Way {
 
 #[derive(Debug)]
 struct Ims {
-    http: Http,
+    http: reqwest::Client,
     endpoint: Endpoint,
     /// The place of the OAuth secret that worked last: the next exchange begins with it.
     secret: AtomicUsize,
@@ -49,7 +49,12 @@ struct Ims {
 
 impl CredentialExchange {
     /// An exchange of `credentials` at `endpoint`; a local token is its own grant and is sent to nobody.
-    pub fn at_ims(http: Http, endpoint: Endpoint, credentials: Arc<Credentials>, clock: Clock) -> Self {
+    pub fn at_ims(
+        http: reqwest::Client,
+        endpoint: Endpoint,
+        credentials: Arc<Credentials>,
+        clock: Clock,
+    ) -> Self {
         crate::jwt::install();
         Self { credentials, way: Way::Ims(Ims { http, endpoint, secret: AtomicUsize::new(0) }), clock }
     }
@@ -128,8 +133,7 @@ impl CredentialExchange {
 
     async fn ask(&self, ims: &Ims, url: &Url, form: &[(&str, &str)]) -> Result<Grant, ImsError> {
         let asked_at = self.clock.now();
-        let client = ims.http.client(&ims.endpoint).map_err(ImsError::unreachable)?;
-        let request = client.post(url.clone()).form(form);
+        let request = ims.http.post(url.clone()).form(form);
         let response = request.send().await.map_err(ImsError::unreachable)?;
         let answer = self.answer(response.status().as_u16(), response.headers());
         let retry_after = error::retry_after(response.headers(), self.clock.now());

@@ -282,7 +282,7 @@ impl Proxy {
         out.clear();
         buffers.release(&mut out);
         let (head, lines) = written.map_err(|_| ProxyError::Target)?;
-        Ok(Sent { head, lines, identity, route, turn: None })
+        Ok(Sent { head, lines, identity, route })
     }
 }
 

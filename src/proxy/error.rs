@@ -14,7 +14,6 @@ use super::{
     guard::GuardError,
     request::{line, number},
     response::{AnswerTo, connection},
-    upstream::Busy,
 };
 use crate::{
     clock::Clock,
@@ -45,8 +44,6 @@ pub(super) enum ProxyError {
     ResponseCoding,
     #[error("the request's head is too large")]
     RequestHeadTooLarge,
-    #[error("as many requests as may be are at AEM: {0}")]
-    Busy(Busy),
     #[error("AEM cannot be reached")]
     Unreachable(Cause, #[source] Source),
     #[error("AEM sent no response head in time")]
@@ -63,12 +60,6 @@ pub(super) enum ProxyError {
     ResponseHeadTooLarge,
     #[error("AEM switched protocols unasked")]
     UnaskedUpgrade,
-}
-
-impl From<Busy> for ProxyError {
-    fn from(busy: Busy) -> Self {
-        Self::Busy(busy)
-    }
 }
 
 impl From<GuardError> for ProxyError {
@@ -145,12 +136,6 @@ impl ProxyError {
                 "request-head-too-large",
                 REQUEST_HEAD_TOO_LARGE,
             ),
-            Self::Busy(_) => problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "connection_limit_reached",
-                "busy",
-                "As many requests are at AEM as the proxy lets there be (max_in_flight, max_connections), and too many wait. Try again after Retry-After.",
-            ),
             Self::Unreachable(cause, _) => unreachable(*cause),
             Self::ResponseTimeout => problem(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -211,9 +196,6 @@ impl ProxyError {
         if let Self::NoToken(NoToken { retry_after }) = self {
             number("retry-after", seconds(*retry_after), out);
         }
-        if let Self::Busy(_) = self {
-            number("retry-after", BUSY_RETRY_AFTER, out);
-        }
         if let Some(origin) = to.web_origin {
             cors::answer(origin, EXPOSED, out);
         }
@@ -242,7 +224,7 @@ impl ProxyError {
         let causes = causes(self);
         match self {
             Self::Preflight(_) => {}
-            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::Busy(_) | Self::RequestBroken(_) => {
+            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }
             _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),
@@ -342,18 +324,6 @@ fn unreachable(cause: Cause) -> Problem {
             "tls",
             "The TLS handshake with AEM failed. Is `upstream` right, https and http not confused?",
         ),
-        Cause::EgressLogin => (
-            StatusCode::BAD_GATEWAY,
-            "proxy_configuration_error",
-            "egress-login",
-            "The proxy on the way to AEM wants a user and a password: egress.aem_proxy, or HTTPS_PROXY, has them before its host.",
-        ),
-        Cause::Egress => (
-            StatusCode::BAD_GATEWAY,
-            "destination_unavailable",
-            "egress",
-            "The proxy on the way to AEM (egress.aem_proxy, or HTTPS_PROXY) cannot be reached, or does not let requests for AEM pass.",
-        ),
         Cause::TimedOut => (
             StatusCode::GATEWAY_TIMEOUT,
             "connection_timeout",
@@ -395,8 +365,6 @@ const REQUEST_HEAD_TOO_LARGE: &str =
     "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.";
 /// What a page gets to see of a problem's head.
 const EXPOSED: [&str; 3] = ["allow", "proxy-status", "retry-after"];
-/// A second: a queue moves on.
-const BUSY_RETRY_AFTER: u64 = 1;
 const PROBLEM_JSON: &[u8] = b"application/problem+json";
 
 /// Whole seconds, rounded up: earlier would be too early.

@@ -35,7 +35,6 @@ use super::{
     rewrite::Members,
     route::Route,
     tunnel,
-    upstream::Place,
 };
 use crate::metrics::InFlight;
 
@@ -67,8 +66,6 @@ pub(super) struct Sent<'w> {
     pub lines: request::Identity,
     pub identity: Identity,
     pub route: &'w Route,
-    /// Its place among the requests that are at AEM, where those are counted.
-    pub turn: Option<Place>,
 }
 
 /// What comes after an answer.
@@ -113,11 +110,6 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
 async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
     let sent = std::mem::replace(&mut request.sent, Err(ProxyError::Draining));
     let mut sent = sent.map_err(Failed::Answer)?;
-    let upstream = &*sent.route.upstream;
-    if upstream.is_capped() {
-        let turn = unless_gone(client, worker, upstream.turn()).await?;
-        sent.turn = turn.map_err(|busy| Failed::Answer(busy.into()))?;
-    }
     let mut chances = Chances::new(request);
     let answered = loop {
         match attempt(client, worker, request, &mut sent, &mut chances).await {
@@ -211,11 +203,9 @@ fn push(
 /// Both directions are over: what becomes of the connections.
 async fn finish(exchange: Exchange<'_, '_>) -> Then {
     let upstream = exchange.upstream();
-    let Exchange { client, worker, down, link, request, sent, .. } = exchange;
+    let Exchange { client, worker, down, link, request, .. } = exchange;
     let (limits, buffers) = (&request.proxy.limits.timeouts, &worker.buffers);
     if matches!(down.stage, Stage::Tunnel) {
-        // It is a connection now, and no request any more.
-        sent.turn = None;
         return Then::End(tunnel::run(client, worker, link, limits.idle).await);
     }
     client.half = false;
@@ -223,7 +213,7 @@ async fn finish(exchange: Exchange<'_, '_>) -> Then {
     request.in_flight.ended(now);
     client.watch.begin(limits.keep_alive, now);
     if !down.is_used_up() && request.up.is_done() && link.is_flushed() {
-        worker.keep(upstream, link, now);
+        worker.pool(upstream).keep(link, now, buffers);
     } else {
         link.close(buffers);
     }
@@ -241,12 +231,7 @@ async fn connect(
     alone: bool,
 ) -> Result<Link, Failed> {
     let connected = unless_gone(client, worker, worker.connect(upstream, alone)).await?;
-    connected.map_err(|error| {
-        Failed::Answer(match error.busy {
-            Some(busy) => busy.into(),
-            None => ProxyError::Unreachable(error.cause, Box::new(error)),
-        })
-    })
+    connected.map_err(|error| Failed::Answer(ProxyError::Unreachable(error.cause, Box::new(error))))
 }
 
 /// Waits for `what`, unless the client leaves meanwhile.

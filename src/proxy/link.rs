@@ -4,22 +4,18 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    time::Instant,
 };
 
 use super::{
     buffer::{Buffer, Buffers},
     http2::Stream,
     session::{Handshake, Session},
-    upstream::Place,
 };
-use crate::metrics::Gauged;
 
 /// What carries a request to AEM and its response back.
 pub(super) enum Link {
@@ -37,9 +33,6 @@ pub(super) struct Wire {
     wire: Buffer,
     /// Is to be sent.
     sealed: Buffer,
-    born: Instant,
-    /// Counts it, and keeps its place, as long as it is there.
-    _kept: Option<(Gauged, Option<Place>)>,
 }
 
 /// Why a connection to AEM is of no use any more.
@@ -158,18 +151,7 @@ impl Link {
 impl Wire {
     /// A connection without TLS.
     pub(super) fn plain(socket: TcpStream) -> Self {
-        let (wire, sealed) = (Buffer::default(), Buffer::default());
-        Self { socket, session: None, wire, sealed, born: Instant::now(), _kept: None }
-    }
-
-    /// The same, with what is to be let go of when it ends.
-    pub(super) fn counted(self, gauged: Gauged, place: Option<Place>) -> Self {
-        Self { _kept: Some((gauged, place)), ..self }
-    }
-
-    /// Whether it has been there for longer than `max_age`: AEM may have another address by now.
-    pub(super) fn is_old(&self, now: Instant, max_age: Duration) -> bool {
-        now - self.born >= max_age
+        Self { socket, session: None, wire: Buffer::default(), sealed: Buffer::default() }
     }
 
     /// A connection with TLS, once hands are shaken.

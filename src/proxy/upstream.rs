@@ -1,27 +1,27 @@
 //! One AEM: where it is, how it is reached, and the connections to it that wait for the next request.
 
-mod caps;
-mod connect;
-mod pool;
-
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 
 use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::ServerName;
-
-pub use self::caps::Hunger;
-use self::{caps::Caps, connect::Connector};
-pub(super) use self::{
-    caps::{Busy, Place},
-    connect::ConnectError,
-    pool::Pool,
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
 };
-use super::rewrite;
+use tower::Service;
+use url::Url;
+
+use super::{
+    buffer::Buffers,
+    http2::Shared,
+    link::{Link, Wire},
+    rewrite,
+    session::Session,
+};
 use crate::{
-    config::{self, HttpVersion, Timeouts},
-    egress::Hop,
-    metrics::UpstreamMetrics,
-    tls::Trust,
+    config::{HttpVersion, Timeouts},
+    network::Cause,
 };
 
 /// What a connection may hold and how long it may wait.
@@ -44,92 +44,71 @@ pub struct Upstream {
     origin_text: Vec<u8>,
     /// As AEM itself writes it.
     names: Arc<rewrite::Origin>,
-    tls: Option<(Trust, ServerName<'static>)>,
-    connector: Connector,
-    connect: Duration,
-    reconnect: Duration,
+    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    tcp: HttpConnector,
+    limit: Duration,
     http: HttpVersion,
-    /// None where nothing is capped.
-    caps: Option<Caps>,
-    metrics: UpstreamMetrics,
 }
 
-/// What it takes to reach an AEM.
-pub struct Means<'a> {
-    /// What is trusted, and shown.
-    pub tls: Trust,
-    /// The proxy on the way.
-    pub hop: Option<Hop>,
-    /// Every wait.
-    pub timeouts: &'a Timeouts,
-    /// What tells all threads that somebody waits for a connection.
-    pub hunger: &'a Hunger,
-    /// Its handles.
-    pub metrics: UpstreamMetrics,
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to AEM")]
+pub(super) struct ConnectError {
+    pub(super) cause: Cause,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Upstream {
-    /// The upstream with this number. `timeouts.connect` is for TCP and TLS together.
+    /// The upstream with this number, at the origin of `url`. `timeouts.connect` is for TCP and TLS together.
     ///
     /// # Errors
-    /// When its URL is no origin that can be connected to.
+    /// When `url` is no origin that can be connected to.
     pub fn new(
         number: usize,
-        upstream: &config::Upstream,
-        means: Means<'_>,
+        url: &Url,
+        tls: Arc<rustls::ClientConfig>,
+        timeouts: &Timeouts,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let url = &upstream.url;
         let origin_text = url.origin().ascii_serialization();
+        let origin: Uri = origin_text.parse()?;
+        let host = url.authority().as_bytes().to_vec();
         let tls = match (url.scheme(), url.host_str()) {
             ("https", Some(name)) => {
                 let name = name.trim_start_matches('[').trim_end_matches(']');
-                Some((means.tls, ServerName::try_from(name.to_owned())?))
+                Some((tls, ServerName::try_from(name.to_owned())?))
             }
             _ => None,
         };
-        let timeouts = means.timeouts;
-        let capped = upstream.max_in_flight.is_some() || upstream.max_connections.is_some();
-        let caps = || Caps::new(upstream, timeouts.queue, means.hunger, means.metrics.clone());
+        let mut tcp = HttpConnector::new();
+        // Scheme and TLS are ours.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared among the addresses of a name: a dead one leaves time for the others.
+        tcp.set_connect_timeout(Some(timeouts.connect));
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
         Ok(Self {
             number,
-            origin: origin_text.parse()?,
-            host: url.authority().as_bytes().to_vec(),
+            origin,
+            host,
             origin_text: origin_text.into_bytes(),
             names: Arc::new(rewrite::Origin::new(url)),
             tls,
-            connector: Connector::new(means.hop, timeouts),
-            connect: timeouts.connect,
-            reconnect: timeouts.reconnect,
-            http: upstream.http,
-            caps: capped.then(caps),
-            metrics: means.metrics,
+            tcp,
+            limit: timeouts.connect,
+            http: HttpVersion::default(),
         })
+    }
+
+    /// The same, spoken to in this version where AEM offers it.
+    #[must_use]
+    pub fn speaking(self, http: HttpVersion) -> Self {
+        Self { http, ..self }
     }
 
     /// Whether HTTP/2 is offered to it. Without TLS there is nothing to offer it in (RFC 9113, section 3.3).
     pub(super) fn takes_http2(&self) -> bool {
         self.http == HttpVersion::Two && self.tls.is_some()
-    }
-
-    /// A place for one more request; none where there is room for all.
-    ///
-    /// # Errors
-    /// When there is none, and none was to be had.
-    pub(super) async fn turn(&self) -> Result<Option<Place>, Busy> {
-        match &self.caps {
-            None => Ok(None),
-            Some(caps) => caps.turn().await,
-        }
-    }
-
-    /// Whether requests may have to wait for their turn.
-    pub(super) fn is_capped(&self) -> bool {
-        self.caps.is_some()
-    }
-
-    /// How many wait for a connection.
-    pub(super) fn hungry(&self) -> usize {
-        self.caps.as_ref().map_or(0, Caps::hungry)
     }
 
     /// Its place among the upstreams of the process.
@@ -151,4 +130,98 @@ impl Upstream {
     pub(super) fn origin(&self) -> &[u8] {
         &self.origin_text
     }
+
+    /// A new connection, TCP and TLS within one time limit. AEM may choose one of `protocols`, if there are any.
+    ///
+    /// # Errors
+    /// When AEM cannot be reached, with what it died of.
+    pub(super) async fn dial(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
+        match timeout(self.limit, self.wire(protocols)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError { cause: Cause::TimedOut, source: None }),
+        }
+    }
+
+    async fn wire(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
+        let socket = self.socket().await?;
+        let Some((config, name)) = &self.tls else { return Ok(Wire::plain(socket)) };
+        let session = Session::new(Arc::clone(config), name.clone(), protocols).map_err(ConnectError::new)?;
+        Wire::secure(socket, session).await.map_err(ConnectError::new)
+    }
+
+    async fn socket(&self) -> Result<TcpStream, ConnectError> {
+        let mut tcp = self.tcp.clone();
+        std::future::poll_fn(|cx| tcp.poll_ready(cx)).await.map_err(ConnectError::new)?;
+        let socket = tcp.call(self.origin.clone()).await.map_err(ConnectError::new)?;
+        Ok(socket.into_inner())
+    }
 }
+
+impl ConnectError {
+    pub(super) fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { cause: Cause::of(&source), source: Some(Box::new(source)) }
+    }
+
+    /// What another request, which has the error itself, died of.
+    pub(super) fn again(cause: Cause) -> Self {
+        Self { cause, source: None }
+    }
+}
+
+/// A thread's connections to AEM that wait for the next request, the one used last at the end.
+#[derive(Default)]
+pub(super) struct Pool {
+    idle: RefCell<VecDeque<(Wire, Instant)>>,
+    /// Those that requests share.
+    pub(super) shared: Shared,
+}
+
+impl Pool {
+    /// The connection that was used last, unless AEM has something to say on it, or has gone.
+    pub(super) fn take(&self, buffers: &Buffers) -> Option<Link> {
+        self.take_wire(buffers).map(Link::Wire)
+    }
+
+    fn take_wire(&self, buffers: &Buffers) -> Option<Wire> {
+        loop {
+            let (mut link, _) = self.idle.borrow_mut().pop_back()?;
+            if link.is_fresh(buffers) {
+                return Some(link);
+            }
+            link.close(buffers);
+        }
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn keep(&self, link: Link, now: Instant, buffers: &Buffers) {
+        let Link::Wire(wire) = link else { return };
+        let mut idle = self.idle.borrow_mut();
+        idle.push_back((wire, now));
+        if idle.len() > IDLE_MAX
+            && let Some((oldest, _)) = idle.pop_front()
+        {
+            oldest.close(buffers);
+        }
+    }
+
+    /// Closes what has waited for longer than `limit`, and what AEM has closed.
+    pub(super) fn sweep(&self, limit: Duration, buffers: &Buffers) {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        for _ in 0..idle.len() {
+            let Some((mut link, since)) = idle.pop_front() else { break };
+            if now - since < limit && link.is_fresh(buffers) {
+                idle.push_back((link, since));
+            } else {
+                link.close(buffers);
+            }
+        }
+    }
+}
+
+/// As many as a busy app may have in use at once: fewer, and every burst would end in handshakes. They end by themselves
+/// when idle.
+const IDLE_MAX: usize = 4096;
+
+/// Keeps a long upload's connection in the tables of the firewalls on the way.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);

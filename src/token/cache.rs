@@ -216,7 +216,7 @@ mod tests {
             crate::tls::install();
             let credentials = Credentials::parse(document.as_bytes(), None).unwrap();
             let endpoint = "ims.example".parse().unwrap();
-            let (http, clock) = (crate::ims::Http::plain(), crate::clock::Clock::system());
+            let (http, clock) = (reqwest::Client::new(), crate::clock::Clock::system());
             CredentialExchange::at_ims(http, endpoint, std::sync::Arc::new(credentials), clock)
         };
         let oauth = |scopes: &str| {

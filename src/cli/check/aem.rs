@@ -14,10 +14,8 @@ use url::Url;
 
 use super::Kind;
 use crate::{
-    app,
-    config::{Config, Prefix, Upstream},
+    config::{Config, Prefix},
     credentials::Environment,
-    egress::Egress,
     network::Cause,
     secret::Authorization,
     tls,
@@ -25,7 +23,7 @@ use crate::{
 
 /// One small request.
 pub(super) struct Probe<'a> {
-    pub(super) upstream: &'a Upstream,
+    pub(super) upstream: &'a Url,
     pub(super) path: String,
     pub(super) authorization: Option<Authorization>,
     pub(super) kind: Kind,
@@ -54,12 +52,12 @@ impl Probe<'_> {
     /// The environments of the credentials and of the upstream, where they are known and differ.
     pub(super) fn environments(&self) -> Option<(Environment, Environment)> {
         let own = Environment::of(self.client_id?)?;
-        let other = Environment::of(self.upstream.url.host_str()?)?;
+        let other = Environment::of(self.upstream.host_str()?)?;
         (own != other).then_some((own, other))
     }
 
     pub(super) async fn ask(&self, config: &Config) -> Said {
-        let client = match client(config, self.upstream) {
+        let client = match client(config) {
             Ok(client) => client,
             Err(text) => return Said { ok: false, text, hint: None },
         };
@@ -86,7 +84,7 @@ impl Probe<'_> {
             Some((path, query)) => (path, Some(query)),
             None => (self.path.as_str(), None),
         };
-        let mut url = self.upstream.url.clone();
+        let mut url = self.upstream.clone();
         url.set_path(path);
         url.set_query(query);
         url
@@ -155,37 +153,19 @@ impl Probe<'_> {
     }
 }
 
-/// Goes the way that the proxy goes.
-fn client(config: &Config, upstream: &Upstream) -> Result<reqwest::Client, String> {
-    let told = |error: &dyn std::error::Error| error.to_string();
-    let roots = tls::roots(config.ca_file.as_deref()).map_err(|error| told(&error))?;
-    let own = tls::config_for(upstream, &roots).map_err(|error| told(&error))?;
-    let tls = match own {
-        Some(own) => own,
-        None => tls::config(roots).map_err(|error| told(&error))?,
-    };
-    let builder = reqwest::Client::builder().no_proxy();
-    let hop = app::hop(upstream, &Egress::new(&config.egress.aem)).map_err(|error| told(&error))?;
-    let builder = match hop {
-        None => builder,
-        Some(hop) => {
-            let proxy = reqwest::Proxy::all(hop.uri.to_string());
-            let proxy = proxy.map_err(|error| told(&error.without_url()))?;
-            builder.proxy(match hop.authorization {
-                Some(authorization) => proxy.custom_http_auth(authorization),
-                None => proxy,
-            })
-        }
-    };
-    builder
+fn client(config: &Config) -> Result<reqwest::Client, String> {
+    let tls = tls::client_config(config.ca_file.as_deref()).map_err(|error| error.to_string())?;
+    reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(config.timeouts.connect)
         .timeout(config.timeouts.response_head.min(PATIENCE))
+        // The proxy itself reaches AEM without an egress proxy.
+        .no_proxy()
         // Not a browser's: AEM would send that to a login page.
         .user_agent(concat!("aem-auth-proxy/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| told(&error.without_url()))
+        .map_err(|error| error.to_string())
 }
 
 /// Enough of a body to know a page by. It is looked at, and never shown.
@@ -238,8 +218,6 @@ fn unreachable(cause: Cause) -> Said {
         }
         Cause::TlsAlert | Cause::Tls => ("the TLS handshake fails", NETWORK),
         Cause::TimedOut => ("no answer in time", NETWORK),
-        Cause::EgressLogin => ("the proxy on the way wants a user and a password", EGRESS),
-        Cause::Egress => ("the proxy on the way does not let it pass", EGRESS),
         Cause::Other => ("the connection broke off", NETWORK),
     };
     Said { ok: false, text: format!("cannot be reached: {why}"), hint: Some(hint.to_owned()) }
@@ -252,8 +230,6 @@ const ASSETS: &str = "/api/assets.json";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const BODY_MAX_BYTES: usize = 16 << 10;
-
-const EGRESS: &str = "look at egress.aem_proxy, or else HTTPS_PROXY and NO_PROXY";
 
 const NETWORK: &str = "check `upstream`, DNS and the firewall";
 
@@ -294,8 +270,7 @@ mod tests {
         fields: &[(&'static str, &str)],
         body: &str,
     ) -> (bool, String) {
-        let url = Url::parse("https://author-p1-e2.adobeaemcloud.com").unwrap();
-        let upstream = Upstream::at("default".to_owned(), url);
+        let upstream = Url::parse("https://author-p1-e2.adobeaemcloud.com").unwrap();
         let probe = Probe {
             upstream: &upstream,
             path: path.to_owned(),
@@ -363,8 +338,7 @@ mod tests {
 
     #[test]
     fn a_token_is_shown_to_no_other_host_whatever_the_path() {
-        let url = Url::parse("https://author-p1-e2.adobeaemcloud.com").unwrap();
-        let upstream = Upstream::at("default".to_owned(), url);
+        let upstream = Url::parse("https://author-p1-e2.adobeaemcloud.com").unwrap();
         for (path, asked) in [
             ("/api/assets.json?limit=1", "/api/assets.json?limit=1"),
             ("//other.example/x", "//other.example/x"),

@@ -275,7 +275,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         let read = self.down.release(facing, &mut unseen);
         let whole = read.is_ok() && self.down.is_done() && !self.down.is_used_up();
         if whole && self.request.up.is_done() && self.link.is_flushed() {
-            return self.worker.keep(self.upstream(), self.link, Instant::now());
+            return self.worker.pool(self.upstream()).keep(self.link, Instant::now(), buffers);
         }
         self.link.close(buffers);
     }
