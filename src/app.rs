@@ -7,8 +7,13 @@ mod workers;
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+use rustls::RootCertStore;
 use secrecy::ExposeSecret;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -23,10 +28,11 @@ use crate::{
     clock::Clock,
     config::{self, Config, Listen, Shutdown, keys},
     credentials::CredentialsError,
+    egress::{self, EgressError, To},
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, Upstream},
+    proxy::{Credential, Fields, Guard, Limits, Parts, Proxy, Retries, Route, Upstream},
     tls::{self, TlsError},
 };
 
@@ -99,6 +105,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The proxy on the way to AEM or IMS cannot be used.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// An address cannot be had.
     #[error(
         "cannot listen at {listen}: {error}; change `{key}` ({}) or stop whoever has it",
@@ -147,10 +156,13 @@ impl App {
         tls::install();
         let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
-        let tls = Arc::new(tls::client_config(config.ca_file.as_deref())?);
+        let ca_file = Fingerprint::of(config.ca_file.as_slice());
+        let roots = tls::roots(config.ca_file.as_deref())?;
+        let tls = tls::current(tls::client_config(Arc::clone(&roots))?);
         let wired = credential::wire(&config, &clock, &metrics, &tls)?;
-        let mut values = Vec::new();
-        let proxies = proxies(&config, &wired, &metrics, &tls, &mut values)?;
+        let mut values = Vec::from_iter(trust(&config, ca_file, &tls));
+        let upstreams = upstreams(&config, &metrics, &roots, &mut values)?;
+        let proxies = proxies(&config, &wired, &metrics, &upstreams, &mut values)?;
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
         say_what_is_open(&config);
@@ -281,23 +293,62 @@ impl App {
     }
 }
 
+/// What IMS is spoken to with is made anew when `ca_file` changes, whose fingerprint was `tried` before it was read.
+fn trust(config: &Config, tried: Option<Fingerprint>, tls: &tls::Current) -> Option<Values> {
+    let (tls, ca_file) = (Arc::clone(tls), config.ca_file.clone());
+    Values::of(tls::files(config.ca_file.as_ref(), None), tried, move || {
+        tls.store(Arc::new(tls::client_config(tls::roots(ca_file.as_deref())?)?));
+        Ok(())
+    })
+}
+
+/// Every upstream. TLS towards it is made anew when its files change.
+fn upstreams(
+    config: &Config,
+    metrics: &Metrics,
+    roots: &Arc<RootCertStore>,
+    values: &mut Vec<Values>,
+) -> Result<Vec<Arc<Upstream>>, StartError> {
+    let told = Arc::new(Notify::new());
+    let mut upstreams = Vec::new();
+    for (number, own) in config.upstreams.iter().enumerate() {
+        let files = tls::files(config.ca_file.as_ref(), Some(own));
+        let tried = Fingerprint::of(&files);
+        let tls = Arc::new(tls::upstream_config(roots, own)?);
+        if let Some(client) = &own.client {
+            credential::warn_of_readers(&client.key);
+        }
+        let egress = egress::proxy(&config.egress.aem, To::Aem, &own.url)?;
+        if let Some(proxy) = &egress {
+            info!(upstream = %origin(own), %proxy, "AEM is reached through an egress proxy");
+        }
+        let parts = Parts { tls, egress, metrics: metrics.upstream(&own.name), told: Arc::clone(&told) };
+        let upstream = Upstream::new(number, own, &config.timeouts, parts)
+            .map_err(StartError::internal("the upstream"))?;
+        let upstream = Arc::new(upstream);
+        if own.url.scheme() == "https" {
+            let (upstream, own, ca_file) = (Arc::clone(&upstream), own.clone(), config.ca_file.clone());
+            values.extend(Values::of(files, tried, move || {
+                let roots = tls::roots(ca_file.as_deref())?;
+                upstream.renew_tls(Arc::new(tls::upstream_config(&roots, &own)?));
+                Ok(())
+            }));
+        }
+        upstreams.push(upstream);
+    }
+    Ok(upstreams)
+}
+
 /// Every proxy with its routes. What is read from files for them is added to `values`.
 fn proxies<'a>(
     config: &'a Config,
     wired: &Wired,
     metrics: &Metrics,
-    tls: &Arc<rustls::ClientConfig>,
+    upstreams: &[Arc<Upstream>],
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
     let limits =
         Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
-    let mut upstreams = Vec::new();
-    for (number, upstream) in config.upstreams.iter().enumerate() {
-        let http = upstream.http;
-        let upstream = Upstream::new(number, &upstream.url, Arc::clone(tls), &config.timeouts)
-            .map_err(StartError::internal("the upstream"))?;
-        upstreams.push(Arc::new(upstream.speaking(http)));
-    }
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {
         let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
@@ -418,9 +469,6 @@ fn say_what_is_open(config: &Config) {
     if config.guard.allowed_hosts.iter().any(|host| host == "*") {
         warn!("guard.allowed_hosts lets every Host in: web pages can reach the proxy by DNS rebinding");
     }
-    if EGRESS_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
-        warn!("An egress proxy is set in the environment: it is used for IMS alone, AEM is reached directly");
-    }
     for upstream in &config.upstreams {
         let gets_token = config.routes().any(|route| {
             let credential = route.credential.as_deref().and_then(|name| config.credential(name));
@@ -467,9 +515,6 @@ async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToke
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;
-
-/// What sends programs through an egress proxy to https addresses.
-const EGRESS_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// The tasks that are left only have to notice: none of them waits for anybody.
 const END: Duration = Duration::from_secs(1);

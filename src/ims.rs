@@ -9,6 +9,7 @@ mod assertion;
 mod endpoint;
 mod error;
 mod exchange;
+mod http;
 
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,7 @@ pub use self::{
     endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError},
     error::{Answer, Code, Hint, ImsError, Retry},
     exchange::CredentialExchange,
+    http::{Http, Limits},
 };
 use crate::secret::Authorization;
 
@@ -63,36 +65,4 @@ impl std::fmt::Debug for Grant {
 pub trait Exchange: Send + Sync + 'static {
     /// Asks once.
     fn exchange(&self) -> impl Future<Output = Result<Grant, ImsError>> + Send;
-}
-
-/// How long IMS may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// To connect, TCP and TLS.
-    pub connect: Duration,
-    /// All in all.
-    pub total: Duration,
-}
-
-/// The client for IMS: no redirects (the assertion must not follow one), every wait bounded. `HTTPS_PROXY` and
-/// `NO_PROXY` are honoured, but for an IMS on this machine: what is sent there in the clear must not leave it.
-///
-/// # Errors
-/// When the TLS configuration does not suit reqwest, which is a defect of this program.
-pub fn client(
-    tls: rustls::ClientConfig,
-    limits: Limits,
-    endpoint: &Endpoint,
-) -> reqwest::Result<reqwest::Client> {
-    let builder = reqwest::Client::builder();
-    let builder = if endpoint.is_loopback() { builder.no_proxy() } else { builder };
-    builder
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(limits.connect)
-        .timeout(limits.total)
-        // An exchange a day: a connection kept would only be found dead.
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("aem-auth-proxy/", env!("CARGO_PKG_VERSION")))
-        .build()
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod egress;
 pub mod ims;
 pub mod jwt;
 pub mod listener;

@@ -10,7 +10,7 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use crate::proxy::Refusal;
+use crate::{network::Cause, proxy::Refusal};
 
 /// Every metric of the process.
 #[derive(Clone)]
@@ -23,6 +23,10 @@ pub struct Metrics {
     unauthorized: IntCounterVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
+    queued: IntGaugeVec,
+    connections: IntGaugeVec,
+    connects: IntCounterVec,
+    turned_away: IntCounterVec,
     refreshes: IntCounterVec,
     token_expiry: GaugeVec,
     certificate_expiry: GaugeVec,
@@ -62,6 +66,24 @@ impl Metrics {
                 &["proxy", "kind"],
             )?,
             retries: counter("upstream_retries_total", "Requests sent once more", &["proxy", "reason"])?,
+            queued: IntGaugeVec::new(
+                opts("upstream_queued", "Requests that wait for their turn at AEM"),
+                &["upstream"],
+            )?,
+            connections: IntGaugeVec::new(
+                opts("upstream_connections", "Connections to AEM, of all threads"),
+                &["upstream"],
+            )?,
+            connects: counter(
+                "upstream_connects_total",
+                "Attempts at a connection to AEM",
+                &["upstream", "outcome"],
+            )?,
+            turned_away: counter(
+                "upstream_queue_refused_total",
+                "Requests that did not get their turn at AEM",
+                &["upstream", "reason"],
+            )?,
             refreshes: counter("token_refreshes_total", "Exchanges at IMS", &["credential", "outcome"])?,
             token_expiry: GaugeVec::new(
                 opts(
@@ -82,7 +104,7 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 15] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -90,6 +112,10 @@ impl Metrics {
             Box::new(metrics.unauthorized.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.retries.clone()),
+            Box::new(metrics.queued.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.connects.clone()),
+            Box::new(metrics.turned_away.clone()),
             Box::new(metrics.refreshes.clone()),
             Box::new(metrics.token_expiry.clone()),
             Box::new(metrics.certificate_expiry.clone()),
@@ -121,6 +147,17 @@ impl Metrics {
             refusals: Refusal::ALL.map(|refusal| self.refusals.with_label_values(&[name, refusal.kind()])),
             retries: Retried::ALL.map(|reason| self.retries.with_label_values(&[name, reason.label()])),
             name: name.to_owned(),
+        }))
+    }
+
+    /// The handles of the upstream called `name`.
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics(Arc::new(UpstreamHandles {
+            queued: self.queued.with_label_values(&[name]),
+            connections: self.connections.with_label_values(&[name]),
+            connected: self.connects.with_label_values(&[name, "ok"]),
+            failed: Cause::ALL.map(|cause| self.connects.with_label_values(&[name, cause.label()])),
+            turned_away: Turned::ALL.map(|why| self.turned_away.with_label_values(&[name, why.label()])),
         }))
     }
 
@@ -233,6 +270,64 @@ impl ProxyMetrics {
     /// A request was sent once more.
     pub fn retried(&self, reason: Retried) {
         self.0.retries[reason as usize].inc();
+    }
+}
+
+/// The handles of one upstream. Cheap to clone.
+#[derive(Clone)]
+pub struct UpstreamMetrics(Arc<UpstreamHandles>);
+
+struct UpstreamHandles {
+    queued: IntGauge,
+    connections: IntGauge,
+    connected: IntCounter,
+    /// By the cause.
+    failed: [IntCounter; Cause::ALL.len()],
+    turned_away: [IntCounter; Turned::ALL.len()],
+}
+
+/// Why a request did not get its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// Too many wait.
+    Full,
+    /// It has waited for too long.
+    Overdue,
+}
+
+impl Turned {
+    const ALL: [Self; 2] = [Self::Full, Self::Overdue];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Overdue => "timeout",
+        }
+    }
+}
+
+impl UpstreamMetrics {
+    /// So many more wait for their turn, or fewer.
+    pub fn waits(&self, more: i64) {
+        self.0.queued.add(more);
+    }
+
+    /// A request does not get its turn.
+    pub fn turned_away(&self, why: Turned) {
+        self.0.turned_away[why as usize].inc();
+    }
+
+    /// There are so many more connections, or fewer.
+    pub fn opened(&self, more: i64) {
+        self.0.connections.add(more);
+    }
+
+    /// An attempt at a connection has ended.
+    pub fn connected(&self, result: Result<(), Cause>) {
+        match result {
+            Ok(()) => self.0.connected.inc(),
+            Err(cause) => self.0.failed[cause as usize].inc(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, io};
 
+use rustls::AlertDescription;
 use url::{Host, Url};
 
 /// A cause that somebody can act on.
@@ -15,15 +16,59 @@ pub enum Cause {
     Certificate,
     /// The peer sent a TLS alert.
     TlsAlert,
+    /// The peer wants a certificate of ours, or another one: it said so in an alert.
+    ClientCertificate,
     /// The handshake failed otherwise.
     Tls,
     /// A time limit passed.
     TimedOut,
+    /// Nobody answers at the egress proxy's address, or it has none.
+    EgressUnreachable,
+    /// The egress proxy wants credentials, or other ones.
+    EgressCredentials,
+    /// The egress proxy does not let this through.
+    EgressRefused,
+    /// The egress proxy got no connection, or broke off.
+    EgressFailed,
     /// Something else; the connection broke off, most often.
     Other,
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Dns,
+        Self::Refused,
+        Self::Certificate,
+        Self::TlsAlert,
+        Self::ClientCertificate,
+        Self::Tls,
+        Self::TimedOut,
+        Self::EgressUnreachable,
+        Self::EgressCredentials,
+        Self::EgressRefused,
+        Self::EgressFailed,
+        Self::Other,
+    ];
+
+    /// The same as a label: one of a closed set.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Certificate => "certificate",
+            Self::TlsAlert => "tls_alert",
+            Self::ClientCertificate => "client_certificate",
+            Self::Tls => "tls",
+            Self::TimedOut => "timeout",
+            Self::EgressUnreachable => "egress_unreachable",
+            Self::EgressCredentials => "egress_credentials",
+            Self::EgressRefused => "egress_refused",
+            Self::EgressFailed => "egress_failed",
+            Self::Other => "broken_off",
+        }
+    }
+
     /// Walks the chain down to the first cause that is known.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
@@ -59,8 +104,29 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
             _ => None,
         };
     }
-    // hyper-util's error for a failed look-up has no type of its own that is public.
-    (error.to_string() == "dns error").then_some(Cause::Dns)
+    // hyper-util's errors for a failed look-up and for a tunnel have no types of their own that are public.
+    match error.to_string().as_str() {
+        "dns error" => Some(Cause::Dns),
+        "tunnel error: proxy authorization required" => Some(Cause::EgressCredentials),
+        "tunnel error: failed to create underlying connection" => Some(Cause::EgressUnreachable),
+        // It does not say with which status.
+        "tunnel error: unsuccessful" => Some(Cause::EgressRefused),
+        text if text.starts_with("tunnel error: ") => Some(Cause::EgressFailed),
+        _ => None,
+    }
+}
+
+/// Whether a look-up failed only for now: the system's libraries say so in words alone (`EAI_AGAIN`).
+pub(crate) fn is_temporary(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if ["emporary failure", "ry again"].iter().any(|words| text.contains(words)) {
+            return true;
+        }
+        next = inner(error);
+    }
+    false
 }
 
 /// Whether what is sent to `url` stays on this machine.
@@ -90,6 +156,17 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
 fn tls_cause(error: &rustls::Error) -> Cause {
     match error {
         rustls::Error::InvalidCertificate(_) => Cause::Certificate,
+        // RFC 8446, section 6.2. A server has no other certificate to complain of than ours.
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => Cause::ClientCertificate,
         rustls::Error::AlertReceived(_) => Cause::TlsAlert,
         _ => Cause::Tls,
     }
@@ -110,6 +187,22 @@ mod tests {
     fn what_is_not_known_is_other() {
         assert_eq!(Cause::of(&io::Error::from(io::ErrorKind::BrokenPipe)), Cause::Other);
         assert_eq!(Cause::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), Cause::Refused);
+    }
+
+    #[test]
+    fn a_failed_look_up_is_told_from_one_that_may_succeed_soon() {
+        let glibc = "failed to lookup address information: Temporary failure in name resolution";
+        assert!(is_temporary(&io::Error::other(io::Error::other(glibc))));
+        assert!(is_temporary(&io::Error::other("failed to lookup address information: Try again")));
+        let unknown = "failed to lookup address information: Name or service not known";
+        assert!(!is_temporary(&io::Error::other(unknown)));
+    }
+
+    #[test]
+    fn each_cause_has_a_label_of_its_own() {
+        let labels: std::collections::BTreeSet<_> = Cause::ALL.map(Cause::label).into();
+        assert_eq!(labels.len(), Cause::ALL.len());
+        assert!(Cause::ALL.iter().enumerate().all(|(place, cause)| *cause as usize == place));
     }
 
     #[test]

@@ -39,7 +39,10 @@ use std::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior},
+};
 
 pub use self::{
     authorize::Credential,
@@ -47,7 +50,7 @@ pub use self::{
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},
-    upstream::{Limits, Upstream},
+    upstream::{Limits, Parts, Upstream},
 };
 use self::{buffer::Buffers, upstream::Pool};
 use crate::{
@@ -81,6 +84,10 @@ impl Proxy {
     ) -> Self {
         let draining = AtomicBool::new(false);
         Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining }
+    }
+
+    fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain([&self.otherwise])
     }
 
     fn route(&self, path: &[u8]) -> &Route {
@@ -118,11 +125,16 @@ pub struct Worker {
 impl Worker {
     /// A worker of `proxies`, whose upstreams are numbered from 0 on.
     pub fn new(proxies: Arc<[Proxy]>) -> Rc<Self> {
-        let routes = proxies.iter().flat_map(|proxy| proxy.routes.iter().chain([&proxy.otherwise]));
-        let upstreams = routes.map(|route| route.upstream.number() + 1).max().unwrap_or(0);
+        let mut pools = Vec::new();
+        for Route { upstream, .. } in proxies.iter().flat_map(Proxy::all_routes) {
+            if pools.len() <= upstream.number() {
+                pools.resize_with(upstream.number() + 1, Pool::default);
+            }
+            pools[upstream.number()] = upstream.pool();
+        }
         Rc::new(Self {
             proxies,
-            pools: (0..upstreams).map(|_| Pool::default()).collect(),
+            pools,
             buffers: Rc::default(),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
@@ -138,15 +150,25 @@ impl Worker {
         }
     }
 
-    /// Closes connections to AEM that have waited too long for a request, for ever.
+    /// Closes connections to AEM that have waited too long for a request or are old, and gives up those that are wanted, for
+    /// ever.
     pub async fn sweep(self: Rc<Self>) {
         let Some(proxy) = self.proxies.first() else { return };
-        let limit = proxy.limits.timeouts.upstream_idle;
+        let (idle, age) = (proxy.limits.timeouts.upstream_idle, proxy.limits.timeouts.upstream_max_age);
+        let told = proxy.otherwise.upstream.told();
+        let mut look = tokio::time::interval((idle.min(age) / 4).clamp(SWEEP_MIN, SWEEP_MAX));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::time::sleep((limit / 4).min(SWEEP_MAX)).await;
+            // From here on it is heard.
+            let wanted = told.notified();
+            self.pools.iter().for_each(|pool| pool.make_room(&self.buffers));
+            tokio::select! {
+                () = wanted => continue,
+                _ = look.tick() => {}
+            }
             for pool in &self.pools {
-                pool.sweep(limit, &self.buffers);
-                pool.shared.sweep(limit, proxy.limits.timeouts.upstream_max_age);
+                pool.sweep(idle, &self.buffers);
+                pool.shared.sweep(idle, age);
             }
         }
     }
@@ -156,16 +178,16 @@ impl Worker {
     }
 
     /// A connection to `upstream` that is there: one that requests share, unless this one is to be `alone`.
-    fn at_hand(&self, upstream: &Upstream, alone: bool) -> Option<link::Link> {
+    fn at_hand(&self, upstream: &Upstream, alone: bool, now: Instant) -> Option<link::Link> {
         let pool = self.pool(upstream);
         let shared = if alone { None } else { pool.shared.take() };
-        shared.or_else(|| pool.take(&self.buffers))
+        shared.or_else(|| pool.take(now, &self.buffers))
     }
 
     /// A new connection to `upstream`, or a place on one that another request has made.
     async fn connect(&self, upstream: &Upstream, alone: bool) -> Result<link::Link, upstream::ConnectError> {
         if alone || !upstream.takes_http2() {
-            return upstream.dial(&[]).await.map(link::Link::Wire);
+            return upstream.dial(&[], &self.buffers).await.map(link::Link::Wire);
         }
         let head_max = self.proxies.first().map_or(0, |proxy| proxy.limits.head);
         // Few need it: not a part of every connection's task.
@@ -177,6 +199,9 @@ impl Worker {
         &self.pools[upstream.number()]
     }
 }
+
+/// Whatever the limits are, this is a thread for requests.
+const SWEEP_MIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// A connection that AEM has closed is noticed by then.
 const SWEEP_MAX: std::time::Duration = std::time::Duration::from_secs(5);

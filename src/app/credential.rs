@@ -7,9 +7,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     StartError,
@@ -20,7 +19,8 @@ use crate::{
     clock::Clock,
     config::{self, Config, CredentialSource, Secret, Secrets},
     credentials::{self, Credentials, OAuthCredentials},
-    ims::{self, CredentialExchange, DEFAULT_ENDPOINT, Endpoint},
+    egress::{self, To},
+    ims::{self, CredentialExchange, DEFAULT_ENDPOINT, Endpoint, Http},
     metrics::Metrics,
     proxy::Credential,
     secret::Authorization,
@@ -49,7 +49,7 @@ pub(super) fn wire(
     config: &Arc<Config>,
     clock: &Clock,
     metrics: &Metrics,
-    tls: &Arc<ClientConfig>,
+    tls: &tls::Current,
 ) -> Result<Wired, StartError> {
     let sent: BTreeSet<_> = config.sent().collect();
     let fallbacks: BTreeSet<_> =
@@ -122,9 +122,12 @@ fn bearer(
     is_sent: bool,
     clock: &Clock,
     metrics: &Metrics,
-    tls: &Arc<ClientConfig>,
+    tls: &tls::Current,
 ) -> Result<(TokenHandle, Bearer, CredentialView), StartError> {
     let Read { exchange, files, fingerprint } = read(config, credential, files(credential), clock, tls)?;
+    if let (Some(endpoint), Some(proxy)) = (exchange.endpoint(), exchange.egress()) {
+        info!(credential = credential.name, ims = endpoint.authority(), %proxy, "IMS is reached through an egress proxy");
+    }
     let facts = Arc::new(ArcSwap::from_pointee(Facts::of(&exchange)));
     let fallback_name = fallback.as_ref().map(|(name, _)| *name);
     let metrics = metrics.credential(&credential.name, fallback_name);
@@ -185,7 +188,8 @@ pub fn exchange(
     credential: &config::Credential,
     clock: &Clock,
 ) -> Result<CredentialExchange, StartError> {
-    exchange_over(config, credential, clock, &Arc::new(tls::client_config(config.ca_file.as_deref())?))
+    let tls = tls::client_config(tls::roots(config.ca_file.as_deref())?)?;
+    exchange_over(config, credential, clock, &tls::current(tls))
 }
 
 /// What was read, and the files that it was read from.
@@ -206,7 +210,7 @@ pub(super) fn read(
     credential: &config::Credential,
     mut files: Vec<PathBuf>,
     clock: &Clock,
-    tls: &Arc<ClientConfig>,
+    tls: &tls::Current,
 ) -> Result<Read, StartError> {
     loop {
         let fingerprint = Fingerprint::of(&files);
@@ -226,7 +230,7 @@ pub(super) fn exchange_over(
     config: &Config,
     credential: &config::Credential,
     clock: &Clock,
-    tls: &Arc<ClientConfig>,
+    tls: &tls::Current,
 ) -> Result<CredentialExchange, StartError> {
     let credentials = match read_credentials(credential)? {
         Credentials::LocalToken(token) => {
@@ -243,7 +247,8 @@ pub(super) fn exchange_over(
     };
     let endpoint: Endpoint = text.parse().map_err(|error| StartError::Endpoint { place, error })?;
     let limits = ims::Limits { connect: config.timeouts.ims_connect, total: config.timeouts.ims };
-    let http = ims::client(ClientConfig::clone(tls), limits, &endpoint)
+    let egress = egress::proxy(&config.egress.ims, To::Ims, endpoint.token())?;
+    let http = Http::new(Arc::clone(tls), limits, egress)
         .map_err(|error| StartError::internal("the client for IMS")(error.into()))?;
     Ok(CredentialExchange::at_ims(http, endpoint, credentials, clock.clone()))
 }
@@ -334,7 +339,7 @@ pub(super) fn read_secret(place: &str, secret: &Secret) -> Result<SecretString, 
     Ok(SecretString::from(secret))
 }
 
-fn warn_of_readers(path: &Path) {
+pub(super) fn warn_of_readers(path: &Path) {
     if credentials::world_readable(path) {
         warn!(
             file = %path.display(),

@@ -9,7 +9,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ring::digest::{Context, Digest, SHA256};
-use rustls::ClientConfig;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -25,6 +24,7 @@ use crate::{
     credentials::{self, Environment, Watch},
     ims::{CredentialExchange, ImsError},
     metrics::CredentialMetrics,
+    tls,
     token::{Cached, Replaced, Replacer, TokenHandle, wait_after},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Keeper {
     config: Arc<Config>,
     credential: config::Credential,
     clock: Clock,
-    tls: Arc<ClientConfig>,
+    tls: tls::Current,
     replacer: Replacer<Cached<CredentialExchange>>,
     token: TokenHandle,
     facts: Arc<ArcSwap<Facts>>,
@@ -67,7 +67,7 @@ impl Keeper {
         config: Arc<Config>,
         credential: config::Credential,
         clock: Clock,
-        tls: Arc<ClientConfig>,
+        tls: tls::Current,
         (files, tried): (Vec<PathBuf>, Option<Fingerprint>),
         replacer: Replacer<Cached<CredentialExchange>>,
         token: TokenHandle,

@@ -258,7 +258,7 @@ impl Check {
         if self.offline || credential.is_some_and(|credential| credential.authorization.is_none()) {
             return;
         }
-        let said = probe.ask(config).await;
+        let said = probe.ask(config, upstream).await;
         report.push("aem", &subject, said.text, said.ok, said.hint);
     }
 }

@@ -127,9 +127,8 @@ impl ImsError {
         match self {
             Self::Refused { hint, .. } => Some(*hint),
             Self::Unavailable { hint, .. } => *hint,
-            Self::Unreachable { cause: Cause::Certificate | Cause::Tls | Cause::TlsAlert, .. } => {
-                Some(Hint::Tls)
-            }
+            Self::Unreachable { cause, .. } if is_tls(*cause) => Some(Hint::Tls),
+            Self::Unreachable { cause, .. } if is_egress(*cause) => Some(Hint::Egress),
             Self::Unreachable { .. } => Some(Hint::Network),
             Self::Malformed { .. } => Some(Hint::NotIms),
             Self::Throttled { .. } => Some(Hint::TooMany),
@@ -183,13 +182,28 @@ impl Answer {
 /// IMS tolerates 30 s between a given expiry and its own clock (Adobe's aemcs-api-client-lib).
 const SKEW_FORGIVEN_SECONDS: i64 = 30;
 
+fn is_tls(cause: Cause) -> bool {
+    matches!(cause, Cause::Certificate | Cause::Tls | Cause::TlsAlert | Cause::ClientCertificate)
+}
+
+fn is_egress(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::EgressUnreachable | Cause::EgressCredentials | Cause::EgressRefused | Cause::EgressFailed
+    )
+}
+
 /// What an attempt that got no answer died of, in words.
 fn no_answer(cause: Cause) -> &'static str {
     match cause {
         Cause::Dns => "its name has no address",
         Cause::Refused => "no connection",
         Cause::Certificate => "its certificate is not trusted",
-        Cause::TlsAlert | Cause::Tls => "TLS does not succeed",
+        Cause::TlsAlert | Cause::ClientCertificate | Cause::Tls => "TLS does not succeed",
+        Cause::EgressUnreachable => "the egress proxy cannot be reached",
+        Cause::EgressCredentials => "the egress proxy wants credentials, or other ones",
+        Cause::EgressRefused => "the egress proxy does not let it through, or finds no way",
+        Cause::EgressFailed => "the egress proxy broke off",
         Cause::TimedOut => "no answer in time",
         Cause::Other => "the connection broke off",
     }
@@ -286,6 +300,8 @@ pub enum Hint {
     Tls,
     /// No way to IMS from here.
     Network,
+    /// The egress proxy stands in the way.
+    Egress,
     /// Somebody else answered in IMS's place.
     NotIms,
     /// Too many exchanges.
@@ -343,6 +359,7 @@ impl fmt::Display for Hint {
                 "something buys too many tokens with these credentials, as a crash loop does: share one proxy, or keep the token in token.cache_file"
             }
             Self::Network => "check DNS, the firewall and, behind a corporate proxy, HTTPS_PROXY and NO_PROXY",
+            Self::Egress => "look at egress.ims_proxy or HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, and whether that proxy lets IMS's host through",
             Self::NotIms => "somebody else may have answered in IMS's place: check imsEndpoint and any proxy in between",
         })
     }

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::{
-    Answer, Endpoint, Exchange, Grant, ImsError,
+    Answer, Endpoint, Exchange, Grant, Http, ImsError,
     answer::Answered,
     assertion,
     error::{self, Code},
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::{Credentials, JwtCredentials, LocalToken, OAuthCredentials},
+    egress::EgressProxy,
 };
 
 /// The way from credentials of any kind to a token.
@@ -41,7 +42,7 @@ enum Way {
 
 #[derive(Debug)]
 struct Ims {
-    http: reqwest::Client,
+    http: Http,
     endpoint: Endpoint,
     /// The place of the OAuth secret that worked last: the next exchange begins with it.
     secret: AtomicUsize,
@@ -49,12 +50,7 @@ struct Ims {
 
 impl CredentialExchange {
     /// An exchange of `credentials` at `endpoint`; a local token is its own grant and is sent to nobody.
-    pub fn at_ims(
-        http: reqwest::Client,
-        endpoint: Endpoint,
-        credentials: Arc<Credentials>,
-        clock: Clock,
-    ) -> Self {
+    pub fn at_ims(http: Http, endpoint: Endpoint, credentials: Arc<Credentials>, clock: Clock) -> Self {
         crate::jwt::install();
         Self { credentials, way: Way::Ims(Ims { http, endpoint, secret: AtomicUsize::new(0) }), clock }
     }
@@ -75,6 +71,14 @@ impl CredentialExchange {
         match (&self.way, &*self.credentials) {
             (Way::Ims(ims), Credentials::Jwt(_) | Credentials::OAuth(_)) => Some(&ims.endpoint),
             _ => None,
+        }
+    }
+
+    /// The proxy on the way to IMS.
+    pub fn egress(&self) -> Option<&EgressProxy> {
+        match &self.way {
+            Way::Ims(ims) => ims.http.egress(),
+            Way::Local(_) => None,
         }
     }
 
@@ -133,7 +137,7 @@ impl CredentialExchange {
 
     async fn ask(&self, ims: &Ims, url: &Url, form: &[(&str, &str)]) -> Result<Grant, ImsError> {
         let asked_at = self.clock.now();
-        let request = ims.http.post(url.clone()).form(form);
+        let request = ims.http.client().post(url.clone()).form(form);
         let response = request.send().await.map_err(ImsError::unreachable)?;
         let answer = self.answer(response.status().as_u16(), response.headers());
         let retry_after = error::retry_after(response.headers(), self.clock.now());

@@ -14,6 +14,7 @@ use super::{
     guard::GuardError,
     request::{line, number},
     response::{AnswerTo, connection},
+    upstream::Busy,
 };
 use crate::{
     clock::Clock,
@@ -44,6 +45,8 @@ pub(super) enum ProxyError {
     ResponseCoding,
     #[error("the request's head is too large")]
     RequestHeadTooLarge,
+    #[error(transparent)]
+    Busy(#[from] Busy),
     #[error("AEM cannot be reached")]
     Unreachable(Cause, #[source] Source),
     #[error("AEM sent no response head in time")]
@@ -136,6 +139,19 @@ impl ProxyError {
                 "request-head-too-large",
                 REQUEST_HEAD_TOO_LARGE,
             ),
+            Self::Busy(busy) => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "busy",
+                match busy {
+                    Busy::Full => {
+                        "Too many requests wait for their turn at AEM (max_queued). Try again after Retry-After."
+                    }
+                    Busy::Overdue => {
+                        "The request has waited for its turn at AEM for too long (timeouts.queue). Try again after Retry-After."
+                    }
+                },
+            ),
             Self::Unreachable(cause, _) => unreachable(*cause),
             Self::ResponseTimeout => problem(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -196,6 +212,9 @@ impl ProxyError {
         if let Self::NoToken(NoToken { retry_after }) = self {
             number("retry-after", seconds(*retry_after), out);
         }
+        if let Self::Busy(_) = self {
+            number("retry-after", BUSY_RETRY_SECONDS, out);
+        }
         if let Some(origin) = to.web_origin {
             cors::answer(origin, EXPOSED, out);
         }
@@ -218,13 +237,13 @@ impl ProxyError {
         }
     }
 
-    /// One line for people, where the failure is handled. Missing tokens are the refresher's to report; refusals are
-    /// counted, since a web page may cause as many as it likes.
+    /// One line for people, where the failure is handled. Missing tokens are the refresher's to report; refusals and a full
+    /// queue are counted, since a web page may cause as many as it likes.
     pub(super) fn log(&self) {
         let causes = causes(self);
         match self {
             Self::Preflight(_) => {}
-            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::RequestBroken(_) => {
+            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::Busy(_) | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }
             _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),
@@ -316,7 +335,13 @@ fn unreachable(cause: Cause) -> Problem {
             StatusCode::BAD_GATEWAY,
             "tls_alert_received",
             "tls-alert",
-            "AEM refused the TLS handshake. Is `upstream` right?",
+            "AEM refused the TLS handshake. Is `upstream` right? Does AEM want a client certificate (client_certificate_file)?",
+        ),
+        Cause::ClientCertificate => (
+            StatusCode::BAD_GATEWAY,
+            "tls_alert_received",
+            "client-certificate",
+            "AEM wants a client certificate, or another one: see client_certificate_file of the upstream.",
         ),
         Cause::Tls => (
             StatusCode::BAD_GATEWAY,
@@ -336,8 +361,38 @@ fn unreachable(cause: Cause) -> Problem {
             "connection-terminated",
             "The connection to AEM broke off while it was made.",
         ),
+        Cause::EgressUnreachable | Cause::EgressCredentials | Cause::EgressRefused | Cause::EgressFailed => {
+            egress(cause)
+        }
     };
     Problem { status, error, details: None, name, detail }
+}
+
+/// The egress proxy on the way is the next hop: the words of RFC 9209, section 2.3, are about that.
+fn egress(cause: Cause) -> (StatusCode, &'static str, &'static str, &'static str) {
+    let (error, name, detail) = match cause {
+        Cause::EgressUnreachable => (
+            "connection_refused",
+            "egress-unreachable",
+            "Nobody answers at the egress proxy's address. Is egress.aem_proxy, or HTTPS_PROXY, right?",
+        ),
+        Cause::EgressCredentials => (
+            "proxy_configuration_error",
+            "egress-credentials",
+            "The egress proxy wants a user and a password, or other ones. Give them in egress.aem_proxy, or in HTTPS_PROXY.",
+        ),
+        Cause::EgressRefused => (
+            "destination_ip_prohibited",
+            "egress-refused",
+            "The egress proxy does not let connections to AEM through. Have AEM's host and port allowed there.",
+        ),
+        _ => (
+            "destination_unavailable",
+            "egress-failed",
+            "The egress proxy got no connection to AEM, or broke off. Its log says why.",
+        ),
+    };
+    (StatusCode::BAD_GATEWAY, error, name, detail)
 }
 
 /// What came was no request: the whole answer as bytes, since there is no HTTP exchange to put it into.
@@ -366,6 +421,9 @@ const REQUEST_HEAD_TOO_LARGE: &str =
 /// What a page gets to see of a problem's head.
 const EXPOSED: [&str; 3] = ["allow", "proxy-status", "retry-after"];
 const PROBLEM_JSON: &[u8] = b"application/problem+json";
+
+/// A turn comes soon, or AEM is too slow for so many.
+const BUSY_RETRY_SECONDS: u64 = 1;
 
 /// Whole seconds, rounded up: earlier would be too early.
 fn seconds(after: Duration) -> u64 {

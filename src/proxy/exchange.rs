@@ -34,9 +34,9 @@ use super::{
     response::AnswerTo,
     rewrite::Members,
     route::Route,
-    tunnel,
+    tunnel, upstream,
 };
-use crate::metrics::InFlight;
+use crate::{metrics::InFlight, network::Cause};
 
 /// A request whose head has come.
 pub(super) struct Request<'w> {
@@ -55,7 +55,7 @@ pub(super) struct Request<'w> {
     pub protocol: Option<Box<[u8]>>,
     /// Counts the request when it is dropped.
     pub in_flight: InFlight,
-    /// When its head was whole.
+    /// When its head was whole, or its turn came.
     pub began: Instant,
 }
 
@@ -101,18 +101,17 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
             Then::End(End::Linger)
         }
         Err(Failed::Answer(error)) => answer(client, worker, request, &error).await,
-        Err(Failed::Broken(error)) => {
-            answer(client, worker, request, &ProxyError::BrokenOff(Box::new(error))).await
-        }
+        Err(Failed::Broken(error)) => answer(client, worker, request, &broken_off(error)).await,
     }
 }
 
 async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
     let sent = std::mem::replace(&mut request.sent, Err(ProxyError::Draining));
     let mut sent = sent.map_err(Failed::Answer)?;
+    let mut turn = turn(client, worker, request, &sent.route.upstream).await?;
     let mut chances = Chances::new(request);
     let answered = loop {
-        match attempt(client, worker, request, &mut sent, &mut chances).await {
+        match attempt(client, worker, request, &mut sent, (&mut chances, &mut turn)).await {
             Ok(Some(then)) => break Ok(then),
             Ok(None) => request.up.begin_again(),
             Err(failed) => break Err(failed),
@@ -128,13 +127,13 @@ async fn attempt<'w>(
     worker: &Worker,
     request: &mut Request<'w>,
     sent: &mut Sent<'w>,
-    chances: &mut Chances,
+    (chances, turn): (&mut Chances, &mut Option<upstream::Turn<'w>>),
 ) -> Result<Option<Then>, Failed> {
     let upstream = &*sent.route.upstream;
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
     let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(&sent.head));
-    let mut link = match worker.at_hand(upstream, alone) {
+    let mut link = match worker.at_hand(upstream, alone, since) {
         Some(link) => link,
         None => {
             let link = connect(client, worker, upstream, alone).await?;
@@ -150,7 +149,7 @@ async fn attempt<'w>(
     let mut exchange = Exchange::new(client, worker, link, request, sent, holds);
     loop {
         match poll_fn(|cx| exchange.poll(cx)).await {
-            Ok(Turn::Over) => return Ok(Some(finish(exchange).await)),
+            Ok(Turn::Over) => return Ok(Some(finish(exchange, turn).await)),
             Ok(Turn::Held(held)) => {
                 if again::is_worth_it(&mut exchange, chances, held).await? {
                     exchange.dismiss();
@@ -165,6 +164,23 @@ async fn attempt<'w>(
             Err(failed) => return Err(failed),
         }
     }
+}
+
+/// The request's turn, which it may have to wait for; none where AEM takes as many as there are.
+async fn turn<'w>(
+    client: &mut Client,
+    worker: &Worker,
+    request: &mut Request<'_>,
+    upstream: &'w Upstream,
+) -> Result<Option<upstream::Turn<'w>>, Failed> {
+    let Some(turns) = upstream.turns() else { return Ok(None) };
+    if let Some(turn) = turns.at_once() {
+        return Ok(Some(turn));
+    }
+    // Few need it: not a part of every connection's task.
+    let waited = Box::pin(unless_gone(client, worker, turns.wait())).await?;
+    request.began = Instant::now();
+    waited.map(Some).map_err(|busy| Failed::Answer(busy.into()))
 }
 
 /// Hands the head to the connection, and with it what there is of the body.
@@ -201,11 +217,13 @@ fn push(
 }
 
 /// Both directions are over: what becomes of the connections.
-async fn finish(exchange: Exchange<'_, '_>) -> Then {
+async fn finish(exchange: Exchange<'_, '_>, turn: &mut Option<upstream::Turn<'_>>) -> Then {
     let upstream = exchange.upstream();
     let Exchange { client, worker, down, link, request, .. } = exchange;
     let (limits, buffers) = (&request.proxy.limits.timeouts, &worker.buffers);
     if matches!(down.stage, Stage::Tunnel) {
+        // It is a connection that is held, and no request any more.
+        *turn = None;
         return Then::End(tunnel::run(client, worker, link, limits.idle).await);
     }
     client.half = false;
@@ -231,7 +249,7 @@ async fn connect(
     alone: bool,
 ) -> Result<Link, Failed> {
     let connected = unless_gone(client, worker, worker.connect(upstream, alone)).await?;
-    connected.map_err(|error| Failed::Answer(ProxyError::Unreachable(error.cause, Box::new(error))))
+    connected.map_err(|error| Failed::Answer(error.into()))
 }
 
 /// Waits for `what`, unless the client leaves meanwhile.
@@ -246,6 +264,18 @@ async fn unless_gone<T>(
         Poll::Pending => client.poll_gone(cx, &worker.buffers).map(|()| Err(Failed::Gone)),
     })
     .await
+}
+
+fn broken_off(error: LinkError) -> ProxyError {
+    match &error {
+        LinkError::Io(io) => match Cause::of(io) {
+            cause @ (Cause::TlsAlert | Cause::ClientCertificate) => {
+                ProxyError::Unreachable(cause, Box::new(error))
+            }
+            _ => ProxyError::BrokenOff(Box::new(error)),
+        },
+        _ => ProxyError::BrokenOff(Box::new(error)),
+    }
 }
 
 fn request_broken(error: LinkError) -> ProxyError {

@@ -9,12 +9,14 @@ use std::{
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 use super::{
     buffer::{Buffer, Buffers},
     http2::Stream,
     session::{Handshake, Session},
+    upstream::Lease,
 };
 
 /// What carries a request to AEM and its response back.
@@ -33,6 +35,14 @@ pub(super) struct Wire {
     wire: Buffer,
     /// Is to be sent.
     sealed: Buffer,
+    lease: Option<Lease>,
+}
+
+/// A connection on its way to another thread: nothing is on it.
+pub(super) struct Detached {
+    socket: std::net::TcpStream,
+    session: Option<Box<Session>>,
+    lease: Option<Lease>,
 }
 
 /// Why a connection to AEM is of no use any more.
@@ -151,7 +161,32 @@ impl Link {
 impl Wire {
     /// A connection without TLS.
     pub(super) fn plain(socket: TcpStream) -> Self {
-        Self { socket, session: None, wire: Buffer::default(), sealed: Buffer::default() }
+        Self { socket, session: None, wire: Buffer::default(), sealed: Buffer::default(), lease: None }
+    }
+
+    /// The same with what it has for its life.
+    pub(super) fn leased(self, lease: Lease) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    /// Whether it has lived for so long that no request is to be sent on it any more.
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.is_over(now))
+    }
+
+    /// Takes it from this thread; none where bytes wait in it, or the system does not let go of it.
+    pub(super) fn detach(self) -> Option<Detached> {
+        let Self { socket, session, wire, sealed, lease } = self;
+        let at_rest = wire.is_empty() && sealed.is_empty();
+        let socket = socket.into_std().ok().filter(|_| at_rest)?;
+        Some(Detached { socket, session, lease })
+    }
+
+    /// Closes it, and leaves its lease.
+    pub(super) fn end_lease(mut self, buffers: &Buffers) -> Option<Lease> {
+        let lease = self.lease.take();
+        self.close(buffers);
+        lease
     }
 
     /// A connection with TLS, once hands are shaken.
@@ -319,6 +354,15 @@ impl Wire {
         self.wire.clear();
         self.sealed.clear();
         self.rest(buffers);
+    }
+}
+
+impl Detached {
+    /// Gives it to this thread, unless the system does not.
+    pub(super) fn attach(self) -> Option<Wire> {
+        let Self { socket, session, lease } = self;
+        let wire = Wire::plain(TcpStream::from_std(socket).ok()?);
+        Some(Wire { session, lease, ..wire })
     }
 }
 

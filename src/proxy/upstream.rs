@@ -1,27 +1,38 @@
-//! One AEM: where it is, how it is reached, and the connections to it that wait for the next request.
+//! One AEM: where it is, how it is reached, how much is asked of it at once, and the connections to it that wait for the
+//! next request.
 
-use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
+mod connect;
+mod lease;
+mod limit;
+mod pool;
+mod tunnel;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::pki_types::ServerName;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
+use std::{sync::Arc, time::Duration};
+
+use rustls::ClientConfig;
+use tokio::{sync::Notify, time::Instant};
+
+use self::{
+    connect::Connector,
+    limit::{Connections, Offer, Queue, Slot},
+    tunnel::TunnelError,
 };
-use tower::Service;
-use url::Url;
-
+pub(super) use self::{
+    lease::Lease,
+    limit::{Busy, Turn, Turns},
+    pool::Pool,
+};
 use super::{
     buffer::Buffers,
-    http2::Shared,
-    link::{Link, Wire},
+    error::ProxyError,
+    link::{Detached, Wire},
     rewrite,
-    session::Session,
 };
 use crate::{
-    config::{HttpVersion, Timeouts},
-    network::Cause,
+    config::{self, HttpVersion, Timeouts},
+    egress::EgressProxy,
+    metrics::UpstreamMetrics,
+    network::{Cause, is_temporary},
 };
 
 /// What a connection may hold and how long it may wait.
@@ -38,77 +49,88 @@ pub struct Limits {
 /// One AEM.
 pub struct Upstream {
     number: usize,
-    origin: Uri,
     host: Vec<u8>,
     /// As a field has it.
-    origin_text: Vec<u8>,
+    origin: Vec<u8>,
     /// As AEM itself writes it.
     names: Arc<rewrite::Origin>,
-    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
-    tcp: HttpConnector,
-    limit: Duration,
     http: HttpVersion,
+    connector: Connector,
+    age: Duration,
+    turns: Option<Turns>,
+    connections: Option<Arc<Connections>>,
+    told: Arc<Notify>,
+    metrics: UpstreamMetrics,
+}
+
+/// What an upstream gets from whoever wires it.
+pub struct Parts {
+    /// What is spoken with it; of no use without TLS.
+    pub tls: Arc<ClientConfig>,
+    /// The proxy on the way to it.
+    pub egress: Option<EgressProxy>,
+    /// Its handles.
+    pub metrics: UpstreamMetrics,
+    /// Tells all threads that connections are wanted; one for all upstreams.
+    pub told: Arc<Notify>,
 }
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect to AEM")]
 pub(super) struct ConnectError {
-    pub(super) cause: Cause,
+    pub(super) why: Why,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// The same as far as others are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was not tried.
+    Busy(Busy),
+    /// It was tried.
+    Unreachable(Cause),
+}
+
 impl Upstream {
-    /// The upstream with this number, at the origin of `url`. `timeouts.connect` is for TCP and TLS together.
+    /// The upstream with this number.
     ///
     /// # Errors
-    /// When `url` is no origin that can be connected to.
+    /// When its URL is no origin that can be connected to.
     pub fn new(
         number: usize,
-        url: &Url,
-        tls: Arc<rustls::ClientConfig>,
+        config: &config::Upstream,
         timeouts: &Timeouts,
+        parts: Parts,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let origin_text = url.origin().ascii_serialization();
-        let origin: Uri = origin_text.parse()?;
-        let host = url.authority().as_bytes().to_vec();
-        let tls = match (url.scheme(), url.host_str()) {
-            ("https", Some(name)) => {
-                let name = name.trim_start_matches('[').trim_end_matches(']');
-                Some((tls, ServerName::try_from(name.to_owned())?))
-            }
-            _ => None,
-        };
-        let mut tcp = HttpConnector::new();
-        // Scheme and TLS are ours.
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        // Shared among the addresses of a name: a dead one leaves time for the others.
-        tcp.set_connect_timeout(Some(timeouts.connect));
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        let Parts { tls, egress, metrics, told } = parts;
+        let url = &config.url;
+        let connector = Connector::new(url, tls, egress, timeouts, metrics.clone())?;
+        let queue = Arc::new(Queue::new(config.max_queued, timeouts.queue, metrics.clone()));
+        // Those that requests share are of one thread.
+        let movable = config.http == HttpVersion::One;
+        let connections = config
+            .max_connections
+            .map(|max| Arc::new(Connections::new(max, movable, Arc::clone(&queue), Arc::clone(&told))));
         Ok(Self {
             number,
-            origin,
-            host,
-            origin_text: origin_text.into_bytes(),
+            host: url.authority().as_bytes().to_vec(),
+            origin: url.origin().ascii_serialization().into_bytes(),
             names: Arc::new(rewrite::Origin::new(url)),
-            tls,
-            tcp,
-            limit: timeouts.connect,
-            http: HttpVersion::default(),
+            http: config.http,
+            connector,
+            age: timeouts.upstream_max_age,
+            turns: config.max_in_flight.map(|max| Turns::new(max, queue)),
+            connections,
+            told,
+            metrics,
         })
-    }
-
-    /// The same, spoken to in this version where AEM offers it.
-    #[must_use]
-    pub fn speaking(self, http: HttpVersion) -> Self {
-        Self { http, ..self }
     }
 
     /// Whether HTTP/2 is offered to it. Without TLS there is nothing to offer it in (RFC 9113, section 3.3).
     pub(super) fn takes_http2(&self) -> bool {
-        self.http == HttpVersion::Two && self.tls.is_some()
+        self.http == HttpVersion::Two && self.connector.is_secure()
     }
 
     /// Its place among the upstreams of the process.
@@ -128,100 +150,106 @@ impl Upstream {
 
     /// Its origin, as a browser writes it.
     pub(super) fn origin(&self) -> &[u8] {
-        &self.origin_text
+        &self.origin
     }
 
-    /// A new connection, TCP and TLS within one time limit. AEM may choose one of `protocols`, if there are any.
+    /// The turns of its requests, where there may be only so many at once.
+    pub(super) fn turns(&self) -> Option<&Turns> {
+        self.turns.as_ref()
+    }
+
+    /// Tells that connections are wanted, of this upstream or another one.
+    pub(super) fn told(&self) -> &Arc<Notify> {
+        &self.told
+    }
+
+    /// A thread's place for idle connections.
+    pub(super) fn pool(&self) -> Pool {
+        Pool::new(self.connections.clone())
+    }
+
+    /// New connections go by this one; those that there are go on until they are old.
+    pub fn renew_tls(&self, config: Arc<ClientConfig>) {
+        self.connector.renew_tls(config);
+    }
+
+    /// A connection, TCP and TLS within one time limit; or one that another request has done with, where there may be only
+    /// so many. AEM may choose one of `protocols`, if there are any.
     ///
     /// # Errors
-    /// When AEM cannot be reached, with what it died of.
-    pub(super) async fn dial(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
-        match timeout(self.limit, self.wire(protocols)).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError { cause: Cause::TimedOut, source: None }),
+    /// When AEM cannot be reached, with what it died of, or when too much is asked of it.
+    pub(super) async fn dial(&self, protocols: &[&[u8]], buffers: &Buffers) -> Result<Wire, ConnectError> {
+        loop {
+            let slot = match &self.connections {
+                None => None,
+                Some(connections) => match connections.acquire().await.map_err(ConnectError::busy)? {
+                    Offer::Slot(slot) => Some(slot),
+                    Offer::Wire(wire) => match taken_over(*wire, buffers) {
+                        Ok(wire) => return Ok(wire),
+                        Err(None) => continue,
+                        Err(slot) => slot,
+                    },
+                },
+            };
+            return self.wire(protocols, slot).await;
         }
     }
 
-    async fn wire(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
-        let socket = self.socket().await?;
-        let Some((config, name)) = &self.tls else { return Ok(Wire::plain(socket)) };
-        let session = Session::new(Arc::clone(config), name.clone(), protocols).map_err(ConnectError::new)?;
-        Wire::secure(socket, session).await.map_err(ConnectError::new)
+    async fn wire(&self, protocols: &[&[u8]], slot: Option<Slot>) -> Result<Wire, ConnectError> {
+        let wire = self.connector.connect(protocols).await?;
+        Ok(wire.leased(Lease::new(self.age, slot, self.metrics.clone())))
     }
+}
 
-    async fn socket(&self) -> Result<TcpStream, ConnectError> {
-        let mut tcp = self.tcp.clone();
-        std::future::poll_fn(|cx| tcp.poll_ready(cx)).await.map_err(ConnectError::new)?;
-        let socket = tcp.call(self.origin.clone()).await.map_err(ConnectError::new)?;
-        Ok(socket.into_inner())
+/// A connection of another request; its place alone, where it is of no use any more.
+fn taken_over(wire: Detached, buffers: &Buffers) -> Result<Wire, Option<Slot>> {
+    let mut wire = wire.attach().ok_or(None)?;
+    if wire.is_old(Instant::now()) || !wire.is_fresh(buffers) {
+        return Err(wire.end_lease(buffers).and_then(Lease::into_slot));
     }
+    Ok(wire)
 }
 
 impl ConnectError {
     pub(super) fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { cause: Cause::of(&source), source: Some(Box::new(source)) }
+        Self { why: Why::Unreachable(Cause::of(&source)), source: Some(Box::new(source)) }
+    }
+
+    fn of_tunnel(source: TunnelError) -> Self {
+        Self { why: Why::Unreachable(source.cause()), source: Some(Box::new(source)) }
+    }
+
+    fn busy(busy: Busy) -> Self {
+        Self::again(Why::Busy(busy))
     }
 
     /// What another request, which has the error itself, died of.
-    pub(super) fn again(cause: Cause) -> Self {
-        Self { cause, source: None }
-    }
-}
-
-/// A thread's connections to AEM that wait for the next request, the one used last at the end.
-#[derive(Default)]
-pub(super) struct Pool {
-    idle: RefCell<VecDeque<(Wire, Instant)>>,
-    /// Those that requests share.
-    pub(super) shared: Shared,
-}
-
-impl Pool {
-    /// The connection that was used last, unless AEM has something to say on it, or has gone.
-    pub(super) fn take(&self, buffers: &Buffers) -> Option<Link> {
-        self.take_wire(buffers).map(Link::Wire)
+    pub(super) fn again(why: Why) -> Self {
+        Self { why, source: None }
     }
 
-    fn take_wire(&self, buffers: &Buffers) -> Option<Wire> {
-        loop {
-            let (mut link, _) = self.idle.borrow_mut().pop_back()?;
-            if link.is_fresh(buffers) {
-                return Some(link);
-            }
-            link.close(buffers);
+    fn cause(&self) -> Cause {
+        match self.why {
+            Why::Unreachable(cause) => cause,
+            Why::Busy(_) => Cause::Other,
         }
     }
 
-    /// Keeps a connection for the next request.
-    pub(super) fn keep(&self, link: Link, now: Instant, buffers: &Buffers) {
-        let Link::Wire(wire) = link else { return };
-        let mut idle = self.idle.borrow_mut();
-        idle.push_back((wire, now));
-        if idle.len() > IDLE_MAX
-            && let Some((oldest, _)) = idle.pop_front()
-        {
-            oldest.close(buffers);
-        }
-    }
-
-    /// Closes what has waited for longer than `limit`, and what AEM has closed.
-    pub(super) fn sweep(&self, limit: Duration, buffers: &Buffers) {
-        let now = Instant::now();
-        let mut idle = self.idle.borrow_mut();
-        for _ in 0..idle.len() {
-            let Some((mut link, since)) = idle.pop_front() else { break };
-            if now - since < limit && link.is_fresh(buffers) {
-                idle.push_back((link, since));
-            } else {
-                link.close(buffers);
-            }
+    /// Whether it may be over in a moment: nobody answers, or what answers breaks off, as while a server restarts.
+    fn is_passing(&self) -> bool {
+        match self.cause() {
+            Cause::Refused | Cause::Other | Cause::EgressUnreachable | Cause::EgressFailed => true,
+            Cause::Dns => self.source.as_ref().is_some_and(|source| is_temporary(&**source)),
+            _ => false,
         }
     }
 }
 
-/// As many as a busy app may have in use at once: fewer, and every burst would end in handshakes. They end by themselves
-/// when idle.
-const IDLE_MAX: usize = 4096;
-
-/// Keeps a long upload's connection in the tables of the firewalls on the way.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+impl From<ConnectError> for ProxyError {
+    fn from(error: ConnectError) -> Self {
+        match error.why {
+            Why::Busy(busy) => Self::Busy(busy),
+            Why::Unreachable(cause) => Self::Unreachable(cause, Box::new(error)),
+        }
+    }
+}

@@ -216,7 +216,11 @@ mod tests {
             crate::tls::install();
             let credentials = Credentials::parse(document.as_bytes(), None).unwrap();
             let endpoint = "ims.example".parse().unwrap();
-            let (http, clock) = (reqwest::Client::new(), crate::clock::Clock::system());
+            let tls = crate::tls::client_config(crate::tls::roots(None).unwrap()).unwrap();
+            let day = Duration::from_secs(86_400);
+            let limits = crate::ims::Limits { connect: day, total: day };
+            let http = crate::ims::Http::new(crate::tls::current(tls), limits, None).unwrap();
+            let clock = crate::clock::Clock::system();
             CredentialExchange::at_ims(http, endpoint, std::sync::Arc::new(credentials), clock)
         };
         let oauth = |scopes: &str| {

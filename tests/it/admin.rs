@@ -1,7 +1,7 @@
 //! The admin listener: meaning, names, and no secrets.
 
 use crate::{
-    harness::{Proxy, client},
+    harness::{Proxy, Setup, client},
     log::secret_in,
 };
 
@@ -17,7 +17,7 @@ async fn a_running_proxy_is_live_started_and_ready() {
 
 #[tokio::test]
 async fn aem_being_down_does_not_change_readiness() {
-    let mut proxy = Proxy::start().await;
+    let mut proxy = Setup::default().set("TIMEOUTS__RECONNECT", "0s").start().await;
     proxy.standins.aem_server.stop().await;
     assert_eq!(proxy.get("/").await.status(), 502);
     assert_eq!(proxy.ask("/ready").await.0, 200);

@@ -375,6 +375,7 @@ async fn a_proxy_without_admin_listener_and_token_runs_on() {
         .env("AEM_PROXY_LISTEN", format!("unix:{}", listen.display()))
         .env("AEM_PROXY_ADMIN__LISTEN", "off")
         .env("AEM_PROXY_AUTH", "none")
+        .env("AEM_PROXY_TIMEOUTS__RECONNECT", "0s")
         .kill_on_drop(true)
         .spawn()
         .unwrap();

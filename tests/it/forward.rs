@@ -183,7 +183,7 @@ async fn what_keeps_a_request_from_aem_has_its_own_problem_document() {
     let nobody = Upstream::bind().await;
     let origin = nobody.origin();
     drop(nobody);
-    let refused = Setup::default().upstream(origin).start().await;
+    let refused = Setup::default().upstream(origin).set("TIMEOUTS__RECONNECT", "0s").start().await;
     check_problem(&refused, 502, "connection_refused", "connection-refused").await;
 
     let setup = Setup::default().upstream("https://no-such-host.invalid");

@@ -14,8 +14,9 @@ use url::Url;
 
 use super::Kind;
 use crate::{
-    config::{Config, Prefix},
+    config::{Config, Prefix, Upstream},
     credentials::Environment,
+    egress::{self, To},
     network::Cause,
     secret::Authorization,
     tls,
@@ -56,8 +57,8 @@ impl Probe<'_> {
         (own != other).then_some((own, other))
     }
 
-    pub(super) async fn ask(&self, config: &Config) -> Said {
-        let client = match client(config) {
+    pub(super) async fn ask(&self, config: &Config, upstream: &Upstream) -> Said {
+        let client = match client(config, upstream) {
             Ok(client) => client,
             Err(text) => return Said { ok: false, text, hint: None },
         };
@@ -153,15 +154,18 @@ impl Probe<'_> {
     }
 }
 
-fn client(config: &Config) -> Result<reqwest::Client, String> {
-    let tls = tls::client_config(config.ca_file.as_deref()).map_err(|error| error.to_string())?;
-    reqwest::Client::builder()
+/// As the proxy itself reaches AEM: with the same TLS, and on the same way.
+fn client(config: &Config, upstream: &Upstream) -> Result<reqwest::Client, String> {
+    let tls = tls::roots(config.ca_file.as_deref()).and_then(|roots| tls::upstream_config(&roots, upstream));
+    let tls = tls.map_err(|error| error.to_string())?;
+    let egress = egress::proxy(&config.egress.aem, To::Aem, &upstream.url);
+    let egress = egress.map_err(|error| error.to_string())?;
+    egress::through(reqwest::Client::builder(), egress.as_ref())
+        .map_err(|error| error.to_string())?
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(config.timeouts.connect)
         .timeout(config.timeouts.response_head.min(PATIENCE))
-        // The proxy itself reaches AEM without an egress proxy.
-        .no_proxy()
         // Not a browser's: AEM would send that to a login page.
         .user_agent(concat!("aem-auth-proxy/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -217,6 +221,14 @@ fn unreachable(cause: Cause) -> Said {
             ("its certificate is not trusted", "behind a TLS-inspecting proxy give its CA with ca_file")
         }
         Cause::TlsAlert | Cause::Tls => ("the TLS handshake fails", NETWORK),
+        Cause::ClientCertificate => (
+            "it wants a client certificate, or another one",
+            "give it with client_certificate_file and client_key_file of the upstream",
+        ),
+        Cause::EgressUnreachable => ("nobody answers at the egress proxy's address", EGRESS),
+        Cause::EgressCredentials => ("the egress proxy wants credentials, or other ones", EGRESS),
+        Cause::EgressRefused => ("the egress proxy does not let it through, or finds no way", EGRESS),
+        Cause::EgressFailed => ("the egress proxy broke off", EGRESS),
         Cause::TimedOut => ("no answer in time", NETWORK),
         Cause::Other => ("the connection broke off", NETWORK),
     };
@@ -230,6 +242,8 @@ const ASSETS: &str = "/api/assets.json";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const BODY_MAX_BYTES: usize = 16 << 10;
+
+const EGRESS: &str = "look at egress.aem_proxy or HTTPS_PROXY, http://USER:PASSWORD@HOST:PORT, and at what that proxy lets through";
 
 const NETWORK: &str = "check `upstream`, DNS and the firewall";
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    ims::{self, DEFAULT_ENDPOINT, Hint, Limits, Retry},
+    ims::{DEFAULT_ENDPOINT, Hint, Limits, Retry},
     standin::{
         Options, StandIns,
         ims::{ExpiresIn, Fault, GrantKind},
@@ -15,6 +15,7 @@ use crate::{
     tls,
 };
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn standins() -> StandIns {
@@ -30,9 +31,12 @@ fn parse(document: &Value) -> Credentials {
 fn exchange(document: &Value) -> CredentialExchange {
     let credentials = parse(document);
     let endpoint: Endpoint = credentials.ims_endpoint().unwrap_or(DEFAULT_ENDPOINT).parse().unwrap();
-    let limits = Limits { connect: MINUTE, total: MINUTE };
-    let http = ims::client(tls::client_config(None).unwrap(), limits, &endpoint).unwrap();
-    CredentialExchange::at_ims(http, endpoint, Arc::new(credentials), Clock::system())
+    CredentialExchange::at_ims(http(), endpoint, Arc::new(credentials), Clock::system())
+}
+
+fn http() -> Http {
+    let tls = tls::client_config(tls::roots(None).unwrap()).unwrap();
+    Http::new(tls::current(tls), Limits { connect: MINUTE, total: MINUTE }, None).unwrap()
 }
 
 fn local(token: &str, clock: &Clock) -> CredentialExchange {
@@ -198,7 +202,7 @@ async fn a_local_token_is_sent_to_no_ims_even_if_there_is_one() {
     let token = standins.local_token(HOUR);
     let endpoint: Endpoint = standins.ims_endpoint.parse().unwrap();
     let credentials = Arc::new(Credentials::parse(token.as_bytes(), None).unwrap());
-    let exchange = CredentialExchange::at_ims(reqwest::Client::new(), endpoint, credentials, clock);
+    let exchange = CredentialExchange::at_ims(http(), endpoint, credentials, clock);
     exchange.exchange().await.unwrap();
     assert!(exchange.endpoint().is_none());
     assert_eq!(standins.ims.attempts(), 0);

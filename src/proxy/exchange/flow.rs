@@ -11,12 +11,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    Failed, Request, Sent,
+    Failed, Request, Sent, broken_off,
     down::{CONTINUE, Down, Facing, Held, Holds, Stage},
     request_broken,
 };
 use crate::{
     metrics::Outcome,
+    network::Cause,
     proxy::{
         Upstream, Worker,
         buffer::Buffer,
@@ -334,6 +335,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
             LinkError::Response(error) => ProxyError::BadResponse(Box::new(error)),
             LinkError::UnaskedUpgrade => ProxyError::UnaskedUpgrade,
             LinkError::Framing(_) | LinkError::Coding(_) => ProxyError::BrokenOff(Box::new(error)),
+            // In TLS 1.3 AEM looks at our certificate after we have begun to send (RFC 8446, section 4.4.2.4). It
+            // would not like it better on another connection.
+            LinkError::Io(io) if Cause::of(&io) == Cause::ClientCertificate => broken_off(LinkError::Io(io)),
             LinkError::Io(_) => return Failed::Broken(error),
         })
     }

@@ -9,9 +9,11 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{HTTP_2, OFFERED, Stream, connection::Connection};
-use crate::{
-    network::Cause,
-    proxy::{Upstream, buffer::Buffers, link::Link, upstream::ConnectError},
+use crate::proxy::{
+    Upstream,
+    buffer::Buffers,
+    link::Link,
+    upstream::{ConnectError, Why},
 };
 
 /// The connections that requests share.
@@ -27,7 +29,7 @@ pub(in crate::proxy) struct Shared {
 #[derive(Default)]
 struct Dialling {
     over: Cell<bool>,
-    failed: Cell<Option<Cause>>,
+    failed: Cell<Option<Why>>,
     told: Notify,
 }
 
@@ -65,11 +67,11 @@ impl Shared {
             let Some(others) = others else {
                 let dialler = Dialler::begin(self);
                 let dialled = self.dial(upstream, buffers, head_max).await;
-                dialler.1.failed.set(dialled.as_ref().err().map(|error| error.cause));
+                dialler.1.failed.set(dialled.as_ref().err().map(|error| error.why));
                 return dialled;
             };
-            if let Some(cause) = others.outcome().await {
-                return Err(ConnectError::again(cause));
+            if let Some(why) = others.outcome().await {
+                return Err(ConnectError::again(why));
             }
         }
     }
@@ -80,7 +82,7 @@ impl Shared {
         buffers: &Rc<Buffers>,
         head_max: usize,
     ) -> Result<Link, ConnectError> {
-        let wire = upstream.dial(&OFFERED).await?;
+        let wire = upstream.dial(&OFFERED, buffers).await?;
         self.declined.set(wire.protocol() != Some(HTTP_2));
         if self.declined.get() {
             return Ok(Link::Wire(wire));
@@ -100,6 +102,11 @@ impl Shared {
         self.connections.borrow_mut().retain(kept);
     }
 
+    /// Lets go of one, whose place is wanted.
+    pub(in crate::proxy) fn let_go(&self) {
+        self.connections.borrow_mut().pop();
+    }
+
     /// Lets go of all.
     pub(in crate::proxy) fn close(&self) {
         self.connections.borrow_mut().clear();
@@ -108,7 +115,7 @@ impl Shared {
 
 impl Dialling {
     /// Why there is no connection, once that is known; `None` when there may be one.
-    async fn outcome(&self) -> Option<Cause> {
+    async fn outcome(&self) -> Option<Why> {
         while !self.over.get() {
             self.told.notified().await;
         }

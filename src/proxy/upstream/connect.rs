@@ -1,0 +1,151 @@
+//! A new connection to one AEM: a place for it, an address, the way out, TLS; and again while nobody answers.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout_at},
+};
+use tower::Service;
+use url::Url;
+
+use super::{
+    ConnectError, Why,
+    tunnel::{self, TunnelError},
+};
+use crate::{
+    config::Timeouts,
+    egress::EgressProxy,
+    metrics::UpstreamMetrics,
+    network::Cause,
+    proxy::{link::Wire, session::Session},
+};
+
+/// Makes connections to one AEM.
+pub(super) struct Connector {
+    origin: Uri,
+    tls: Option<Tls>,
+    tcp: HttpConnector,
+    egress: Option<EgressProxy>,
+    /// For all attempts together.
+    limit: Duration,
+    /// For how long there are further ones.
+    reconnect: Duration,
+    metrics: UpstreamMetrics,
+}
+
+struct Tls {
+    config: ArcSwap<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// What connects to the origin of `url`.
+    ///
+    /// # Errors
+    /// When `url` is no origin that can be connected to.
+    pub(super) fn new(
+        url: &Url,
+        tls: Arc<ClientConfig>,
+        egress: Option<EgressProxy>,
+        timeouts: &Timeouts,
+        metrics: UpstreamMetrics,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let tls = match (url.scheme(), url.host_str()) {
+            ("https", Some(name)) => {
+                let name = name.trim_start_matches('[').trim_end_matches(']');
+                Some(Tls { config: ArcSwap::new(tls), name: ServerName::try_from(name.to_owned())? })
+            }
+            _ => None,
+        };
+        // Asks for the addresses of a name each time, and tries all of them: those of one family in turn, and the other
+        // family too where the first one is slow (RFC 8305).
+        let mut tcp = HttpConnector::new();
+        // Scheme and TLS are ours.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared among the addresses of a name: a dead one leaves time for the others.
+        tcp.set_connect_timeout(Some(timeouts.connect));
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        let origin = url.origin().ascii_serialization().parse()?;
+        let (limit, reconnect) = (timeouts.connect, timeouts.reconnect);
+        Ok(Self { origin, tls, tcp, egress, limit, reconnect, metrics })
+    }
+
+    /// Whether what is sent goes through TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// New connections go by this one.
+    pub(super) fn renew_tls(&self, config: Arc<ClientConfig>) {
+        if let Some(tls) = &self.tls {
+            tls.config.store(config);
+        }
+    }
+
+    /// Tries until there is a connection, or something that time does not mend, or no time. No byte of a request has been
+    /// sent yet: this is as good for one method as for another.
+    pub(super) async fn connect(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
+        let began = Instant::now();
+        let deadline = began + self.limit;
+        let mut pause = PAUSE_MIN;
+        let mut last = None;
+        loop {
+            let Ok(result) = timeout_at(deadline, self.attempt(protocols)).await else {
+                self.metrics.connected(Err(Cause::TimedOut));
+                // What it died of before says more.
+                return Err(last.unwrap_or_else(|| ConnectError::again(Why::Unreachable(Cause::TimedOut))));
+            };
+            let error = match result {
+                Ok(wire) => {
+                    self.metrics.connected(Ok(()));
+                    return Ok(wire);
+                }
+                Err(error) => error,
+            };
+            self.metrics.connected(Err(error.cause()));
+            // Those who wait together do not come back together.
+            let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            if !error.is_passing() || Instant::now() + wait >= deadline.min(began + self.reconnect) {
+                return Err(error);
+            }
+            last = Some(error);
+            sleep(wait).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn attempt(&self, protocols: &[&[u8]]) -> Result<Wire, ConnectError> {
+        let socket = match &self.egress {
+            None => self.socket(&self.origin).await.map_err(ConnectError::new)?,
+            Some(egress) => Box::pin(self.through(egress)).await.map_err(ConnectError::of_tunnel)?,
+        };
+        let Some(Tls { config, name }) = &self.tls else { return Ok(Wire::plain(socket)) };
+        let session = Session::new(config.load_full(), name.clone(), protocols).map_err(ConnectError::new)?;
+        Wire::secure(socket, session).await.map_err(ConnectError::new)
+    }
+
+    async fn through(&self, egress: &EgressProxy) -> Result<TcpStream, TunnelError> {
+        let socket = self.socket(egress.uri()).await;
+        let socket = socket.map_err(|error| TunnelError::Unreachable(egress.to_string(), error.into()))?;
+        tunnel::open(socket, egress, &self.origin).await
+    }
+
+    async fn socket(&self, to: &Uri) -> Result<TcpStream, <HttpConnector as Service<Uri>>::Error> {
+        let mut tcp = self.tcp.clone();
+        std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
+        Ok(tcp.call(to.clone()).await?.into_inner())
+    }
+}
+
+/// Between two attempts, doubling: a restart is over soon, and a server that comes back is not to be overrun.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Keeps a long upload's connection in the tables of the firewalls on the way.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);

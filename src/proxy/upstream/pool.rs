@@ -1,0 +1,106 @@
+//! A thread's connections to one AEM that wait for the next request.
+
+use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::limit::Connections;
+use crate::proxy::{
+    buffer::Buffers,
+    http2::Shared,
+    link::{Link, Wire},
+};
+
+/// A thread's connections to AEM that wait for the next request, the one used last at the end.
+#[derive(Default)]
+pub(in crate::proxy) struct Pool {
+    idle: RefCell<VecDeque<(Wire, Instant)>>,
+    /// Those that requests share.
+    pub(in crate::proxy) shared: Shared,
+    /// Where there may be only so many.
+    connections: Option<Arc<Connections>>,
+}
+
+impl Pool {
+    pub(super) fn new(connections: Option<Arc<Connections>>) -> Self {
+        Self { connections, ..Self::default() }
+    }
+
+    /// The connection that was used last, unless it is old, or AEM has something to say on it, or has gone.
+    pub(in crate::proxy) fn take(&self, now: Instant, buffers: &Buffers) -> Option<Link> {
+        loop {
+            let (mut wire, _) = self.idle.borrow_mut().pop_back()?;
+            if !wire.is_old(now) && wire.is_fresh(buffers) {
+                return Some(Link::Wire(wire));
+            }
+            wire.close(buffers);
+        }
+    }
+
+    /// Keeps a connection for the next request, of this thread or of another one that waits.
+    pub(in crate::proxy) fn keep(&self, link: Link, now: Instant, buffers: &Buffers) {
+        let Link::Wire(wire) = link else { return };
+        if wire.is_old(now) {
+            return wire.close(buffers);
+        }
+        let Some(wire) = self.offer(wire, buffers) else { return };
+        let mut idle = self.idle.borrow_mut();
+        idle.push_back((wire, now));
+        if idle.len() > IDLE_MAX
+            && let Some((oldest, _)) = idle.pop_front()
+        {
+            oldest.close(buffers);
+        }
+    }
+
+    /// Gives a connection to whoever waits for one; it comes back if nobody does.
+    fn offer(&self, wire: Wire, buffers: &Buffers) -> Option<Wire> {
+        let Some(connections) = self.connections.as_ref().filter(|connections| connections.are_wanted())
+        else {
+            return Some(wire);
+        };
+        match connections.hand_over(wire) {
+            Ok(()) => None,
+            // There is something better to do with its place.
+            Err(wire) if connections.are_wanted() => {
+                wire.close(buffers);
+                None
+            }
+            Err(wire) => Some(wire),
+        }
+    }
+
+    /// Gives up idle connections while somebody waits for one.
+    pub(in crate::proxy) fn make_room(&self, buffers: &Buffers) {
+        let Some(connections) = &self.connections else { return };
+        while connections.are_wanted() {
+            let Some((mut wire, since)) = self.idle.borrow_mut().pop_front() else { break };
+            if !wire.is_fresh(buffers) {
+                wire.close(buffers);
+            } else if let Some(wire) = self.offer(wire, buffers) {
+                return self.idle.borrow_mut().push_front((wire, since));
+            }
+        }
+        if connections.are_wanted() {
+            self.shared.let_go();
+        }
+    }
+
+    /// Closes what has waited for longer than `limit`, what is old, and what AEM has closed.
+    pub(in crate::proxy) fn sweep(&self, limit: Duration, buffers: &Buffers) {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        for _ in 0..idle.len() {
+            let Some((mut wire, since)) = idle.pop_front() else { break };
+            if now - since < limit && !wire.is_old(now) && wire.is_fresh(buffers) {
+                idle.push_back((wire, since));
+            } else {
+                wire.close(buffers);
+            }
+        }
+    }
+}
+
+/// As many as a busy app may have in use at once: fewer, and every burst would end in handshakes. They end by themselves
+/// when idle.
+const IDLE_MAX: usize = 4096;
