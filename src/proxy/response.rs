@@ -77,19 +77,29 @@ pub(super) struct Body {
     /// Its end is the end of the client's connection.
     pub closes: bool,
     /// It is renamed on its way: what AEM says of its bytes does not hold for those that the client gets.
-    pub renamed: bool,
+    pub renamed: Option<Renamed>,
+}
+
+/// What is known of a renamed body when its head is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renamed {
+    /// Nothing: it streams.
+    Streams,
+    /// It has so many bytes.
+    Whole(u64),
 }
 
 impl Body {
     /// None.
     pub(super) const NONE: Self =
-        Self { length: Length::Exact(0), encoding: Encoding::Identity, closes: false, renamed: false };
+        Self { length: Length::Exact(0), encoding: Encoding::Identity, closes: false, renamed: None };
 
-    /// The same, for a client that gets other bytes than AEM has sent: how many is known at the end.
-    pub(super) fn renamed(self, to: AnswerTo<'_>) -> Self {
-        let chunks = !to.head && to.minor > 0;
-        let encoding = if chunks { Encoding::Chunked } else { Encoding::Identity };
-        Self { encoding, closes: !to.head && !chunks, renamed: true, ..self }
+    /// The same, for a client that gets other bytes than AEM has sent.
+    pub(super) fn renamed(self, renamed: Renamed, to: AnswerTo<'_>) -> Self {
+        let unknown = renamed == Renamed::Streams && !to.head;
+        let encoding = if unknown && to.minor > 0 { Encoding::Chunked } else { Encoding::Identity };
+        let closes = unknown && to.minor == 0;
+        Self { encoding, closes, renamed: Some(renamed), ..self }
     }
 }
 
@@ -178,7 +188,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         let known = matches!(length, Length::Exact(_));
         let chunks = !known && to.minor > 0;
         let encoding = if chunks { Encoding::Chunked } else { Encoding::Identity };
-        Ok(Body { length, encoding, closes: !known && !chunks, renamed: false })
+        Ok(Body { length, encoding, closes: !known && !chunks, renamed: None })
     }
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
@@ -207,7 +217,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
-                _ if body.renamed && is_of_bytes(header.name) => {}
+                _ if body.renamed.is_some() && is_of_bytes(header.name) => {}
                 field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
@@ -215,11 +225,17 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.write_in_place(to, out);
         if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
             out.push(b"transfer-encoding: chunked\r\n");
-        } else if let (Some(said), false, false, false) =
-            (self.hop.said(), self.hop.is_coded(), matches!(self.status, 100..200 | 204), body.renamed)
-        {
+        } else if let (Some(said), false, false, false) = (
+            self.hop.said(),
+            self.hop.is_coded(),
+            matches!(self.status, 100..200 | 204),
+            body.renamed.is_some(),
+        ) {
             // Beside a coding a length would cut the body short; 1xx and 204 have none.
             number("content-length", said, out);
+        }
+        if let Some(Renamed::Whole(bytes)) = body.renamed {
+            number("content-length", bytes, out);
         }
         if let Some(protocol) = self.protocol() {
             out.push(b"connection: upgrade\r\n");

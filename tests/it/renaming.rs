@@ -114,8 +114,11 @@ async fn body(
             }
             aem.send("0\r\n\r\n").await;
         } else {
-            aem.send(format!("HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n", sent.len())).await;
-            for piece in sent.chunks(step) {
+            // The first piece comes with the head.
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n", sent.len());
+            let (first, rest) = sent.split_at(step.min(sent.len()));
+            aem.send([head.as_bytes(), first].concat()).await;
+            for piece in rest.chunks(step) {
                 aem.send(piece).await;
             }
         }
@@ -145,6 +148,9 @@ async fn links_in_json_are_renamed_however_they_are_sent() {
                         body(&proxy, &upstream, "/api/assets.json", &fields, &bytes, step).await;
                     assert_eq!(String::from_utf8(seen).unwrap(), expected, "{fields} {step}");
                     assert!(!head.contains("content-encoding"), "{head}");
+                    let known =
+                        coding.is_empty() && framing.is_empty() && step == bytes.len() && links < 1000;
+                    assert!(!known || head.contains("content-length"), "{head}");
                     assert!(head.contains("\"etag\": \"\\\"1\\\"\""), "{head}");
                 }
             }
@@ -240,11 +246,8 @@ async fn an_old_client_gets_renamed_links_to_the_end_of_its_connection() {
     let mut aem = upstream.accept().await;
     let asked = aem.until("\r\n\r\n").await;
     assert!(!asked.contains("accept-encoding"), "{asked}");
-    let length = sent.len();
-    aem.send(format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{sent}"
-    ))
-    .await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    aem.send(format!("{head}{:x}\r\n{sent}\r\n0\r\n\r\n", sent.len())).await;
     let answer = app.rest().await;
     assert!(answer.contains("connection: close") && !answer.contains("content-length"), "{answer}");
     assert!(answer.ends_with(&expected), "{answer}");

@@ -11,7 +11,7 @@ use crate::{
         link::LinkError,
         refusal::Refusal,
         request::Asking,
-        response::{AnswerTo, Body, ResponseHead},
+        response::{AnswerTo, Body, Renamed, ResponseHead},
         rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
     },
 };
@@ -45,17 +45,26 @@ pub(super) enum Stage {
     /// The client does not get to see it yet: there may be a better one.
     Held(Held),
     Body(Decoder, Encoding),
-    Renamed(Box<Renamed>),
+    Renamed(Box<RenamedBody>),
     Done,
     /// The connection goes on in another protocol.
     Tunnel,
 }
 
 /// A body that names AEM, and us when it leaves.
-pub(super) struct Renamed {
+pub(super) struct RenamedBody {
     decoder: Decoder,
     rewriter: Rewriter,
     encoding: Encoding,
+}
+
+/// How a body is renamed.
+enum Renaming<'b> {
+    None,
+    /// As it comes.
+    Streams(Coding),
+    /// At once: this is all of it.
+    Whole(&'b [u8]),
 }
 
 /// Why a response is held.
@@ -239,7 +248,8 @@ impl<'w> Down<'w> {
                     // The head is kept with what follows it.
                     return Ok(Some(0));
                 }
-                self.begin(&head, &bytes[head.bytes..], facing, out)?;
+                let taken = self.begin(&head, &bytes[head.bytes..], facing, out)?;
+                return Ok(Some(head.bytes + taken));
             }
         }
         Ok(Some(head.bytes))
@@ -274,18 +284,25 @@ impl<'w> Down<'w> {
         self.take(&bytes, Facing { holds: Holds::NOTHING, ..facing }, out)
     }
 
-    /// Passes the final response's head on.
+    /// Passes the final response's head on, and a body that is renamed at once; tells how much of `rest` that took.
     fn begin(
         &mut self,
         head: &ResponseHead<'_, '_>,
         rest: &[u8],
         facing: Facing<'_>,
         out: &mut Buffer,
-    ) -> Result<(), LinkError> {
+    ) -> Result<usize, LinkError> {
         let mut body = head.body(facing.to)?;
-        let coding = self.renames(head, body, rest, facing);
-        if coding.is_some() {
-            body = body.renamed(facing.to);
+        let renaming = self.renaming(head, body, rest, facing);
+        let mut whole = None;
+        match &renaming {
+            Renaming::None => {}
+            Renaming::Streams(_) => body = body.renamed(Renamed::Streams, facing.to),
+            Renaming::Whole(bytes) => {
+                let renamed = self.links().whole(bytes);
+                body = body.renamed(Renamed::Whole(renamed.len() as u64), facing.to);
+                whole = Some((bytes.len(), renamed));
+            }
         }
         self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
@@ -293,48 +310,59 @@ impl<'w> Down<'w> {
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
         head.write(body, facing.to, Some(&self.names), self.close, out);
         self.status = Some(head.status);
+        if let Some((bytes, renamed)) = whole {
+            out.push(&renamed);
+            self.stage = Stage::Done;
+            return Ok(bytes);
+        }
         let decoder = Decoder::new(body.length, facing.head_max);
-        self.stage = match coding {
-            Some(coding) if !decoder.is_done() => {
-                let links = Links::new(self.members, Arc::clone(self.names.origin), &self.names.local);
-                let rewriter = Rewriter::new(coding, links);
-                Stage::Renamed(Box::new(Renamed { decoder, rewriter, encoding: body.encoding }))
+        self.stage = match renaming {
+            Renaming::Streams(coding) if !decoder.is_done() => {
+                let rewriter = Rewriter::new(coding, self.links());
+                Stage::Renamed(Box::new(RenamedBody { decoder, rewriter, encoding: body.encoding }))
             }
             _ => Stage::Body(decoder, body.encoding),
         };
         self.end_if_done(out);
-        Ok(())
+        Ok(0)
     }
 
-    /// How a body is coded that names AEM where it is to name us; `None` for one that passes as it is.
-    fn renames(
+    fn links(&self) -> Links {
+        Links::new(self.members, Arc::clone(self.names.origin), &self.names.local)
+    }
+
+    /// Whether a body names AEM where it is to name us.
+    fn renaming<'b>(
         &self,
         head: &ResponseHead<'_, '_>,
         body: Body,
-        rest: &[u8],
+        rest: &'b [u8],
         facing: Facing<'_>,
-    ) -> Option<Coding> {
+    ) -> Renaming<'b> {
         let is_json = || head.content_type.is_some_and(rewrite::is_json);
         // A part of a body does not tell what its bytes belong to.
         if self.members.is_empty() || matches!(head.status, 204 | 206 | 304) || !is_json() {
-            return None;
+            return Renaming::None;
         }
-        let coding = Coding::of(head.content_encoding.unwrap_or_default())?;
+        let coding = Coding::of(head.content_encoding.unwrap_or_default());
         let whole = match body.length {
-            Length::Exact(bytes) if coding == Coding::Identity && !facing.to.head => {
+            Length::Exact(bytes) if coding == Some(Coding::Identity) && !facing.to.head => {
                 usize::try_from(bytes).ok().and_then(|bytes| rest.get(..bytes))
             }
             _ => None,
         };
-        // Most often it is there already, and does not name AEM at all.
-        let names_nobody = whole.is_some_and(|whole| !self.names.origin.occurs_in(whole));
-        (!names_nobody).then_some(coding)
+        match (coding, whole) {
+            (None, _) => Renaming::None,
+            (Some(_), Some(whole)) if !self.names.origin.occurs_in(whole) => Renaming::None,
+            (Some(_), Some(whole)) => Renaming::Whole(whole),
+            (Some(coding), None) => Renaming::Streams(coding),
+        }
     }
 
     /// Goes on with a body that is renamed, as far as one step leads. Tells whether there was anything to do.
     pub(super) fn advance(&mut self, out: &mut Buffer) -> Result<bool, LinkError> {
         let Stage::Renamed(renamed) = &mut self.stage else { return Ok(false) };
-        let Renamed { decoder, rewriter, encoding } = &mut **renamed;
+        let RenamedBody { decoder, rewriter, encoding } = &mut **renamed;
         let before = out.len();
         let mut chunk = Buffer::default();
         let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
