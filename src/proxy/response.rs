@@ -20,7 +20,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     hop: Hop,
     /// `Content-Type`, the last one.
     pub content_type: Option<&'b [u8]>,
-    /// `Content-Encoding`, the last one.
+    /// `Content-Encoding`; a list where there are several.
     pub content_encoding: Option<&'b [u8]>,
     /// `Location`.
     pub location: Option<&'b [u8]>,
@@ -146,6 +146,10 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             match Field::of(header.name) {
                 Field::Other => {}
                 Field::ContentType => self.content_type = Some(header.value),
+                // Several codings are none that could be undone here.
+                Field::ContentEncoding if self.content_encoding.is_some() => {
+                    self.content_encoding = Some(SEVERAL);
+                }
                 Field::ContentEncoding => self.content_encoding = Some(header.value),
                 Field::Location => self.location = Some(header.value),
                 Field::RetryAfter => self.retry_after = Some(header.value),
@@ -270,6 +274,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 fn is_of_bytes(name: &str) -> bool {
     OF_BYTES.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
+
+/// In place of more than one `Content-Encoding`: a list, which is a coding of no name.
+const SEVERAL: &[u8] = b"several, codings";
 
 const OF_BYTES: [&str; 6] =
     ["content-encoding", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"];

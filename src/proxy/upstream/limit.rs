@@ -191,21 +191,21 @@ impl Connections {
 
     /// Gives a connection away to whoever has waited longest; it comes back if nobody does. One that cannot be moved is not
     /// returned: its place is free once it is closed.
-    pub(super) fn hand_over(&self, wire: Wire) -> Result<(), Wire> {
+    pub(super) fn hand_over(&self, wire: Wire) -> Option<Wire> {
         if !self.are_wanted() || !self.movable {
-            return Err(wire);
+            return Some(wire);
         }
         // A socket that cannot be moved is lost, and its place goes to whoever waits.
-        let Some(mut offer) = wire.detach().map(|wire| Offer::Wire(Box::new(wire))) else { return Ok(()) };
+        let mut offer = Offer::Wire(Box::new(wire.detach()?));
         while let Some(waiting) = self.next(&mut self.state()) {
             match waiting.send(offer) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return None,
                 Err(back) => offer = back,
             }
         }
         match offer {
-            Offer::Wire(wire) => wire.attach().map_or(Ok(()), Err),
-            Offer::Slot(_) => Ok(()),
+            Offer::Wire(wire) => wire.attach(),
+            Offer::Slot(_) => None,
         }
     }
 

@@ -59,15 +59,13 @@ impl Pool {
         else {
             return Some(wire);
         };
-        match connections.hand_over(wire) {
-            Ok(()) => None,
-            // There is something better to do with its place.
-            Err(wire) if connections.are_wanted() => {
-                wire.close(buffers);
-                None
-            }
-            Err(wire) => Some(wire),
+        let wire = connections.hand_over(wire)?;
+        if !connections.are_wanted() {
+            return Some(wire);
         }
+        // There is something better to do with its place.
+        wire.close(buffers);
+        None
     }
 
     /// Gives up idle connections while somebody waits for one.
