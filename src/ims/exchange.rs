@@ -35,7 +35,7 @@ pub struct CredentialExchange {
 
 #[derive(Debug)]
 enum Way {
-    Ims(Ims),
+    Ims(Box<Ims>),
     /// The document is the token.
     Local(LocalToken),
 }
@@ -52,7 +52,11 @@ impl CredentialExchange {
     /// An exchange of `credentials` at `endpoint`; a local token is its own grant and is sent to nobody.
     pub fn at_ims(http: Http, endpoint: Endpoint, credentials: Arc<Credentials>, clock: Clock) -> Self {
         crate::jwt::install();
-        Self { credentials, way: Way::Ims(Ims { http, endpoint, secret: AtomicUsize::new(0) }), clock }
+        Self {
+            credentials,
+            way: Way::Ims(Box::new(Ims { http, endpoint, secret: AtomicUsize::new(0) })),
+            clock,
+        }
     }
 
     /// What takes a local token for a grant, without IMS.

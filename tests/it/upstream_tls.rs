@@ -75,10 +75,10 @@ async fn serve(
         let (acceptor, tell) = (acceptor.clone(), tell.clone());
         tokio::spawn(async move {
             let Ok(mut stream) = acceptor.accept(stream).await else {
-                drop(tell.send(None));
+                let _ = tell.send(None);
                 return;
             };
-            drop(tell.send(stream.get_ref().1.handshake_kind()));
+            let _ = tell.send(stream.get_ref().1.handshake_kind());
             let mut bytes = Vec::new();
             while !bytes.ends_with(b"\r\n\r\n") && matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {}
             let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::limit::Connections;
+use super::connections::Connections;
 use crate::proxy::{
     buffer::Buffers,
     http2::Shared,
@@ -59,15 +59,13 @@ impl Pool {
         else {
             return Some(wire);
         };
-        match connections.hand_over(wire) {
-            Ok(()) => None,
+        let wire = connections.hand_over(wire)?;
+        if connections.are_wanted() {
             // There is something better to do with its place.
-            Err(wire) if connections.are_wanted() => {
-                wire.close(buffers);
-                None
-            }
-            Err(wire) => Some(wire),
+            wire.close(buffers);
+            return None;
         }
+        Some(wire)
     }
 
     /// Gives up idle connections while somebody waits for one.
