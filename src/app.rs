@@ -2,18 +2,14 @@
 
 mod credential;
 mod keeper;
+mod upstreams;
 mod workers;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
-use rustls::RootCertStore;
 use secrecy::ExposeSecret;
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -28,11 +24,11 @@ use crate::{
     clock::Clock,
     config::{self, Config, Listen, Shutdown, keys},
     credentials::CredentialsError,
-    egress::{self, EgressError, To},
+    egress::EgressError,
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Credential, Fields, Guard, Limits, Parts, Proxy, Retries, Route, Upstream},
+    proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, Upstream},
     tls::{self, TlsError},
 };
 
@@ -160,8 +156,8 @@ impl App {
         let roots = tls::roots(config.ca_file.as_deref())?;
         let tls = tls::current(tls::client_config(Arc::clone(&roots))?);
         let wired = credential::wire(&config, &clock, &metrics, &tls)?;
-        let mut values = Vec::from_iter(trust(&config, ca_file, &tls));
-        let upstreams = upstreams(&config, &metrics, &roots, &mut values)?;
+        let mut values = Vec::from_iter(upstreams::trust(&config, ca_file, &tls));
+        let upstreams = upstreams::wire(&config, &metrics, &roots, &mut values)?;
         let proxies = proxies(&config, &wired, &metrics, &upstreams, &mut values)?;
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
@@ -291,52 +287,6 @@ impl App {
         info!("Stopped");
         Ok(())
     }
-}
-
-/// What IMS is spoken to with is made anew when `ca_file` changes, whose fingerprint was `tried` before it was read.
-fn trust(config: &Config, tried: Option<Fingerprint>, tls: &tls::Current) -> Option<Values> {
-    let (tls, ca_file) = (Arc::clone(tls), config.ca_file.clone());
-    Values::of(tls::files(config.ca_file.as_ref(), None), tried, move || {
-        tls.store(Arc::new(tls::client_config(tls::roots(ca_file.as_deref())?)?));
-        Ok(())
-    })
-}
-
-/// Every upstream. TLS towards it is made anew when its files change.
-fn upstreams(
-    config: &Config,
-    metrics: &Metrics,
-    roots: &Arc<RootCertStore>,
-    values: &mut Vec<Values>,
-) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let told = Arc::new(Notify::new());
-    let mut upstreams = Vec::new();
-    for (number, own) in config.upstreams.iter().enumerate() {
-        let files = tls::files(config.ca_file.as_ref(), Some(own));
-        let tried = Fingerprint::of(&files);
-        let tls = Arc::new(tls::upstream_config(roots, own)?);
-        if let Some(client) = &own.client {
-            credential::warn_of_readers(&client.key);
-        }
-        let egress = egress::proxy(&config.egress.aem, To::Aem, &own.url)?;
-        if let Some(proxy) = &egress {
-            info!(upstream = %origin(own), %proxy, "AEM is reached through an egress proxy");
-        }
-        let parts = Parts { tls, egress, metrics: metrics.upstream(&own.name), told: Arc::clone(&told) };
-        let upstream = Upstream::new(number, own, &config.timeouts, parts)
-            .map_err(StartError::internal("the upstream"))?;
-        let upstream = Arc::new(upstream);
-        if own.url.scheme() == "https" {
-            let (upstream, own, ca_file) = (Arc::clone(&upstream), own.clone(), config.ca_file.clone());
-            values.extend(Values::of(files, tried, move || {
-                let roots = tls::roots(ca_file.as_deref())?;
-                upstream.renew_tls(Arc::new(tls::upstream_config(&roots, &own)?));
-                Ok(())
-            }));
-        }
-        upstreams.push(upstream);
-    }
-    Ok(upstreams)
 }
 
 /// Every proxy with its routes. What is read from files for them is added to `values`.

@@ -2,6 +2,8 @@
 //!
 //! Labels come from closed sets: never a path, a query or a header value.
 
+mod upstream;
+
 use std::sync::{Arc, OnceLock};
 
 use prometheus::{
@@ -10,7 +12,8 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use crate::{network::Cause, proxy::Refusal};
+pub use self::upstream::{Turned, UpstreamMetrics};
+use crate::proxy::Refusal;
 
 /// Every metric of the process.
 #[derive(Clone)]
@@ -152,13 +155,7 @@ impl Metrics {
 
     /// The handles of the upstream called `name`.
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        UpstreamMetrics(Arc::new(UpstreamHandles {
-            queued: self.queued.with_label_values(&[name]),
-            connections: self.connections.with_label_values(&[name]),
-            connected: self.connects.with_label_values(&[name, "ok"]),
-            failed: Cause::ALL.map(|cause| self.connects.with_label_values(&[name, cause.label()])),
-            turned_away: Turned::ALL.map(|why| self.turned_away.with_label_values(&[name, why.label()])),
-        }))
+        UpstreamMetrics::new(name, &self.queued, &self.connections, &self.connects, &self.turned_away)
     }
 
     /// The handles of the credential called `name`, for which the one called `fallback` stands in at need.
@@ -270,64 +267,6 @@ impl ProxyMetrics {
     /// A request was sent once more.
     pub fn retried(&self, reason: Retried) {
         self.0.retries[reason as usize].inc();
-    }
-}
-
-/// The handles of one upstream. Cheap to clone.
-#[derive(Clone)]
-pub struct UpstreamMetrics(Arc<UpstreamHandles>);
-
-struct UpstreamHandles {
-    queued: IntGauge,
-    connections: IntGauge,
-    connected: IntCounter,
-    /// By the cause.
-    failed: [IntCounter; Cause::ALL.len()],
-    turned_away: [IntCounter; Turned::ALL.len()],
-}
-
-/// Why a request did not get its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turned {
-    /// Too many wait.
-    Full,
-    /// It has waited for too long.
-    Overdue,
-}
-
-impl Turned {
-    const ALL: [Self; 2] = [Self::Full, Self::Overdue];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Overdue => "timeout",
-        }
-    }
-}
-
-impl UpstreamMetrics {
-    /// So many more wait for their turn, or fewer.
-    pub fn waits(&self, more: i64) {
-        self.0.queued.add(more);
-    }
-
-    /// A request does not get its turn.
-    pub fn turned_away(&self, why: Turned) {
-        self.0.turned_away[why as usize].inc();
-    }
-
-    /// There are so many more connections, or fewer.
-    pub fn opened(&self, more: i64) {
-        self.0.connections.add(more);
-    }
-
-    /// An attempt at a connection has ended.
-    pub fn connected(&self, result: Result<(), Cause>) {
-        match result {
-            Ok(()) => self.0.connected.inc(),
-            Err(cause) => self.0.failed[cause as usize].inc(),
-        }
     }
 }
 

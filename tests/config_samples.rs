@@ -149,6 +149,7 @@ fn the_documentation_has_every_metric_and_no_other() {
     let proxy = metrics.proxy("default");
     drop(proxy.start("GET", tokio::time::Instant::now()));
     proxy.denied("host");
+    metrics.upstream("default");
     let credential = metrics.credential("default", Some("other"));
     credential.certificate_expires_at(Some(1));
     credential.attempted("success");

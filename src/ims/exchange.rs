@@ -52,8 +52,11 @@ impl CredentialExchange {
     /// An exchange of `credentials` at `endpoint`; a local token is its own grant and is sent to nobody.
     pub fn at_ims(http: Http, endpoint: Endpoint, credentials: Arc<Credentials>, clock: Clock) -> Self {
         crate::jwt::install();
-        let ims = Ims { http, endpoint, secret: AtomicUsize::new(0) };
-        Self { credentials, way: Way::Ims(Box::new(ims)), clock }
+        Self {
+            credentials,
+            way: Way::Ims(Box::new(Ims { http, endpoint, secret: AtomicUsize::new(0) })),
+            clock,
+        }
     }
 
     /// What takes a local token for a grant, without IMS.

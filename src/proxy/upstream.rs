@@ -2,6 +2,7 @@
 //! next request.
 
 mod connect;
+mod connections;
 mod lease;
 mod limit;
 mod pool;
@@ -14,7 +15,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use self::{
     connect::Connector,
-    limit::{Connections, Offer, Queue, Slot},
+    connections::{Connections, Offer, Slot},
+    limit::Queue,
     tunnel::TunnelError,
 };
 pub(super) use self::{

@@ -44,6 +44,19 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, who: &'static str) 
     }
 }
 
+/// A certificate for [`NAME`], in PEM, and a server that shows it.
+fn acceptor() -> (String, TlsAcceptor) {
+    let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    (certified.cert.pem(), TlsAcceptor::from(Arc::new(config)))
+}
+
 /// Two listeners at one port.
 async fn two() -> (TcpListener, TcpListener, u16) {
     loop {
@@ -92,20 +105,12 @@ async fn a_change_of_address_is_seen_under_load_and_costs_no_request() {
         eprintln!("SKIPPED: there are no mount namespaces here, so the names of a machine cannot be changed");
         return;
     }
-    let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (pem, acceptor) = acceptor();
     let (one, two, port) = two().await;
     let old = tokio::spawn(serve(one, acceptor.clone(), "old"));
     tokio::spawn(serve(two, acceptor, "new"));
 
-    let (names, ca) = (file(&format!("127.0.0.1 {NAME}\n")), file(&certified.cert.pem()));
+    let (names, ca) = (file(&format!("127.0.0.1 {NAME}\n")), file(&pem));
     let upstream = format!("https://{NAME}:{port}");
     let args = ["--upstream", &upstream, "--auth", "none", "--ca-file", path(ca.path())];
     let more = ["--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-format", "json"];
@@ -129,4 +134,29 @@ async fn a_change_of_address_is_seen_under_load_and_costs_no_request() {
     }
     old.abort();
     child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_name_are_tried() {
+    if !can_mount().await {
+        eprintln!("SKIPPED: there are no mount namespaces here, so the names of a machine cannot be changed");
+        return;
+    }
+    let (pem, acceptor) = acceptor();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("https://{NAME}:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(serve(listener, acceptor, "one"));
+    // Of another family too, and nobody listens at two of them.
+    for dead in ["127.0.0.2", "::1"] {
+        let names = file(&format!("{dead} {NAME}\n127.0.0.3 {NAME}\n127.0.0.1 {NAME}\n"));
+        let ca = file(&pem);
+        let args = ["--upstream", &upstream, "--auth", "none", "--ca-file", path(ca.path())];
+        let more = ["--listen", "127.0.0.1:0", "--admin-listen", "off", "--log-format", "json"];
+        let (mut child, addr) = proxy(path(names.path()), &[&args[..], &more[..]].concat()).await;
+        let mut app = Raw(TcpStream::connect(&addr).await.unwrap());
+        app.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        let answer = app.response().await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("one"), "{dead}: {answer}");
+        child.kill().await.unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::limit::Slot;
+use super::connections::Slot;
 use crate::metrics::UpstreamMetrics;
 
 /// Goes with a connection from its beginning to its end.

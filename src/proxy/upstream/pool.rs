@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::limit::Connections;
+use super::connections::Connections;
 use crate::proxy::{
     buffer::Buffers,
     http2::Shared,
@@ -60,12 +60,12 @@ impl Pool {
             return Some(wire);
         };
         let wire = connections.hand_over(wire)?;
-        if !connections.are_wanted() {
-            return Some(wire);
+        if connections.are_wanted() {
+            // There is something better to do with its place.
+            wire.close(buffers);
+            return None;
         }
-        // There is something better to do with its place.
-        wire.close(buffers);
-        None
+        Some(wire)
     }
 
     /// Gives up idle connections while somebody waits for one.

@@ -1,0 +1,66 @@
+//! The upstreams, wired, and TLS towards them and IMS, which follows its files.
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use tokio::sync::Notify;
+use tracing::info;
+
+use super::{
+    StartError, credential,
+    keeper::{Fingerprint, Values},
+    origin,
+};
+use crate::{
+    config::Config,
+    egress::{self, To},
+    metrics::Metrics,
+    proxy::{Parts, Upstream},
+    tls,
+};
+
+/// What IMS is spoken to with is made anew when `ca_file` changes, whose fingerprint was `tried` before it was read.
+pub(super) fn trust(config: &Config, tried: Option<Fingerprint>, tls: &tls::Current) -> Option<Values> {
+    let (tls, ca_file) = (Arc::clone(tls), config.ca_file.clone());
+    Values::of(tls::files(config.ca_file.as_ref(), None), tried, move || {
+        tls.store(Arc::new(tls::client_config(tls::roots(ca_file.as_deref())?)?));
+        Ok(())
+    })
+}
+
+/// Every upstream. TLS towards it is made anew when its files change.
+pub(super) fn wire(
+    config: &Config,
+    metrics: &Metrics,
+    roots: &Arc<RootCertStore>,
+    values: &mut Vec<Values>,
+) -> Result<Vec<Arc<Upstream>>, StartError> {
+    let told = Arc::new(Notify::new());
+    let mut upstreams = Vec::new();
+    for (number, own) in config.upstreams.iter().enumerate() {
+        let files = tls::files(config.ca_file.as_ref(), Some(own));
+        let tried = Fingerprint::of(&files);
+        let tls = Arc::new(tls::upstream_config(roots, own)?);
+        if let Some(client) = &own.client {
+            credential::warn_of_readers(&client.key);
+        }
+        let egress = egress::proxy(&config.egress.aem, To::Aem, &own.url)?;
+        if let Some(proxy) = &egress {
+            info!(upstream = %origin(own), %proxy, "AEM is reached through an egress proxy");
+        }
+        let parts = Parts { tls, egress, metrics: metrics.upstream(&own.name), told: Arc::clone(&told) };
+        let upstream = Upstream::new(number, own, &config.timeouts, parts)
+            .map_err(StartError::internal("the upstream"))?;
+        let upstream = Arc::new(upstream);
+        if own.url.scheme() == "https" {
+            let (upstream, own, ca_file) = (Arc::clone(&upstream), own.clone(), config.ca_file.clone());
+            values.extend(Values::of(files, tried, move || {
+                let roots = tls::roots(ca_file.as_deref())?;
+                upstream.renew_tls(Arc::new(tls::upstream_config(&roots, &own)?));
+                Ok(())
+            }));
+        }
+        upstreams.push(upstream);
+    }
+    Ok(upstreams)
+}
