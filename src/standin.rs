@@ -132,15 +132,8 @@ impl StandIns {
         let (blob_listener, blob_addr) = bind(options.blob).await?;
         let names: Vec<&str> = options.tls_names.iter().map(String::as_str).collect();
         let tls = if names.is_empty() { None } else { Some(Tls::generate(&names)?) };
-        let ims_endpoint = match names.first() {
-            Some(name) => authority(name, ims_addr.port()),
-            None => format!("http://{ims_addr}"),
-        };
-        let origin = |addr: SocketAddr| match names.first() {
-            Some(name) => format!("https://{}", authority(name, addr.port())),
-            None => format!("http://{addr}"),
-        };
-        let (aem_origin, blob_origin) = (origin(aem_addr), origin(blob_addr));
+        let (aem_origin, blob_origin) = (origin(&names, aem_addr), origin(&names, blob_addr));
+        let ims_endpoint = origin(&names, ims_addr).replacen("https://", "", 1);
         let credentials = credentials(options.credentials, &ims_endpoint).await?;
 
         let ledger = Ledger::new(options.clock.clone(), credentials.client_id(), credentials.id());
@@ -233,6 +226,14 @@ async fn credentials(
         };
     };
     Ok(given.at(ims_endpoint))
+}
+
+/// Under the first of the names, or without TLS the address.
+fn origin(names: &[&str], addr: SocketAddr) -> String {
+    match names.first() {
+        Some(name) => format!("https://{}", authority(name, addr.port())),
+        None => format!("http://{addr}"),
+    }
 }
 
 /// What AEM answers to: all its names, or without TLS its address.

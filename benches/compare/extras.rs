@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     failure::{Context, Result},
-    load,
+    load, origin,
     peers::{Programs, Proxy, Setup},
     report,
     running::Origin,
@@ -24,13 +24,32 @@ struct File {
 }
 
 /// One setting.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Switch {
     name: String,
+    #[serde(default)]
     keys: BTreeMap<String, String>,
     #[serde(default)]
     open: bool,
+    #[serde(default)]
+    http2: bool,
+    #[serde(default)]
+    large: bool,
+}
+
+impl Switch {
+    /// The same load with the answers that it is for.
+    fn of(&self, arguments: load::Arguments) -> load::Arguments {
+        if !self.large {
+            return arguments;
+        }
+        load::Arguments {
+            path: origin::LARGE.to_owned(),
+            body_bytes: origin::LARGE_BYTES as u64,
+            ..arguments
+        }
+    }
 }
 
 /// Measures all switches and prints a table.
@@ -40,15 +59,20 @@ struct Switch {
 pub async fn run(programs: &Programs, origin: &Origin, rounds: usize, times: Times) -> Result<()> {
     let File { switch: mut switches } =
         Figment::from(Toml::string(include_str!("extras.toml"))).extract().context("extras.toml")?;
-    switches.insert(0, Switch { name: DEFAULTS.to_owned(), keys: BTreeMap::new(), open: false });
+    switches.insert(0, Switch { name: DEFAULTS.to_owned(), ..Switch::default() });
     let mut samples = Vec::new();
     for round in 1..=rounds {
         for switch in &switches {
             let keys = switch.keys.clone().into_iter().collect();
-            let setup = Setup { keys, is_open: switch.open, ..Setup::of(Proxy::Ours, programs) };
+            let setup = Setup {
+                keys,
+                is_open: switch.open,
+                is_http2: switch.http2,
+                ..Setup::of(Proxy::Ours, programs)
+            };
             let run = loaded(&setup, programs, origin, |arguments| load::Arguments {
                 connections: CONNECTIONS,
-                ..times.of(arguments)
+                ..switch.of(times.of(arguments))
             });
             match run.await {
                 Ok(run) => samples.push(run.loop_sample(NAME, &switch.name, round)),
@@ -74,7 +98,10 @@ pub async fn run(programs: &Programs, origin: &Origin, rounds: usize, times: Tim
             report::spread(&of(switch, figures::MEMORY), 1),
         ]);
     }
-    println!("\nsettings: 1 KiB of JSON, {CONNECTIONS} connections\n{}", report::aligned(&rows));
+    println!(
+        "\nsettings: 1 KiB of JSON where nothing else is said, {CONNECTIONS} connections\n{}",
+        report::aligned(&rows)
+    );
     report::print_disturbed(&samples);
     Ok(())
 }

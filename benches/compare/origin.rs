@@ -3,6 +3,8 @@
 //! It shares its core with the load, so it does as little as it can: answers are made once, and a request that is the
 //! same as the last one of its connection is not looked at again.
 
+mod http2;
+
 use std::{
     collections::HashMap,
     io,
@@ -56,6 +58,8 @@ pub struct Ports {
     pub tls: u16,
     /// The same, but open to everyone.
     pub open: u16,
+    /// As `tls`, but over HTTP/2; only small and large answers of known length.
+    pub http2: u16,
     /// HTTP, open to everyone.
     pub plain: u16,
     /// IMS over HTTP.
@@ -75,7 +79,12 @@ pub struct Exchanges {
 
 /// Serves until standard input ends, which is when whoever started it is gone.
 pub async fn run(arguments: &Arguments) -> Result<()> {
-    let acceptor = TlsAcceptor::from(Arc::new(identity(&arguments.directory)?));
+    let identity = identity(&arguments.directory)?;
+    let mut identity_http2 = identity.clone();
+    identity_http2.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(identity));
+    let acceptor_http2 = TlsAcceptor::from(Arc::new(identity_http2));
+    let (http2, http2_6) = localhost().await?;
     let (tls, tls6) = localhost().await?;
     let (open, open6) = localhost().await?;
     let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
@@ -85,6 +94,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     let ports = Ports {
         tls: port(&tls)?,
         open: port(&open)?,
+        http2: port(&http2)?,
         plain: port(&plain)?,
         ims: port(&ims)?,
         token: origin.first.clone(),
@@ -95,6 +105,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         (tls6, over_tls(true)),
         (Some(open), over_tls(false)),
         (open6, over_tls(false)),
+        (Some(http2), Face::Http2(acceptor_http2.clone())),
+        (http2_6, Face::Http2(acceptor_http2)),
         (Some(plain), Face::Plain),
         (Some(ims), Face::Ims),
     ];
@@ -125,6 +137,7 @@ fn port(listener: &TcpListener) -> Result<u16> {
 #[derive(Clone)]
 enum Face {
     Tls { acceptor: TlsAcceptor, is_guarded: bool },
+    Http2(TlsAcceptor),
     Plain,
     Ims,
 }
@@ -139,6 +152,7 @@ async fn accept(listener: TcpListener, origin: Arc<Origin>, face: Face) {
                 Face::Tls { acceptor, is_guarded } => {
                     origin.serve(acceptor.accept(stream).await?, is_guarded).await
                 }
+                Face::Http2(acceptor) => origin.serve_http2(acceptor.accept(stream).await?).await,
                 Face::Plain => origin.serve(stream, false).await,
                 Face::Ims => origin.serve_ims(stream, accepted).await,
             }
@@ -150,6 +164,7 @@ async fn accept(listener: TcpListener, origin: Arc<Origin>, face: Face) {
 struct Origin {
     /// Whole responses by path.
     answers: HashMap<&'static str, Arc<[u8]>>,
+    answers_http2: http2::Answers,
     unauthorized: Arc<[u8]>,
     not_found: Arc<[u8]>,
     lifetime: Duration,
@@ -180,6 +195,7 @@ impl Origin {
             (LARGE_CHUNKED, in_chunks(&large())),
         ]);
         Self {
+            answers_http2: http2::answers(&answers),
             answers,
             unauthorized: problem("401 Unauthorized"),
             not_found: problem("404 Not Found"),
@@ -250,7 +266,10 @@ impl Origin {
     }
 
     fn is_authorized(&self, head: &[u8]) -> bool {
-        let given = http::field(head, "authorization").unwrap_or_default();
+        self.is_good(http::field(head, "authorization").unwrap_or_default())
+    }
+
+    fn is_good(&self, given: &[u8]) -> bool {
         let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
         good.iter().any(|good| good.as_bytes() == given)
     }

@@ -103,6 +103,8 @@ pub struct Setup {
     pub keys: Vec<(String, String)>,
     /// Whether to put it before the origin's face that demands no token; for ours.
     pub is_open: bool,
+    /// Whether to put it before the origin's face that speaks HTTP/2; for ours.
+    pub is_http2: bool,
     /// A program to run it with, and its arguments; for ours.
     pub under: Vec<String>,
     /// How long it may take to answer.
@@ -117,6 +119,7 @@ impl Setup {
             cores: programs.cores.proxy.clone(),
             keys: Vec::new(),
             is_open: false,
+            is_http2: false,
             under: Vec::new(),
             patience: START_PATIENCE,
         }
@@ -196,7 +199,11 @@ fn ours(setup: &Setup, place: &Place<'_>) -> Result<Command> {
     }
     let ports = &place.origin.ports;
     command.arg("run").env_remove("RUST_LOG");
-    let upstream = if setup.is_open { ports.open } else { ports.tls };
+    let upstream = match setup {
+        Setup { is_http2: true, .. } => ports.http2,
+        Setup { is_open: true, .. } => ports.open,
+        _ => ports.tls,
+    };
     command.env(keys::variable("upstream"), format!("https://localhost:{upstream}"));
     command.env(keys::variable("ca_file"), &place.origin.ca_file);
     // Credentials beside another kind of authentication are refused as a mistake.

@@ -29,6 +29,7 @@ use super::{
     http2::{self, Beginning},
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
+    rewrite::Members,
     socket::Socket,
 };
 use crate::listener::Stream;
@@ -186,7 +187,8 @@ impl<'w> Connection<'w> {
             no_store: head.is_for_csrf_token(),
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
-        let sent = self.proxy.prepare(&head, admitted, &self.worker.buffers);
+        let members = self.proxy.members(&head);
+        let sent = self.proxy.prepare(&head, admitted, members, &self.worker.buffers);
         // A body that is coded otherwise has no end that could be found: it is never read.
         let length = head.length().unwrap_or(Length::UntilClose);
         let expects = head.expects_continue && length != Length::Exact(0);
@@ -198,7 +200,7 @@ impl<'w> Connection<'w> {
         self.client.input.consume(bytes);
         let proxy = self.proxy;
         let local = Rc::clone(&self.named);
-        Ok(Some(Request { sent, proxy, up, to, asking, local, protocol, in_flight, began: now }))
+        Ok(Some(Request { sent, proxy, up, to, asking, local, members, protocol, in_flight, began: now }))
     }
 
     /// Says good-bye so that the client understands: a reset for a message that is not whole, an answer for what was no
@@ -231,12 +233,22 @@ impl<'w> Connection<'w> {
 }
 
 impl Proxy {
+    /// What is renamed in an answer of JSON.
+    fn members(&self, head: &RequestHead<'_, '_>) -> Members {
+        if self.rewrite.links {
+            Members::of(head.path(), self.rewrite.graphql_urls)
+        } else {
+            Members::default()
+        }
+    }
+
     /// The way of a request's head, and where it goes. Hop-by-hop fields go before ours is set, or a client's
     /// `Connection: authorization` would remove what we add (golang/go#50580).
     fn prepare(
         &self,
         head: &RequestHead<'_, '_>,
         admitted: Result<Option<&str>, GuardError>,
+        members: Members,
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
         if self.is_draining() {
@@ -259,6 +271,7 @@ impl Proxy {
         let added = Added {
             guard: Some(&self.guard),
             user_agent: self.user_agent(),
+            codings: (!members.is_empty()).then_some(CODINGS),
             ..route.added(&identity, fields)
         };
         let mut out = Buffer::default();
@@ -283,6 +296,9 @@ fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
         [LOCAL_SCHEME, host].concat().into()
     }
 }
+
+/// The content codings that can be undone, but for brotli, which may take 16 MiB to undo.
+const CODINGS: &[u8] = b"gzip, deflate";
 
 /// Our listeners speak no TLS.
 const LOCAL_SCHEME: &[u8] = b"http://";

@@ -32,6 +32,7 @@ use super::{
     link::{Link, LinkError},
     request::{self, Asking},
     response::AnswerTo,
+    rewrite::Members,
     route::Route,
     tunnel, upstream,
 };
@@ -48,6 +49,8 @@ pub(super) struct Request<'w> {
     pub asking: Asking,
     /// The origin that the client has come to, as it wrote it.
     pub local: Rc<[u8]>,
+    /// What of a body of JSON is renamed.
+    pub members: Members,
     /// What it asks to go on in, a WebSocket mostly.
     pub protocol: Option<Box<[u8]>>,
     /// Counts the request when it is dropped.

@@ -57,6 +57,9 @@ pub(super) enum LinkError {
     /// The body is badly framed.
     #[error(transparent)]
     Framing(#[from] super::framing::FramingError),
+    /// The body's content coding is broken.
+    #[error(transparent)]
+    Coding(#[from] super::rewrite::CodingError),
     /// The head is larger than allowed.
     #[error("the head is too large")]
     HeadTooLarge,

@@ -20,7 +20,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     hop: Hop,
     /// `Content-Type`, the last one.
     pub content_type: Option<&'b [u8]>,
-    /// `Content-Encoding`, the last one.
+    /// `Content-Encoding`; a list where there are several.
     pub content_encoding: Option<&'b [u8]>,
     /// `Location`.
     pub location: Option<&'b [u8]>,
@@ -76,6 +76,31 @@ pub(super) struct Body {
     pub encoding: Encoding,
     /// Its end is the end of the client's connection.
     pub closes: bool,
+    /// It is renamed on its way: what AEM says of its bytes does not hold for those that the client gets.
+    pub renamed: Option<Renamed>,
+}
+
+/// What is known of a renamed body when its head is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renamed {
+    /// Nothing: it streams.
+    Streams,
+    /// It has so many bytes.
+    Whole(u64),
+}
+
+impl Body {
+    /// None.
+    pub(super) const NONE: Self =
+        Self { length: Length::Exact(0), encoding: Encoding::Identity, closes: false, renamed: None };
+
+    /// The same, for a client that gets other bytes than AEM has sent.
+    pub(super) fn renamed(self, renamed: Renamed, to: AnswerTo<'_>) -> Self {
+        let unknown = renamed == Renamed::Streams && !to.head;
+        let encoding = if unknown && to.minor > 0 { Encoding::Chunked } else { Encoding::Identity };
+        let closes = unknown && to.minor == 0;
+        Self { encoding, closes, renamed: Some(renamed), ..self }
+    }
 }
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
@@ -121,6 +146,10 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             match Field::of(header.name) {
                 Field::Other => {}
                 Field::ContentType => self.content_type = Some(header.value),
+                // Several codings are none that could be undone here.
+                Field::ContentEncoding if self.content_encoding.is_some() => {
+                    self.content_encoding = Some(SEVERAL);
+                }
                 Field::ContentEncoding => self.content_encoding = Some(header.value),
                 Field::Location => self.location = Some(header.value),
                 Field::RetryAfter => self.retry_after = Some(header.value),
@@ -158,12 +187,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(BadFraming::Broken) => return Err(BadResponse::Framing),
         };
         if to.head || matches!(self.status, 100..200 | 204 | 304) {
-            return Ok(Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false });
+            return Ok(Body::NONE);
         }
         let known = matches!(length, Length::Exact(_));
         let chunks = !known && to.minor > 0;
         let encoding = if chunks { Encoding::Chunked } else { Encoding::Identity };
-        Ok(Body { length, encoding, closes: !known && !chunks })
+        Ok(Body { length, encoding, closes: !known && !chunks, renamed: None })
     }
 
     /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
@@ -192,6 +221,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                _ if body.renamed.is_some() && is_of_bytes(header.name) => {}
                 field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
@@ -199,11 +229,17 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.write_in_place(to, out);
         if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
             out.push(b"transfer-encoding: chunked\r\n");
-        } else if let (Some(said), false, false) =
-            (self.hop.said(), self.hop.is_coded(), matches!(self.status, 100..200 | 204))
-        {
+        } else if let (Some(said), false, false, false) = (
+            self.hop.said(),
+            self.hop.is_coded(),
+            matches!(self.status, 100..200 | 204),
+            body.renamed.is_some(),
+        ) {
             // Beside a coding a length would cut the body short; 1xx and 204 have none.
             number("content-length", said, out);
+        }
+        if let Some(Renamed::Whole(bytes)) = body.renamed {
+            number("content-length", bytes, out);
         }
         if let Some(protocol) = self.protocol() {
             out.push(b"connection: upgrade\r\n");
@@ -229,11 +265,21 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// Writes an interim response, which has no framing and no connection of its own.
     pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
-        let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
         let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
-        self.write(body, to, names, false, out);
+        self.write(Body::NONE, to, names, false, out);
     }
 }
+
+/// Whether a field is about the very bytes of a body: how they are coded, what their sum is, which of them may be had.
+fn is_of_bytes(name: &str) -> bool {
+    OF_BYTES.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
+/// In place of more than one `Content-Encoding`: a list, which is a coding of no name.
+const SEVERAL: &[u8] = b"several, codings";
+
+const OF_BYTES: [&str; 6] =
+    ["content-encoding", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"];
 
 /// A field that names AEM, with the client's name for it.
 fn renamed(header: &Header<'_>, field: Field, names: Option<&Names<'_>>, out: &mut Buffer) {

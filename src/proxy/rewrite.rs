@@ -4,20 +4,23 @@
 //! stands at the beginning of a URL in a place where AEM puts URLs, the proxy's own comes in its place. All else keeps
 //! every byte: an origin in the middle of a text may be signed, compared, or shown.
 
+mod coding;
 mod cookie;
 mod head;
 mod json;
 mod members;
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use memchr::memmem::Finder;
 use url::Url;
 
-pub(super) use self::head::to_upstream;
-#[expect(unused_imports, reason = "bodies are not wired yet")]
-pub(super) use self::members::{Members, is_json};
-
+pub(super) use self::{
+    coding::{Coding, CodingError, Progress, Rewriter},
+    head::to_upstream,
+    json::Links,
+    members::{Members, is_json},
+};
 use self::{
     cookie::cookie,
     head::{link, location, refresh},
@@ -94,7 +97,7 @@ impl Origin {
 /// What one AEM is called: by itself, and by a client that comes to us for it.
 #[derive(Clone)]
 pub(super) struct Names<'w> {
-    pub(super) origin: &'w Origin,
+    pub(super) origin: &'w Arc<Origin>,
     /// `scheme://authority`.
     pub(super) local: Rc<[u8]>,
 }

@@ -1,6 +1,6 @@
 use http::{StatusCode, header::USER_AGENT};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use rustls::pki_types::{PrivatePkcs1KeyDer, pem::PemObject};
 use serde_json::json;
 
@@ -137,48 +137,53 @@ async fn a_file_goes_to_the_blob_storage_and_its_digests_can_be_had_from_aem() {
     for names in [&[][..], &["127.0.0.1", "localhost"]] {
         let standins = StandIns::start(options(names)).await.unwrap();
         let client = client(standins.ca_pem.as_deref());
-        let token = standins.ledger.issue(Duration::from_secs(60));
-        let post = async |url: &str, fields: &[(&str, &str)]| {
-            let answer = client.post(url).bearer_auth(&token).form(fields).send().await.unwrap();
-            let (status, body) = (answer.status().as_u16(), answer.text().await.unwrap());
-            (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
-        };
         let folder = format!("{}/content/dam/wknd", standins.aem_origin);
-        let size = 25 * 1024 * 1024;
         let file = [("fileName", "a b.jpg"), ("fileSize", "26214400")];
-        let (status, begun) = post(&format!("{folder}.initiateUpload.json"), &file).await;
+        let bytes = pattern::pattern(26_214_400);
+        let parts: Vec<&[u8]> = bytes.chunks(13 * 1024 * 1024).collect();
+
+        let begin = client.post(format!("{folder}.initiateUpload.json")).form(&file);
+        let (status, begun) = authorized(&standins, begin).await;
         assert_eq!((status, &begun["folderPath"]), (201, &json!("/content/dam/wknd")));
         assert_eq!(begun["completeURI"], format!("{folder}.completeUpload.json"));
-        let (of_file, uris) = (&begun["files"][0], begun["files"][0]["uploadURIs"].as_array().unwrap());
-        assert_eq!((&of_file["mimeType"], uris.len()), (&json!("image/jpeg"), 2));
-        let parts = pattern::pattern(size);
-        let parts: Vec<&[u8]> = parts.chunks(13 * 1024 * 1024).collect();
-        for (part, uri) in parts.iter().zip(uris) {
-            let uri = uri.as_str().unwrap();
-            assert!(uri.starts_with(&format!("{}/", standins.blob_origin)), "{uri}");
-            let answer = client.put(uri).body(part.to_vec()).send().await.unwrap();
-            assert_eq!(answer.status(), StatusCode::CREATED);
-        }
-        let token = of_file["uploadToken"].as_str().unwrap();
-        let of_upload = [("mimeType", "image/jpeg"), ("uploadToken", token)];
-        let completion = [&file[..], &of_upload].concat();
-        let complete_uri = begun["completeURI"].as_str().unwrap();
-        assert_eq!(post(complete_uri, &completion[..2]).await.0, 400);
-        assert_eq!(
-            post(complete_uri, &completion).await,
-            (200, json!({"path": "/content/dam/wknd/a b.jpg"}))
-        );
-        assert_eq!(post(complete_uri, &completion).await.0, 404, "done already");
+        assert_eq!(begun["files"][0]["mimeType"], "image/jpeg");
+        bring(&client, &standins, &parts, &begun["files"][0]["uploadURIs"]).await;
 
-        let url = format!("{folder}/a%20b.jpg.sha256.json");
-        let digests =
-            client.get(url).bearer_auth(standins.ledger.last_issued().unwrap()).send().await.unwrap();
-        let digests: Value = serde_json::from_str(&digests.text().await.unwrap()).unwrap();
+        let token = begun["files"][0]["uploadToken"].as_str().unwrap();
+        let completion = [&file[..], &[("mimeType", "image/jpeg"), ("uploadToken", token)]].concat();
+        let complete = async |fields: &[(&str, &str)]| {
+            let request = client.post(begun["completeURI"].as_str().unwrap()).form(fields);
+            authorized(&standins, request).await
+        };
+        assert_eq!(complete(&completion[..2]).await.0, 400);
+        assert_eq!(complete(&completion).await, (200, json!({"path": "/content/dam/wknd/a b.jpg"})));
+        assert_eq!(complete(&completion).await.0, 404, "done already");
+
+        let (_, digests) = authorized(&standins, client.get(format!("{folder}/a%20b.jpg.sha256.json"))).await;
         let part = |bytes: &&[u8]| json!({"length": bytes.len(), "sha256": pattern::sha256_hex(bytes)});
         assert_eq!(digests["parts"], json!(parts.iter().map(part).collect::<Vec<_>>()));
-        assert_eq!((&digests["length"], &digests["mimeType"]), (&json!(size), &json!("image/jpeg")));
+        assert_eq!((&digests["length"], &digests["mimeType"]), (&json!(bytes.len()), &json!("image/jpeg")));
         assert_eq!(digests["storage"], json!({"refused": 0, "authorizationSeen": 0}));
         assert_eq!((standins.blob.parts(), standins.aem.uploads_completed()), (2, 1));
+    }
+}
+
+/// Status and JSON of what is asked with a good token.
+async fn authorized(standins: &StandIns, request: RequestBuilder) -> (u16, Value) {
+    let token = standins.ledger.issue(Duration::from_secs(60));
+    let answer = request.bearer_auth(token).send().await.unwrap();
+    let (status, body) = (answer.status().as_u16(), answer.text().await.unwrap());
+    (status, serde_json::from_str(&body).unwrap_or_default())
+}
+
+/// Each part to its URL, which is at the blob storage.
+async fn bring(client: &Client, standins: &StandIns, parts: &[&[u8]], uris: &Value) {
+    assert_eq!(uris.as_array().unwrap().len(), parts.len());
+    for (part, uri) in parts.iter().zip(uris.as_array().unwrap()) {
+        let uri = uri.as_str().unwrap();
+        assert!(uri.starts_with(&format!("{}/", standins.blob_origin)), "{uri}");
+        let answer = client.put(uri).body(part.to_vec()).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
     }
 }
 

@@ -54,10 +54,11 @@ impl App {
         self.ask(self.request("GET", path)).await
     }
 
-    /// How the connection ends.
-    async fn ended(self) -> Result<(), h2::Error> {
-        drop(self.requests);
-        timeout(PATIENCE, self.connection).await.expect("an end").unwrap()
+    /// Waits for the end of the connection, which the app would go on using: a good-bye, and not only silence.
+    async fn until_good_bye(mut self) {
+        timeout(PATIENCE, self.connection).await.expect("an end").unwrap().expect("an orderly end");
+        let refused = poll_fn(|cx| self.requests.poll_ready(cx)).await.unwrap_err();
+        assert!(refused.is_go_away() && refused.is_remote(), "{refused}");
     }
 }
 
@@ -105,7 +106,9 @@ async fn who_may_not_ask_is_told_so_and_the_connection_stays() {
     let asked = Request::builder().method("CONNECT").uri("localhost:80");
     assert_eq!(app.ask(asked).await.status(), 405);
     let asked = app.request("GET", "/").header("x-large", "x".repeat(70_000));
-    assert_eq!(app.ask(asked).await.status(), 431);
+    let mut refused = app.ask(asked).await;
+    assert_eq!(refused.status(), 431);
+    assert!(text(&mut refused).await.contains("limits.head"));
     assert_eq!(app.get("/api/assets.json").await.status(), 200);
     proxy.stop().await;
 }
@@ -258,10 +261,10 @@ async fn a_connection_ends_when_the_proxy_stops_and_with_it_nothing_in_flight() 
     let mut aem = upstream.accept().await;
     aem.until("\r\n\r\n").await;
     proxy.ask_to_stop().await;
-    idle.ended().await.expect("a good-bye");
+    idle.until_good_bye().await;
     aem.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
     assert_eq!(text(&mut answer(response).await.unwrap()).await, "done");
-    app.ended().await.expect("a good-bye");
+    app.until_good_bye().await;
     proxy.ended().await.expect("an orderly end");
 }
 
@@ -270,8 +273,7 @@ async fn an_idle_connection_is_closed() {
     let proxy = Setup::default().set("TIMEOUTS__KEEP_ALIVE", "100ms").start().await;
     let mut app = App::of(&proxy).await;
     assert_eq!(app.get("/api/assets.json").await.status(), 200);
-    let connection = app.connection;
-    timeout(PATIENCE, connection).await.expect("an end").unwrap().expect("a good-bye");
+    app.until_good_bye().await;
     proxy.stop().await;
 }
 

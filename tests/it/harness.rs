@@ -316,9 +316,18 @@ impl Raw {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// One response: its head, and a body of `Content-Length`.
+    /// One response: its head, and a body of `Content-Length`, or in chunks.
     pub async fn response(&mut self) -> String {
         let mut answer = self.until("\r\n\r\n").await;
+        if answer.contains("transfer-encoding: chunked") {
+            let mut bytes = answer.into_bytes();
+            while !bytes.ends_with(b"\r\n0\r\n\r\n") {
+                let read =
+                    timeout(PATIENCE, self.0.read_buf(&mut bytes)).await.expect("the other side goes on");
+                assert!(read.expect("the connection holds") > 0, "ended within a body");
+            }
+            return String::from_utf8_lossy(&bytes).into_owned();
+        }
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends");
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let length: usize = length.expect("a length").parse().expect("a number");

@@ -15,8 +15,8 @@ use crate::{
     tls,
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 async fn standins() -> StandIns {
     tls::install();

@@ -1,6 +1,6 @@
 //! The response, from AEM to the client.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     clock::Clock,
@@ -11,8 +11,8 @@ use crate::{
         link::LinkError,
         refusal::Refusal,
         request::Asking,
-        response::{AnswerTo, Body, ResponseHead},
-        rewrite::Names,
+        response::{AnswerTo, Body, Renamed, ResponseHead},
+        rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
     },
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Down<'w> {
     /// What the client asked to go on in.
     protocol: Option<Box<[u8]>>,
     names: Names<'w>,
+    /// What of a body of JSON is renamed.
+    members: Members,
 }
 
 pub(super) enum Stage {
@@ -43,9 +45,26 @@ pub(super) enum Stage {
     /// The client does not get to see it yet: there may be a better one.
     Held(Held),
     Body(Decoder, Encoding),
+    Renamed(Box<RenamedBody>),
     Done,
     /// The connection goes on in another protocol.
     Tunnel,
+}
+
+/// A body that names AEM, and us when it leaves.
+pub(super) struct RenamedBody {
+    decoder: Decoder,
+    rewriter: Rewriter,
+    encoding: Encoding,
+}
+
+/// How a body is renamed.
+enum Renaming<'b> {
+    None,
+    /// As it comes.
+    Streams(Coding),
+    /// At once: this is all of it.
+    Whole(&'b [u8]),
 }
 
 /// Why a response is held.
@@ -86,7 +105,7 @@ pub(super) struct Facing<'w> {
 }
 
 impl<'w> Down<'w> {
-    pub(super) fn new(protocol: Option<Box<[u8]>>, names: Names<'w>) -> Self {
+    pub(super) fn new(protocol: Option<Box<[u8]>>, names: Names<'w>, members: Members) -> Self {
         Self {
             stage: Stage::Head,
             partial: Vec::new(),
@@ -98,6 +117,7 @@ impl<'w> Down<'w> {
             continued: false,
             protocol,
             names,
+            members,
         }
     }
 
@@ -125,6 +145,16 @@ impl<'w> Down<'w> {
                     encoding.data(part, out);
                     data = &data[used..];
                     self.end_if_done(out);
+                }
+                Stage::Renamed(renamed) => {
+                    let (used, part) = renamed.decoder.decode(data)?;
+                    renamed.rewriter.push(part);
+                    data = &data[used..];
+                    if renamed.decoder.is_done() {
+                        renamed.rewriter.end();
+                        self.spoiled |= !data.is_empty();
+                        return Ok(());
+                    }
                 }
                 Stage::Tunnel => {
                     out.push(data);
@@ -196,8 +226,7 @@ impl<'w> Down<'w> {
             101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
-                let body = Body { length: Length::Exact(0), encoding: Encoding::Identity, closes: false };
-                head.write(body, facing.to, Some(&self.names), false, out);
+                head.write(Body::NONE, facing.to, Some(&self.names), false, out);
             }
             101 => return Err(LinkError::UnaskedUpgrade),
             100 => {
@@ -219,7 +248,8 @@ impl<'w> Down<'w> {
                     // The head is kept with what follows it.
                     return Ok(Some(0));
                 }
-                self.begin(&head, facing, out)?;
+                let taken = self.begin(&head, &bytes[head.bytes..], facing, out)?;
+                return Ok(Some(head.bytes + taken));
             }
         }
         Ok(Some(head.bytes))
@@ -254,23 +284,95 @@ impl<'w> Down<'w> {
         self.take(&bytes, Facing { holds: Holds::NOTHING, ..facing }, out)
     }
 
-    /// Passes the final response's head on.
+    /// Passes the final response's head on, and a body that is renamed at once; tells how much of `rest` that took.
     fn begin(
         &mut self,
         head: &ResponseHead<'_, '_>,
+        rest: &[u8],
         facing: Facing<'_>,
         out: &mut Buffer,
-    ) -> Result<(), LinkError> {
-        let body = head.body(facing.to)?;
+    ) -> Result<usize, LinkError> {
+        let mut body = head.body(facing.to)?;
+        let renaming = self.renaming(head, body, rest, facing);
+        let mut whole = None;
+        match &renaming {
+            Renaming::None => {}
+            Renaming::Streams(_) => body = body.renamed(Renamed::Streams, facing.to),
+            Renaming::Whole(bytes) => {
+                let renamed = self.links().whole(bytes);
+                body = body.renamed(Renamed::Whole(renamed.len() as u64), facing.to);
+                whole = Some((bytes.len(), renamed));
+            }
+        }
         self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
         head.write(body, facing.to, Some(&self.names), self.close, out);
         self.status = Some(head.status);
-        self.stage = Stage::Body(Decoder::new(body.length, facing.head_max), body.encoding);
+        if let Some((bytes, renamed)) = whole {
+            out.push(&renamed);
+            self.stage = Stage::Done;
+            return Ok(bytes);
+        }
+        let decoder = Decoder::new(body.length, facing.head_max);
+        self.stage = match renaming {
+            Renaming::Streams(coding) if !decoder.is_done() => {
+                let rewriter = Rewriter::new(coding, self.links());
+                Stage::Renamed(Box::new(RenamedBody { decoder, rewriter, encoding: body.encoding }))
+            }
+            _ => Stage::Body(decoder, body.encoding),
+        };
         self.end_if_done(out);
-        Ok(())
+        Ok(0)
+    }
+
+    fn links(&self) -> Links {
+        Links::new(self.members, Arc::clone(self.names.origin), &self.names.local)
+    }
+
+    /// Whether a body names AEM where it is to name us.
+    fn renaming<'b>(
+        &self,
+        head: &ResponseHead<'_, '_>,
+        body: Body,
+        rest: &'b [u8],
+        facing: Facing<'_>,
+    ) -> Renaming<'b> {
+        let is_json = || head.content_type.is_some_and(rewrite::is_json);
+        // A part of a body does not tell what its bytes belong to.
+        if self.members.is_empty() || matches!(head.status, 204 | 206 | 304) || !is_json() {
+            return Renaming::None;
+        }
+        let coding = Coding::of(head.content_encoding.unwrap_or_default());
+        let whole = match body.length {
+            Length::Exact(bytes) if coding == Some(Coding::Identity) && !facing.to.head => {
+                usize::try_from(bytes).ok().and_then(|bytes| rest.get(..bytes))
+            }
+            _ => None,
+        };
+        match (coding, whole) {
+            (None, _) => Renaming::None,
+            (Some(_), Some(whole)) if !self.names.origin.occurs_in(whole) => Renaming::None,
+            (Some(_), Some(whole)) => Renaming::Whole(whole),
+            (Some(coding), None) => Renaming::Streams(coding),
+        }
+    }
+
+    /// Goes on with a body that is renamed, as far as one step leads. Tells whether there was anything to do.
+    pub(super) fn advance(&mut self, out: &mut Buffer) -> Result<bool, LinkError> {
+        let Stage::Renamed(renamed) = &mut self.stage else { return Ok(false) };
+        let RenamedBody { decoder, rewriter, encoding } = &mut **renamed;
+        let before = out.len();
+        let mut chunk = Buffer::default();
+        let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
+        encoding.data(chunk.filled(), out);
+        if progress == Progress::Done {
+            encoding.end(&trailers(decoder.trailers()), out);
+            self.stage = Stage::Done;
+            return Ok(true);
+        }
+        Ok(progress == Progress::More || out.len() > before)
     }
 
     fn end_if_done(&mut self, out: &mut Buffer) {
@@ -287,8 +389,12 @@ impl<'w> Down<'w> {
     /// AEM's connection has ended, in order or not.
     pub(super) fn ended(&mut self, in_order: bool, out: &mut Buffer) -> Result<(), LinkError> {
         self.spoiled = true;
-        match &self.stage {
+        match &mut self.stage {
             Stage::Done | Stage::Tunnel => Ok(()),
+            Stage::Renamed(renamed) if in_order && renamed.decoder.ends_with_connection() => {
+                renamed.rewriter.end();
+                Ok(())
+            }
             Stage::Body(decoder, encoding) if in_order && decoder.ends_with_connection() => {
                 encoding.end(&[], out);
                 self.stage = Stage::Done;
@@ -296,10 +402,15 @@ impl<'w> Down<'w> {
             }
             // How it ended is seen once it is passed on.
             Stage::Held(_) => Ok(()),
-            Stage::Head | Stage::Body(..) => Err(LinkError::Io(io::ErrorKind::UnexpectedEof.into())),
+            Stage::Head | Stage::Body(..) | Stage::Renamed(_) => {
+                Err(LinkError::Io(io::ErrorKind::UnexpectedEof.into()))
+            }
         }
     }
 }
+
+/// How much of a body is renamed before it is sent on.
+const STEP: usize = 32 * 1024;
 
 /// What `Retry-After` asks for (RFC 9110, section 10.2.3).
 fn retry_after(value: &[u8]) -> Option<Duration> {

@@ -63,7 +63,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         (holds, outcome): (Holds, Outcome),
     ) -> Self {
         let names = Names { origin: sent.route.upstream.names(), local: Rc::clone(&request.local) };
-        let down = Down::new(request.protocol.clone(), names);
+        let down = Down::new(request.protocol.clone(), names, request.members);
         Self { client, worker, link, down, request, sent, holds, has_left: false, outcome }
     }
 
@@ -119,7 +119,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
     fn leaves_body(&self) -> bool {
         match self.down.stage {
             Stage::Head | Stage::Held(_) => false,
-            Stage::Body(..) => self.request.up.gate.is_some(),
+            Stage::Body(..) | Stage::Renamed(_) => self.request.up.gate.is_some(),
             Stage::Done | Stage::Tunnel => self.down.is_used_up() || self.request.up.gate.is_some(),
         }
     }
@@ -230,9 +230,14 @@ impl<'a, 'w> Exchange<'a, 'w> {
             if waits || !self.client.output.is_empty() {
                 return Ok(moved);
             }
+            buffers.equip(&mut self.client.output);
+            match self.down.advance(&mut self.client.output) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => return Err(self.broken(error)),
+            }
             let facing = self.facing();
             let (down, output) = (&mut self.down, &mut self.client.output);
-            buffers.equip(output);
             let came = self.link.poll_read(cx, buffers, |data| down.take(data, facing, output));
             let result = match came {
                 Poll::Pending => {
@@ -329,7 +334,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
             }
             LinkError::Response(error) => ProxyError::BadResponse(Box::new(error)),
             LinkError::UnaskedUpgrade => ProxyError::UnaskedUpgrade,
-            LinkError::Framing(_) => ProxyError::BrokenOff(Box::new(error)),
+            LinkError::Framing(_) | LinkError::Coding(_) => ProxyError::BrokenOff(Box::new(error)),
             // In TLS 1.3 AEM looks at our certificate after we have begun to send (RFC 8446, section 4.4.2.4). It
             // would not like it better on another connection.
             LinkError::Io(io) if Cause::of(&io) == Cause::ClientCertificate => broken_off(LinkError::Io(io)),

@@ -71,7 +71,7 @@ pub(in crate::proxy) async fn serve(
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head * HEAD_EXTRA).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
     let shaken = timeout(limits.timeouts.request_head, builder.handshake(Rewound { stream, early })).await;
     let Ok(Ok(mut connection)) = shaken else { return };
@@ -163,6 +163,9 @@ const STREAMS: u32 = 128;
 /// What a client may send of one body before AEM has taken it. It is near: more would not be faster. Any number of uploads
 /// that stand still leaves the others their share.
 const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// A head that is too large by less gets the answer of the engine, which says what to do; h2's own is a bare 431.
+const HEAD_EXTRA: usize = 2;
 
 /// How long a client may take to say good-bye, or to take the end of its last answer.
 const GOOD_BYE: Duration = Duration::from_secs(10);

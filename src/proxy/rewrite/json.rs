@@ -102,6 +102,15 @@ impl Links {
         give(&data[given..], out);
     }
 
+    /// A body that is there as a whole.
+    pub(in crate::proxy) fn whole(mut self, data: &[u8]) -> Vec<u8> {
+        let mut renamed = Vec::with_capacity(data.len());
+        let mut out = |data: &[u8]| renamed.extend_from_slice(data);
+        self.push(data, &mut out);
+        self.end(&mut out);
+        renamed
+    }
+
     /// No more will come: gives out what was held.
     pub(in crate::proxy) fn end(&mut self, out: &mut impl FnMut(&[u8])) {
         give(&self.held, out);

@@ -37,7 +37,10 @@ async fn resource(
     Query(page): Query<Page>,
     request: Request,
 ) -> Response {
-    let origin = origin(&request);
+    let own = origin(&request);
+    let Ok(origin) = Url::parse(&own) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
     let path = path.map_or_else(String::new, |Path(path)| path);
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return show(&aem, &origin, path.strip_suffix(".json").unwrap_or(&path), page).await;
@@ -50,7 +53,7 @@ async fn resource(
         "POST" => create(&aem, &path, &body),
         "PUT" | "PATCH" => update(&aem, &path, &body),
         "DELETE" => delete(&aem, &path),
-        method @ ("COPY" | "MOVE") => transfer(&aem, &origin, &path, &parts.headers, method == "MOVE"),
+        method @ ("COPY" | "MOVE") => transfer(&aem, &own, &path, &parts.headers, method == "MOVE"),
         "PROPFIND" => multistatus(&aem, &origin, &path),
         _ => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
     };
@@ -74,7 +77,7 @@ impl Default for Page {
     }
 }
 
-async fn show(aem: &Aem, origin: &str, path: &str, page: Page) -> Response {
+async fn show(aem: &Aem, origin: &Url, path: &str, page: Page) -> Response {
     match aem.dam.node(path) {
         Some(Node::Asset(asset)) => Json(entity(origin, path, &Node::Asset(asset))).into_response(),
         _ if aem.dam.has_folder(path) => Json(folder(aem, origin, path, page)).into_response(),
@@ -82,7 +85,7 @@ async fn show(aem: &Aem, origin: &str, path: &str, page: Page) -> Response {
     }
 }
 
-fn folder(aem: &Aem, origin: &str, path: &str, page: Page) -> Value {
+fn folder(aem: &Aem, origin: &Url, path: &str, page: Page) -> Value {
     let children = aem.dam.children(path);
     let entities: Vec<Value> = children
         .iter()
@@ -113,7 +116,7 @@ fn folder(aem: &Aem, origin: &str, path: &str, page: Page) -> Value {
     })
 }
 
-fn entity(origin: &str, path: &str, node: &Node) -> Value {
+fn entity(origin: &Url, path: &str, node: &Node) -> Value {
     let (class, title) = match node {
         Node::Folder { title } => ("assets/folder", title),
         Node::Asset(asset) => ("assets/asset", &asset.title),
@@ -134,14 +137,10 @@ fn self_path(path: &str) -> String {
 }
 
 /// On AEM's own origin, with what needs it encoded.
-fn link(origin: &str, path: &str) -> String {
-    Url::parse(origin).map_or_else(
-        |_| path.to_owned(),
-        |mut url| {
-            url.set_path(path);
-            url.into()
-        },
-    )
+fn link(origin: &Url, path: &str) -> String {
+    let mut url = origin.clone();
+    url.set_path(path);
+    url.into()
 }
 
 fn name(path: &str) -> &str {
@@ -232,7 +231,7 @@ fn within(origin: &str, destination: &str) -> Option<String> {
 }
 
 /// RFC 4918, section 9.1, as far as a test needs it.
-fn multistatus(aem: &Aem, origin: &str, path: &str) -> Response {
+fn multistatus(aem: &Aem, origin: &Url, path: &str) -> Response {
     let Some(node) = aem.dam.node(path) else {
         return StatusCode::NOT_FOUND.into_response();
     };

@@ -142,6 +142,8 @@ async fn stopping_cuts_requests_in_flight() {
     let mut server = Server::start(Router::new().route("/", get(hang)), ANY_PORT.into(), None).await.unwrap();
     let asking = tokio::spawn(ask(server.addr()));
     arrivals.recv().await.unwrap();
+    assert_eq!(server.connections_open(), 1);
     server.stop().await;
+    assert_eq!(server.connections_open(), 0);
     assert!(!matches!(asking.await.unwrap(), Ok(answer) if !answer.is_empty()));
 }

@@ -1,0 +1,16 @@
+// What the clients are pointed at, and how they say that something works.
+import assert from 'node:assert/strict'
+
+/** The proxy, which is all that a client is told. */
+export const PROXY = needed('AEM_PROXY_URL')
+/** AEM itself, to show that nothing works without the proxy. */
+export const AEM = needed('AEM_URL')
+
+export function ok(client, what) {
+  console.log(`ok ${client}: ${what}`)
+}
+
+function needed(name) {
+  assert.ok(process.env[name], `${name} is not set: start tests/clients/run`)
+  return process.env[name]
+}
