@@ -590,17 +590,20 @@ async fn an_old_connection_serves_no_other_request_and_ends_with_its_last() {
 
 #[tokio::test]
 async fn a_target_that_http_2_cannot_carry_goes_over_http_1() {
-    let aem = Aem::offering(&[b"h2", b"http/1.1"]).await;
-    let proxy = aem.proxy(Setup::default()).await;
-    let mut app = proxy.connect().await;
-    app.send("GET /a<b>`c HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    let mut stream = aem.accept().await;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        assert!(stream.read_buf(&mut head).await.unwrap() > 0);
+    for target in [&b"/a<b>`c"[..], b"/a?q=\"b\"", b"/caf\xe9", b"/a?q=\xfc"] {
+        let aem = Aem::offering(&[b"h2", b"http/1.1"]).await;
+        let proxy = aem.proxy(Setup::default()).await;
+        let mut app = proxy.connect().await;
+        let line = [b"GET ", target, b" HTTP/1.1\r\n"].concat();
+        app.send([&line[..], b"host: localhost\r\n\r\n"].concat()).await;
+        let mut stream = aem.accept().await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut head).await.unwrap() > 0, "{}", target.escape_ascii());
+        }
+        assert!(head.starts_with(&line), "{}", head.escape_ascii());
+        proxy.stop().await;
     }
-    assert!(head.starts_with(b"GET /a<b>`c HTTP/1.1\r\n"));
-    proxy.stop().await;
 }
 
 /// Fewer than every server takes at once.
