@@ -20,7 +20,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     hop: Hop,
     /// `Content-Type`, the last one.
     pub content_type: Option<&'b [u8]>,
-    /// `Content-Encoding`, the last one.
+    /// `Content-Encoding`, or what stands for several of them.
     pub content_encoding: Option<&'b [u8]>,
     /// `Location`.
     pub location: Option<&'b [u8]>,
@@ -146,7 +146,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             match Field::of(header.name) {
                 Field::Other => {}
                 Field::ContentType => self.content_type = Some(header.value),
-                Field::ContentEncoding => self.content_encoding = Some(header.value),
+                Field::ContentEncoding => {
+                    // Of several fields each says a part: no single one tells how the body is coded.
+                    let first = self.content_encoding.is_none();
+                    self.content_encoding = Some(if first { header.value } else { SEVERAL });
+                }
                 Field::Location => self.location = Some(header.value),
                 Field::RetryAfter => self.retry_after = Some(header.value),
                 Field::XReason => self.has_reason = true,
@@ -270,6 +274,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 fn is_of_bytes(name: &str) -> bool {
     OF_BYTES.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
+
+/// No coding that there is.
+const SEVERAL: &[u8] = b",";
 
 const OF_BYTES: [&str; 6] =
     ["content-encoding", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"];
