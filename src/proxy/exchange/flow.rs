@@ -266,7 +266,11 @@ impl<'a, 'w> Exchange<'a, 'w> {
     pub(super) fn release(&mut self) -> Result<(), Failed> {
         let facing = self.facing();
         self.worker.buffers.equip(&mut self.client.output);
-        let released = self.down.release(facing, &mut self.client.output);
+        let mut released = self.down.release(facing, &mut self.client.output);
+        if released.is_ok() && self.link.has_ended() {
+            // It came with what was held, and is not said a second time.
+            released = self.down.ended(true, &mut self.client.output);
+        }
         self.note_status();
         released.map_err(|error| self.broken(error))
     }
