@@ -25,9 +25,11 @@ pub(super) const OFFERED: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
 /// The name of HTTP/2 over TLS.
 pub(super) const HTTP_2: &[u8] = b"h2";
 
-/// Whether a request with this head could go over HTTP/2 byte for byte: `http::Uri` takes no target with one of these.
+/// Whether a request with this head could go over HTTP/2 byte for byte: `http::Uri` takes no target with one of these, and
+/// none that is not UTF-8.
 pub(super) fn carries(head: &[u8]) -> bool {
-    !head.iter().take_while(|byte| **byte != b'\r').any(|byte| matches!(byte, b'<' | b'>' | b'`'))
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    !line.iter().any(|byte| matches!(byte, b'<' | b'>' | b'`' | b'"')) && std::str::from_utf8(line).is_ok()
 }
 
 /// As much of a stream's outgoing body as is kept until the connection takes it.

@@ -20,7 +20,7 @@ pub(super) struct ResponseHead<'h, 'b> {
     hop: Hop,
     /// `Content-Type`, the last one.
     pub content_type: Option<&'b [u8]>,
-    /// `Content-Encoding`; a list where there are several.
+    /// `Content-Encoding`, or what stands for several of them.
     pub content_encoding: Option<&'b [u8]>,
     /// `Location`.
     pub location: Option<&'b [u8]>,
@@ -146,11 +146,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             match Field::of(header.name) {
                 Field::Other => {}
                 Field::ContentType => self.content_type = Some(header.value),
-                // Several codings are none that could be undone here.
-                Field::ContentEncoding if self.content_encoding.is_some() => {
-                    self.content_encoding = Some(SEVERAL);
+                Field::ContentEncoding => {
+                    // Of several fields each says a part: no single one tells how the body is coded.
+                    let first = self.content_encoding.is_none();
+                    self.content_encoding = Some(if first { header.value } else { SEVERAL });
                 }
-                Field::ContentEncoding => self.content_encoding = Some(header.value),
                 Field::Location => self.location = Some(header.value),
                 Field::RetryAfter => self.retry_after = Some(header.value),
                 Field::XReason => self.has_reason = true,
@@ -275,8 +275,8 @@ fn is_of_bytes(name: &str) -> bool {
     OF_BYTES.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-/// In place of more than one `Content-Encoding`: a list, which is a coding of no name.
-const SEVERAL: &[u8] = b"several, codings";
+/// No coding that there is.
+const SEVERAL: &[u8] = b",";
 
 const OF_BYTES: [&str; 6] =
     ["content-encoding", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"];

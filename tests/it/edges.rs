@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aem_auth_proxy::standin::ims::Fault;
 use rustls::{
     ServerConfig, ServerConnection,
     crypto::ring,
@@ -242,6 +243,51 @@ async fn a_bad_record_behind_an_answer_does_not_cost_the_answer() {
     let (answer, reset) =
         timeout(Duration::from_secs(3), app.rest_or_reset()).await.unwrap_or(("kept".into(), false));
     assert!(answer == "kept" || answer.ends_with("ok"), "{answer:?} {reset}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_renamed_body_is_whole_when_aem_ends_the_session_with_it() {
+    let (listener, config, ca) = listener(4096).await;
+    let proxy = secure_proxy(&listener, &ca, &[]).await;
+    let mut app = proxy.connect().await;
+    app.send("GET /api/assets.json HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let mut aem = Tls::accept(&listener, &config).await;
+    aem.until(b"\r\n\r\n").await;
+    let mut bytes = aem.tickets.clone();
+    bytes.extend(aem.seal(
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\n\
+          transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ));
+    aem.tls.send_close_notify();
+    while aem.tls.wants_write() {
+        aem.tls.write_tls(&mut bytes).unwrap();
+    }
+    aem.socket.write_all(&bytes).await.unwrap();
+    let (answer, reset) =
+        timeout(Duration::from_secs(3), app.rest_or_reset()).await.unwrap_or(("kept".into(), false));
+    assert!(!reset && (answer == "kept" || answer.ends_with("0\r\n\r\n")), "{answer:?} {reset}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_passed_on_after_all_ends_with_its_session() {
+    let (listener, config, ca) = listener(4096).await;
+    let proxy = secure_proxy(&listener, &ca, &[]).await;
+    proxy.standins.ims.set_always(Some(Fault::internal_error()));
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let mut aem = Tls::accept(&listener, &config).await;
+    aem.until(b"\r\n\r\n").await;
+    let mut bytes = aem.tickets.clone();
+    bytes.extend(aem.seal(b"HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\nno!"));
+    aem.tls.send_close_notify();
+    while aem.tls.wants_write() {
+        aem.tls.write_tls(&mut bytes).unwrap();
+    }
+    // The session has ended, and the socket stays.
+    aem.socket.write_all(&bytes).await.unwrap();
+    assert!(app.until("0\r\n\r\n").await.starts_with("HTTP/1.1 401"));
     proxy.stop().await;
 }
 

@@ -398,6 +398,26 @@ async fn a_stream_that_aem_resets_is_a_bad_gateway_or_cut() {
 }
 
 #[tokio::test]
+async fn a_write_without_a_body_that_aem_gave_up_is_not_sent_again() {
+    let asks = Arc::new(AtomicUsize::new(0));
+    let (proxy, _) = Aem::answering(Setup::default(), {
+        let asks = Arc::clone(&asks);
+        move |mut asked| {
+            asks.fetch_add(1, Relaxed);
+            async move { asked.respond.send_reset(Reason::INTERNAL_ERROR) }
+        }
+    })
+    .await;
+    for (number, head) in ["POST /x", "MOVE /x", "COPY /x"].into_iter().enumerate() {
+        let mut app = proxy.connect().await;
+        app.send(format!("{head} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        assert!(app.until("}\n").await.starts_with("HTTP/1.1 502"), "{head}");
+        assert_eq!(asks.load(Relaxed), number + 1, "{head}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_aem_takes_leave_of_serves_no_other_request() {
     let aem = Aem::offering(&[b"h2"]).await;
     let proxy = aem.proxy(Setup::default()).await;
@@ -570,17 +590,20 @@ async fn an_old_connection_serves_no_other_request_and_ends_with_its_last() {
 
 #[tokio::test]
 async fn a_target_that_http_2_cannot_carry_goes_over_http_1() {
-    let aem = Aem::offering(&[b"h2", b"http/1.1"]).await;
-    let proxy = aem.proxy(Setup::default()).await;
-    let mut app = proxy.connect().await;
-    app.send("GET /a<b>`c HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    let mut stream = aem.accept().await;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        assert!(stream.read_buf(&mut head).await.unwrap() > 0);
+    for target in [&b"/a<b>`c"[..], b"/a?q=\"b\"", b"/caf\xe9", b"/a?q=\xfc"] {
+        let aem = Aem::offering(&[b"h2", b"http/1.1"]).await;
+        let proxy = aem.proxy(Setup::default()).await;
+        let mut app = proxy.connect().await;
+        let line = [b"GET ", target, b" HTTP/1.1\r\n"].concat();
+        app.send([&line[..], b"host: localhost\r\n\r\n"].concat()).await;
+        let mut stream = aem.accept().await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut head).await.unwrap() > 0, "{}", target.escape_ascii());
+        }
+        assert!(head.starts_with(&line), "{}", head.escape_ascii());
+        proxy.stop().await;
     }
-    assert!(head.starts_with(b"GET /a<b>`c HTTP/1.1\r\n"));
-    proxy.stop().await;
 }
 
 /// Fewer than every server takes at once.

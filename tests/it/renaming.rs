@@ -271,3 +271,15 @@ async fn aem_is_asked_for_codings_that_can_be_undone() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_that_is_coded_twice_passes_as_it_is() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let (sent, _) = listing(&upstream.origin(), "", 3);
+    let coded = gzip(&gzip(sent.as_bytes()));
+    let fields = "content-type: application/json\r\ncontent-encoding: gzip\r\ncontent-encoding: gzip\r\n";
+    let (head, seen) = body(&proxy, &upstream, "/api/assets.json", fields, &coded, coded.len()).await;
+    assert!(head.contains("content-encoding"), "{head}");
+    assert_eq!(seen, coded);
+    proxy.stop().await;
+}

@@ -400,6 +400,8 @@ impl<'w> Down<'w> {
                 self.stage = Stage::Done;
                 Ok(())
             }
+            // All of it has come, and some of it is still to be passed on.
+            Stage::Renamed(renamed) if renamed.decoder.is_done() => Ok(()),
             // How it ended is seen once it is passed on.
             Stage::Held(_) => Ok(()),
             Stage::Head | Stage::Body(..) | Stage::Renamed(_) => {

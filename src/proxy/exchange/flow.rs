@@ -39,7 +39,7 @@ pub(super) struct Exchange<'a, 'w> {
     pub(super) request: &'a mut Request<'w>,
     pub(super) sent: &'a mut Sent<'w>,
     holds: Holds,
-    /// AEM's socket has taken something of the request.
+    /// AEM's socket has taken something of the request, or may have.
     pub(super) has_left: bool,
     /// What is told of a refusal that is passed on.
     pub(super) outcome: Outcome,
@@ -64,7 +64,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
     ) -> Self {
         let names = Names { origin: sent.route.upstream.names(), local: Rc::clone(&request.local) };
         let down = Down::new(request.protocol.clone(), names, request.members);
-        Self { client, worker, link, down, request, sent, holds, has_left: false, outcome }
+        // Whether the head has left is known to the connection that requests share, which does not tell.
+        let has_left = matches!(link, Link::Stream(_));
+        Self { client, worker, link, down, request, sent, holds, has_left, outcome }
     }
 
     pub(super) fn upstream(&self) -> &'w Upstream {
@@ -264,7 +266,11 @@ impl<'a, 'w> Exchange<'a, 'w> {
     pub(super) fn release(&mut self) -> Result<(), Failed> {
         let facing = self.facing();
         self.worker.buffers.equip(&mut self.client.output);
-        let released = self.down.release(facing, &mut self.client.output);
+        let mut released = self.down.release(facing, &mut self.client.output);
+        if released.is_ok() && self.link.has_ended() {
+            // It came with what was held, and is not said a second time.
+            released = self.down.ended(true, &mut self.client.output);
+        }
         self.note_status();
         released.map_err(|error| self.broken(error))
     }
