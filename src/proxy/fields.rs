@@ -15,13 +15,24 @@ pub(super) const FIELDS_MAX: usize = 100;
 /// Room for a head's fields.
 pub(super) struct Storage<'b> {
     pub fields: [MaybeUninit<Header<'b>>; FIELDS_MAX],
+    /// What the fields are: found once, and asked for when the head is read and when it is written.
+    pub kinds: [Field; FIELDS_MAX],
     /// For a head that httparse does not take in one piece; without memory until there is one.
     pub other: Vec<Header<'b>>,
 }
 
 /// Empty room.
 pub(super) fn storage<'b>() -> Storage<'b> {
-    Storage { fields: [const { MaybeUninit::uninit() }; FIELDS_MAX], other: Vec::new() }
+    let fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    Storage { fields, kinds: [Field::Other; FIELDS_MAX], other: Vec::new() }
+}
+
+/// What each of `fields` is.
+pub(super) fn kinds<'h>(fields: &[Header<'_>], room: &'h mut [Field; FIELDS_MAX]) -> &'h [Field] {
+    for (kind, field) in room.iter_mut().zip(fields) {
+        *kind = Field::of(field.name);
+    }
+    &room[..fields.len().min(FIELDS_MAX)]
 }
 
 /// The fields that mean something to a proxy.
@@ -107,6 +118,8 @@ impl Field {
         };
         if name.eq_ignore_ascii_case(candidate.0) {
             candidate.1
+        } else if first != b'x' && first != b'a' {
+            Self::Other
         } else if name.len() > X_FORWARDED.len() && begins(name, X_FORWARDED) {
             // AEM's CDN answers 403 or redirects in circles when a forwarded host is not its own.
             Self::Forwarded

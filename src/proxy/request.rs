@@ -6,11 +6,12 @@ use std::ops::Range;
 
 use http::{HeaderName, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Status};
+use memchr::{memchr, memmem};
 
 use self::target::{Line, authority, origin_form};
 use super::{
     buffer::Buffer,
-    fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, members, protocol},
+    fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, kinds, members, protocol},
     framing::Length,
     guard::{Asked, Guard},
     rewrite,
@@ -24,6 +25,8 @@ pub(super) struct RequestHead<'h, 'b> {
     /// The minor version: 0 or 1.
     pub minor: u8,
     fields: &'h [Header<'b>],
+    /// What they are, one by one.
+    kinds: &'h [Field],
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
@@ -98,10 +101,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                     return Err(NoRequest(400));
                 };
                 let line = Line { method, target: target.as_bytes(), minor };
-                Self::new(line, request.headers, head_bytes).map(Some)
+                let kinds = kinds(request.headers, &mut storage.kinds);
+                Self::new(line, request.headers, kinds, head_bytes).map(Some)
             }
             Ok(Status::Partial) => Ok(None),
-            Err(httparse::Error::Token) => Self::parse_other_bytes(bytes, &mut storage.other),
+            Err(httparse::Error::Token) => {
+                Self::parse_other_bytes(bytes, &mut storage.other, &mut storage.kinds)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -110,18 +116,25 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     fn parse_other_bytes(
         bytes: &'b [u8],
         fields: &'h mut Vec<Header<'b>>,
+        room: &'h mut [Field; FIELDS_MAX],
     ) -> Result<Option<Self>, NoRequest> {
         let Some((line, line_bytes)) = Line::of_other_bytes(bytes)? else { return Ok(None) };
         fields.resize(FIELDS_MAX, EMPTY_HEADER);
         match httparse::parse_headers(&bytes[line_bytes..], fields)? {
             Status::Complete((field_bytes, fields)) => {
-                Self::new(line, fields, line_bytes + field_bytes).map(Some)
+                let kinds = kinds(fields, room);
+                Self::new(line, fields, kinds, line_bytes + field_bytes).map(Some)
             }
             Status::Partial => Ok(None),
         }
     }
 
-    fn new(line: Line<'b>, fields: &'h [Header<'b>], bytes: usize) -> Result<Self, NoRequest> {
+    fn new(
+        line: Line<'b>,
+        fields: &'h [Header<'b>],
+        kinds: &'h [Field],
+        bytes: usize,
+    ) -> Result<Self, NoRequest> {
         let Line { method, target, minor } = line;
         if target.len() > TARGET_MAX {
             return Err(NoRequest(414));
@@ -131,6 +144,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             target,
             minor,
             fields,
+            kinds,
             hop: Hop::default(),
             expects_continue: false,
             accepts_json: false,
@@ -142,9 +156,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     fn survey(&mut self) -> Result<(), NoRequest> {
-        for header in self.fields {
-            let field = Field::of(header.name);
-            match field {
+        for (header, field) in self.fields.iter().zip(self.kinds) {
+            match *field {
                 Field::Other => {}
                 Field::Host => self.asked.host(header.value),
                 Field::Origin => self.asked.origin(header.value),
@@ -154,7 +167,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                     self.expects_continue =
                         self.minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
                 }
-                _ => self.hop.note(field, header.value).map_err(|_| NoRequest(400))?,
+                field => self.hop.note(field, header.value).map_err(|_| NoRequest(400))?,
             }
         }
         // Framed twice, or coded for a version that knows no codings: who reads it otherwise sees another request in
@@ -240,8 +253,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         out.push(b" HTTP/1.1\r\nhost: ");
         out.push(added.host);
         out.push(b"\r\n");
-        for header in self.fields {
-            self.write_field(header, added, out);
+        for (header, field) in self.fields.iter().zip(self.kinds) {
+            self.write_field(header, *field, added, out);
         }
         self.write_connection(length, out);
         let identity = self.write_added(added, out);
@@ -251,9 +264,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     /// Writes a field of the client's, unless it stays here or is replaced.
-    fn write_field(&self, header: &Header<'_>, added: &Added<'_>, out: &mut Buffer) {
+    fn write_field(&self, header: &Header<'_>, field: Field, added: &Added<'_>, out: &mut Buffer) {
         let Header { name, value } = *header;
-        match Field::of(name) {
+        match field {
             Field::Host | Field::Forwarded | Field::ProxyAuthorization => {}
             Field::Authorization if added.authorization.is_some() => {}
             Field::UserAgent if added.user_agent.is_some() => {}
@@ -346,15 +359,14 @@ impl From<httparse::Error> for NoRequest {
 
 /// Whether a JSON document is what the client wants, rather than a page.
 fn accepts_json(accept: &[u8]) -> bool {
-    let has = |word: &[u8]| accept.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    has(b"json") && !has(b"html")
+    memmem::find(accept, b"json").is_some() && memmem::find(accept, b"html").is_none()
 }
 
 /// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
 fn is_json_path(path: &[u8]) -> bool {
-    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = &path[..memchr(b'?', path).unwrap_or(path.len())];
     let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
-    path.windows(JSON.len()).enumerate().any(|(at, part)| part == JSON && ends(&path[at + JSON.len()..]))
+    memmem::find_iter(path, JSON).any(|at| ends(&path[at + JSON.len()..]))
 }
 
 pub(super) fn line(name: &str, value: &[u8], out: &mut Buffer) {

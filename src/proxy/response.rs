@@ -5,7 +5,7 @@ use httparse::{Header, Status};
 use super::{
     buffer::Buffer,
     cors,
-    fields::{BadFraming, Field, Hop, Storage, protocol},
+    fields::{BadFraming, Field, Hop, Storage, kinds, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
     rewrite::Names,
@@ -17,6 +17,8 @@ pub(super) struct ResponseHead<'h, 'b> {
     reason: &'b str,
     minor: u8,
     fields: &'h [Header<'b>],
+    /// What they are, one by one.
+    kinds: &'h [Field],
     hop: Hop,
     /// `Content-Type`, the last one.
     pub content_type: Option<&'b [u8]>,
@@ -129,6 +131,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             reason: response.reason.unwrap_or_default(),
             minor,
             fields: response.headers,
+            kinds: kinds(response.headers, &mut storage.kinds),
             hop: Hop::default(),
             content_type: None,
             content_encoding: None,
@@ -142,8 +145,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     fn survey(&mut self) -> Result<(), BadResponse> {
-        for header in self.fields {
-            match Field::of(header.name) {
+        for (header, field) in self.fields.iter().zip(self.kinds) {
+            match *field {
                 Field::Other => {}
                 Field::ContentType => self.content_type = Some(header.value),
                 Field::ContentEncoding => {
@@ -215,9 +218,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b" ");
         out.push(self.reason.as_bytes());
         out.push(b"\r\n");
-        for header in self.fields {
-            let field = Field::of(header.name);
-            match field {
+        for (header, field) in self.fields.iter().zip(self.kinds) {
+            match *field {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
@@ -254,9 +256,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// What stands in place of AEM's own fields.
     fn write_in_place(&self, to: AnswerTo<'_>, out: &mut Buffer) {
         if let Some(origin) = to.web_origin {
-            let names = self.fields.iter().map(|header| (header.name, Field::of(header.name)));
-            let passed = names.filter(|(_, field)| !field.is_hop_by_hop() && *field != Field::AccessControl);
-            cors::answer(origin, passed.map(|(name, _)| name), out);
+            let all = self.fields.iter().zip(self.kinds);
+            let passed = all.filter(|(_, field)| !field.is_hop_by_hop() && **field != Field::AccessControl);
+            cors::answer(origin, passed.map(|(header, _)| header.name), out);
         }
         if to.no_store {
             out.push(b"cache-control: no-store\r\n");
