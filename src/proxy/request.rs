@@ -316,8 +316,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         {
             line("user-agent", user_agent, out);
         }
-        let owed =
-            added.unless_sent.map(|(name, value)| value.is_some() && !self.sends(name) && !added.sets(name));
+        let owed = added.unless_sent.map(|(name, _)| !self.sends(name) && !added.sets(name));
         let begin = out.len();
         added.write_identity(owed, out);
         Identity { lines: begin..out.len(), owed }
@@ -332,8 +331,10 @@ impl Added<'_> {
 
     /// The lines that depend on the credential.
     fn write_identity(&self, owed: [bool; 2], out: &mut Buffer) {
-        for ((name, value), _) in self.unless_sent.into_iter().zip(owed).filter(|(_, owed)| *owed) {
-            line(name, value.unwrap_or_default(), out);
+        for ((name, value), owed) in self.unless_sent.into_iter().zip(owed) {
+            if let Some(value) = value.filter(|_| owed) {
+                line(name, value, out);
+            }
         }
         if let Some(authorization) = self.authorization {
             line("authorization", authorization, out);

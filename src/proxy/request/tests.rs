@@ -251,3 +251,19 @@ fn a_head_that_has_not_ended_is_waited_for() {
         assert!(RequestHead::parse(&text.as_bytes()[..end], &mut storage()).unwrap().is_none());
     }
 }
+
+#[test]
+fn a_head_for_another_credential_says_what_is_known_of_that_one() {
+    let mut storage = storage();
+    let head = RequestHead::parse(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", &mut storage).unwrap().unwrap();
+    let first = Added { unless_sent: [("x-api-key", Some(b"client")), ("x-org", None)], ..added() };
+    let other = Added { unless_sent: [("x-api-key", None), ("x-org", Some(b"org"))], ..added() };
+    let mut out = Buffer::default();
+    let mut identity = head.write(&first, Length::Exact(0), &mut out).unwrap();
+    assert!(out.filled().windows(17).any(|part| part == b"x-api-key: client"));
+    let mut again = Buffer::default();
+    other.rewrite(out.filled(), &mut identity, &mut again);
+    let mut expected = Buffer::default();
+    head.write(&other, Length::Exact(0), &mut expected).unwrap();
+    assert_eq!(again.filled().escape_ascii().to_string(), expected.filled().escape_ascii().to_string());
+}
