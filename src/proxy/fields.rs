@@ -116,7 +116,7 @@ impl Field {
             (19, _) => ("proxy-authorization", Self::ProxyAuthorization),
             _ => ("", Self::Other),
         };
-        if name.eq_ignore_ascii_case(candidate.0) {
+        if is_named(name, candidate.0) {
             candidate.1
         } else if first != b'x' && first != b'a' {
             Self::Other
@@ -321,6 +321,13 @@ pub(super) fn trailers(lines: &[u8]) -> Vec<u8> {
         }
     }
     kept
+}
+
+/// Whether a field's name is this one, which is of small letters and hyphens: in a name each of them has one other form at
+/// most, which differs by one bit.
+fn is_named(name: &str, own: &str) -> bool {
+    let differ = |differs: u8, (a, b): (u8, u8)| differs | ((a | 0x20) ^ b);
+    name.len() == own.len() && name.bytes().zip(own.bytes()).fold(0, differ) == 0
 }
 
 fn begins(name: &str, with: &[u8]) -> bool {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use http::{HeaderName, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 
 use self::target::{Line, authority, origin_form};
 use super::{
@@ -360,21 +360,30 @@ impl From<httparse::Error> for NoRequest {
 
 /// Whether a JSON document is what the client wants, rather than a page.
 fn accepts_json(accept: &[u8]) -> bool {
-    memmem::find(accept, b"json").is_some() && memmem::find(accept, b"html").is_none()
+    accept.len() >= JSON.len()
+        && memmem::find(accept, b"json").is_some()
+        && memmem::find(accept, b"html").is_none()
 }
 
 /// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
 fn is_json_path(path: &[u8]) -> bool {
     let path = &path[..memchr(b'?', path).unwrap_or(path.len())];
     let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
-    memmem::find_iter(path, JSON).any(|at| ends(&path[at + JSON.len()..]))
+    memchr_iter(b'.', path).any(|at| path[at..].strip_prefix(JSON).is_some_and(ends))
 }
 
+/// One field. Its place is made once, since a head has many.
 pub(super) fn line(name: &str, value: &[u8], out: &mut Buffer) {
-    out.push(name.as_bytes());
-    out.push(b": ");
-    out.push(value);
-    out.push(b"\r\n");
+    let bytes = name.len() + value.len() + 4;
+    let room = &mut out.room(bytes)[..bytes];
+    let (own, rest) = room.split_at_mut(name.len());
+    own.copy_from_slice(name.as_bytes());
+    let (colon, rest) = rest.split_at_mut(2);
+    colon.copy_from_slice(b": ");
+    let (own, end) = rest.split_at_mut(value.len());
+    own.copy_from_slice(value);
+    end.copy_from_slice(b"\r\n");
+    out.fill(bytes);
 }
 
 pub(super) fn number(name: &str, number: u64, out: &mut Buffer) {

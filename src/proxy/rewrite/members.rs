@@ -1,5 +1,7 @@
 //! In which bodies URLs of AEM's are renamed, and where in them.
 
+use memchr::{memchr2, memrchr};
+
 use super::strip;
 
 /// Whose values are renamed: the members of JSON objects in which AEM hands out absolute URLs. None by default.
@@ -36,9 +38,9 @@ impl Members {
     /// Sources: Adobe, "Developer references for Assets" (direct binary upload), "Adobe Experience Manager Assets HTTP
     /// API", "AEM GraphQL API for use with Content Fragments".
     pub(in crate::proxy) fn of(path: &[u8], graphql: bool) -> Self {
-        let path = until(path, b"?#");
+        let path = &path[..memchr2(b'?', b'#', path).unwrap_or(path.len())];
         let assets = path.strip_prefix(ASSETS).is_some_and(|rest| until(rest, b"./;").is_empty());
-        let resource = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let resource = &path[memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
         Self {
             complete_uri: assets || until(resource, b";").ends_with(INITIATE_UPLOAD),
             link_href: assets,
