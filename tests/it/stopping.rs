@@ -31,6 +31,28 @@ async fn requests_in_flight_finish_and_new_ones_are_refused() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_for_a_busy_aem_gets_what_aem_has_said() {
+    let setup = Setup::default().set("RETRY__BUDGET", "1").set("RETRY__MAX_WAIT", "2h");
+    let (mut proxy, upstream) = with_upstream(setup).await;
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 503 Busy\r\nretry-after: 3600\r\ncontent-length: 4\r\n\r\nbusy").await;
+    let waiting = async {
+        while proxy.metric("aem_proxy_upstream_retries_total{proxy=\"default\",reason=\"busy\"}").await < 1.0
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the request waits");
+    proxy.ask_to_stop().await;
+    let answer = app.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 503 Busy") && answer.ends_with("busy"), "{answer}");
+    proxy.ended().await.expect("an orderly end");
+}
+
+#[tokio::test]
 async fn requests_that_outlast_the_grace_are_closed() {
     let (mut proxy, upstream) = with_upstream(Setup::default().set("SHUTDOWN__GRACE", "100ms")).await;
     let mut slow = proxy.connect().await;

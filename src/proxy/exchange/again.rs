@@ -122,6 +122,8 @@ async fn waited(
     wait: Duration,
 ) -> Result<bool, Failed> {
     let request = &*exchange.request;
+    // From here on it is heard.
+    let stopped = exchange.worker.stopped.notified();
     let affordable = request.proxy.retries.as_ref().is_some_and(super::super::retries::Retries::withdraw);
     if !affordable || exchange.worker.is_stopping() {
         return Ok(false);
@@ -131,8 +133,15 @@ async fn waited(
     chances.waits += 1;
     // A little on top, or all who were turned away come back at once.
     let wait = wait + wait.max(PAUSE).mul_f64(0.2 * fastrand::f64());
-    unless_gone(exchange.client, exchange.worker, sleep(wait)).await?;
-    Ok(true)
+    let waited = async move {
+        tokio::select! {
+            () = sleep(wait) => true,
+            // Better what AEM has said than nothing.
+            () = stopped => false,
+        }
+    };
+    // Few need it: not a part of every connection's task.
+    Box::pin(unless_gone(exchange.client, exchange.worker, waited)).await
 }
 
 impl Sent<'_> {
