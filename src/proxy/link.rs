@@ -106,6 +106,14 @@ impl Link {
         }
     }
 
+    /// How many bytes wait to be sent; a stream's own are not counted.
+    pub(super) fn waiting(&self) -> usize {
+        match self {
+            Self::Wire(wire) => wire.sealed.len(),
+            Self::Stream(_) => 0,
+        }
+    }
+
     /// Sends what AEM takes; tells how much that was.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> io::Result<usize> {
         match self {

@@ -137,12 +137,15 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> usize {
+        let waiting = self.link.waiting();
         match self.link.poll_flush(cx, &self.worker.buffers) {
             Ok(sent) => {
                 self.has_left |= sent > 0;
                 sent
             }
             Err(_) => {
+                // Something may have gone before the rest did not.
+                self.has_left |= self.link.waiting() < waiting;
                 // AEM takes no more. It may have said why: that is for `poll_down` to find.
                 self.link.forget(&self.worker.buffers);
                 self.down.spoiled = true;
