@@ -344,6 +344,16 @@ fn what_config_prints_can_be_read_again() {
     assert_eq!(again.guard.allowed_hosts, ["a", "b"]);
 }
 
+#[test]
+fn what_config_prints_is_toml_whatever_a_number_is() {
+    for (number, printed) in [("nan", "nan"), ("-inf", "-inf"), ("1e-7", "0.0000001"), ("2", "2")] {
+        let (sources, _file) = sources(Some(&format!("token.refresh_at = {number}")), &[], &[]);
+        let text = describe(&sources).unwrap();
+        assert!(text.contains(&format!("refresh_at = {printed} #")), "{text}");
+        assert!(text.parse::<toml_edit::DocumentMut>().is_ok(), "{text}");
+    }
+}
+
 /// Author, publish and an open API, the way that the documentation shows it.
 const FULL: &str = "
 [credentials.main]
