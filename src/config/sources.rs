@@ -1,6 +1,6 @@
 //! Where values come from: defaults, the TOML file, the environment, flags; lowest first.
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{ffi::OsString, fmt, io, path::PathBuf};
 
 use figment::{
     Error, Metadata, Profile, Provider,
@@ -82,9 +82,22 @@ impl Sources {
 
     /// Every value of every source, lowest first.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
+        self.settings_with(self.path().map(|path| {
+            let text = std::fs::read_to_string(&path);
+            (path, text)
+        }))
+    }
+
+    /// The same with this `file`, whatever file is named.
+    pub(super) fn settings_with(
+        &self,
+        file: Option<(PathBuf, io::Result<String>)>,
+    ) -> Result<Vec<Setting>, ConfigError> {
         let mut settings: Vec<_> = defaults().collect();
         let mut problems = Vec::new();
-        self.read_file(&mut settings, &mut problems);
+        if let Some((path, text)) = file {
+            read_file(path, text, &mut settings, &mut problems);
+        }
         self.read_environment(&mut settings, &mut problems);
         settings.extend(self.flags.iter().map(|(name, value)| Setting {
             key: (*name).to_owned(),
@@ -99,38 +112,6 @@ impl Sources {
         self.file.clone().or_else(|| {
             variable().map(|(_, path)| path.into()).filter(|path: &PathBuf| path.as_os_str() != "")
         })
-    }
-
-    fn read_file(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
-        let Some(path) = self.path() else { return };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                return problems.push(Problem {
-                    key: String::new(),
-                    source: Some(Source::File(path, None)),
-                    what: format!("cannot be read: {}", error.kind()),
-                    mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
-                });
-            }
-        };
-        match ImDocument::parse(text.as_str()) {
-            Ok(document) => {
-                let mut file = TomlFile { path, text: &text, settings, problems };
-                file.walk("", document.as_item());
-            }
-            Err(error) => {
-                let line = error.span().map(|span| line_of(&text, span.start));
-                // The message alone: the error's Display quotes the line, which may hold a secret.
-                let what = error.message().lines().next().unwrap_or_default().to_owned();
-                problems.push(Problem {
-                    key: String::new(),
-                    source: Some(Source::File(path, line)),
-                    what: format!("is not TOML: {what}"),
-                    mend: "mend that line; strings stand in quotes".to_owned(),
-                });
-            }
-        }
     }
 
     fn read_environment(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
@@ -157,6 +138,42 @@ impl Sources {
                 }
                 Err(problem) => problems.push(problem),
             }
+        }
+    }
+}
+
+fn read_file(
+    path: PathBuf,
+    text: io::Result<String>,
+    settings: &mut Vec<Setting>,
+    problems: &mut Vec<Problem>,
+) {
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => {
+            return problems.push(Problem {
+                key: String::new(),
+                source: Some(Source::File(path, None)),
+                what: format!("cannot be read: {}", error.kind()),
+                mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
+            });
+        }
+    };
+    match ImDocument::parse(text.as_str()) {
+        Ok(document) => {
+            let mut file = TomlFile { path, text: &text, settings, problems };
+            file.walk("", document.as_item());
+        }
+        Err(error) => {
+            let line = error.span().map(|span| line_of(&text, span.start));
+            // The message alone: the error's Display quotes the line, which may hold a secret.
+            let what = error.message().lines().next().unwrap_or_default().to_owned();
+            problems.push(Problem {
+                key: String::new(),
+                source: Some(Source::File(path, line)),
+                what: format!("is not TOML: {what}"),
+                mend: "mend that line; strings stand in quotes".to_owned(),
+            });
         }
     }
 }

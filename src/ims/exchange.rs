@@ -1,8 +1,11 @@
 //! The exchange of credentials, each kind in its own way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::SystemTime,
 };
 
 use http::header::{DATE, HeaderMap};
@@ -143,7 +146,7 @@ impl CredentialExchange {
         let asked_at = self.clock.now();
         let request = ims.http.client().post(url.clone()).form(form);
         let response = request.send().await.map_err(ImsError::unreachable)?;
-        let answer = self.answer(response.status().as_u16(), response.headers());
+        let answer = answer_of(response.status().as_u16(), response.headers(), self.clock.now());
         let retry_after = error::retry_after(response.headers(), self.clock.now());
         let body = read_bounded(response).await?;
         debug!(status = answer.status, debug_id = answer.debug_id, "IMS answered");
@@ -156,11 +159,6 @@ impl CredentialExchange {
             now: self.clock.now(),
         }
         .read()
-    }
-
-    fn answer(&self, status: u16, headers: &HeaderMap) -> Answer {
-        let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
-        Answer { status, debug_id: error::debug_id(headers), date, received_at: self.clock.now() }
     }
 
     /// Its times are those of IMS's clock. There is no answer to compare this machine's with, so they are taken as they
@@ -194,6 +192,11 @@ impl Exchange for CredentialExchange {
     }
 }
 
+pub(super) fn answer_of(status: u16, headers: &HeaderMap, received_at: SystemTime) -> Answer {
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
+    Answer { status, debug_id: error::debug_id(headers), date, received_at }
+}
+
 /// Once for each change: from then on the exchange begins with the one that works.
 fn warn_of_a_dead_secret(credentials: &OAuthCredentials, refused: usize, works: usize) {
     let (refused, works, count) = (refused + 1, works + 1, credentials.client_secrets.len());
@@ -212,7 +215,11 @@ async fn read_bounded(mut response: reqwest::Response) -> Result<SecretString, I
             break;
         }
     }
-    Ok(SecretString::from(String::from_utf8_lossy(&body).into_owned()))
+    Ok(text_of(&body))
+}
+
+pub(super) fn text_of(body: &[u8]) -> SecretString {
+    SecretString::from(String::from_utf8_lossy(body).into_owned())
 }
 
 /// Tokens are below 2 KB; a login page of a captive portal is not worth reading.
