@@ -36,6 +36,11 @@ fn links_in_json_are_renamed_as_the_plainest_reader_would() {
     replay("links", fuzz::links::check);
 }
 
+#[test]
+fn no_spelling_of_a_path_gets_past_a_policy() {
+    replay("paths", fuzz::paths::check);
+}
+
 fn replay(target: &str, check: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus-kept").join(target);
     let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();

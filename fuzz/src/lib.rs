@@ -6,6 +6,7 @@ pub mod config;
 pub mod credentials;
 pub mod ims;
 pub mod links;
+pub mod paths;
 pub mod requests;
 pub mod responses;
 
