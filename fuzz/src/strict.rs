@@ -17,15 +17,14 @@ impl<'h> Head<'h> {
         let lines = bytes.strip_suffix(b"\r\n\r\n").unwrap_or_else(|| panic!("no end: {shown}"));
         let mut lines = split(lines);
         let start = lines.remove(0);
-        assert!(start.iter().all(|byte| *byte >= b' ' && *byte != 0x7f), "a control character: {shown}");
+        assert!(start.iter().all(is_plain), "a control character: {shown}");
         let fields = lines.into_iter().map(|line| {
             let colon =
                 line.iter().position(|byte| *byte == b':').unwrap_or_else(|| panic!("no field: {shown}"));
             let (name, value) = line.split_at(colon);
             assert!(!name.is_empty() && name.iter().all(is_token), "no name: {shown}");
             let value = value.strip_prefix(b": ").unwrap_or_else(|| panic!("no space: {shown}"));
-            let plain = |byte: &u8| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f;
-            assert!(value.iter().all(plain), "a control character: {shown}");
+            assert!(value.iter().all(is_plain), "a control character: {shown}");
             (lower(name), value)
         });
         let fields = fields.collect();
@@ -97,6 +96,11 @@ fn split(mut rest: &[u8]) -> Vec<&[u8]> {
 
 fn trim(value: &[u8]) -> &[u8] {
     value.trim_ascii()
+}
+
+/// What may stand in a value, and in a reason (RFC 9112, section 4): a tab, and nothing else that has no face.
+fn is_plain(byte: &u8) -> bool {
+    *byte == b'\t' || *byte >= b' ' && *byte != 0x7f
 }
 
 /// In small letters.
