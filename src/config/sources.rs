@@ -1,6 +1,6 @@
 //! Where values come from: defaults, the TOML file, the environment, flags; lowest first.
 
-use std::{ffi::OsString, fmt, io, path::PathBuf};
+use std::{borrow::Cow, ffi::OsString, fmt, io, path::PathBuf};
 
 use figment::{
     Error, Metadata, Profile, Provider,
@@ -54,11 +54,20 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
-            Self::File(path, None) => path.display().fmt(f),
-            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", in_one_line(&path.to_string_lossy())),
+            Self::File(path, None) => f.write_str(&in_one_line(&path.to_string_lossy())),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(&in_one_line(name)),
         }
     }
+}
+
+/// A name with what would end a line, or is none of a comment's in TOML, spelled out. Variables and files may be called so.
+fn in_one_line(name: &str) -> Cow<'_, str> {
+    if !name.contains(char::is_control) {
+        return Cow::Borrowed(name);
+    }
+    let spelled = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    Cow::Owned(name.chars().map(spelled).collect())
 }
 
 impl Provider for Setting {
