@@ -187,7 +187,7 @@ impl Worker {
     /// A new connection to `upstream`, or a place on one that another request has made.
     async fn connect(&self, upstream: &Upstream, alone: bool) -> Result<link::Link, upstream::ConnectError> {
         if alone || !upstream.takes_http2() {
-            return upstream.dial(&[], &self.buffers).await.map(link::Link::Wire);
+            return upstream.dial(&[], &self.buffers).await.map(|wire| link::Link::Wire(Box::new(wire)));
         }
         let head_max = self.proxies.first().map_or(0, |proxy| proxy.limits.head);
         // Few need it: not a part of every connection's task.

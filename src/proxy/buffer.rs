@@ -38,18 +38,24 @@ impl Buffer {
     }
 
     /// Room behind the bytes, at least `bytes` long: what is filled in there is added with [`Buffer::fill`].
+    #[inline]
     pub(super) fn room(&mut self, bytes: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < bytes {
-            if self.start > 0 {
-                self.bytes.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
-            if self.bytes.len() - self.end < bytes {
-                self.bytes.resize((self.end + bytes).max(self.bytes.len() * 2), 0);
-            }
+            self.make_room(bytes);
         }
         &mut self.bytes[self.end..]
+    }
+
+    #[cold]
+    fn make_room(&mut self, bytes: usize) {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.bytes.len() - self.end < bytes {
+            self.bytes.resize((self.end + bytes).max(self.bytes.len() * 2), 0);
+        }
     }
 
     /// `bytes` more are filled.
@@ -79,6 +85,7 @@ impl Buffer {
         Self { start: 0, end: bytes.len(), bytes }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.fill(bytes.len());
@@ -137,19 +144,17 @@ impl Buffers {
         }
     }
 
-    /// The bytes of a head, in memory that was used for another head before, most often.
-    pub(super) fn copy(&self, head: &[u8]) -> Vec<u8> {
-        let mut bytes = self.small.borrow_mut().pop().unwrap_or_default();
-        bytes.extend_from_slice(head);
-        bytes
+    /// Room for a head. Many may wait for AEM at once, and each has one: so it is small, and grows if it must.
+    pub(super) fn head(&self) -> Buffer {
+        let bytes = self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL]);
+        Buffer { bytes, start: 0, end: 0 }
     }
 
-    /// Takes the memory of such a copy back.
-    pub(super) fn take_back(&self, mut bytes: Vec<u8>) {
+    /// Takes the memory of a head back.
+    pub(super) fn take_back(&self, head: Buffer) {
         let mut small = self.small.borrow_mut();
-        if bytes.capacity() <= SMALL_MAX && small.len() < FREE_MAX {
-            bytes.clear();
-            small.push(bytes);
+        if head.bytes.len() <= SMALL_MAX && small.len() < FREE_MAX {
+            small.push(head.bytes);
         }
     }
 
@@ -173,7 +178,10 @@ const MOST: usize = 64 * 1024;
 /// [`MOST`], and what sealing or chunking adds to it.
 const SIZE: usize = MOST + 1024;
 
-/// The head of nearly every request fits.
+/// An app's head fits, our token with it.
+const SMALL: usize = 2 * 1024;
+
+/// The head of nearly every request fits, a browser's too.
 const SMALL_MAX: usize = 8 * 1024;
 
 /// A read into less room than this would not be worth its call.

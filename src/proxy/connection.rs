@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::{
     Proxy, Worker,
-    buffer::{Buffer, Buffers},
+    buffer::Buffers,
     client::Client,
     cors::Preflight,
     error::{ProxyError, not_a_request},
@@ -98,7 +98,7 @@ struct Connection<'w> {
     begins: bool,
     /// How much of the input is known to hold no whole head.
     seen: usize,
-    /// The origin that the client has come to with its last request: most often it comes to it again.
+    /// The origin that the client has come to with its last request, if that was let in: most often it comes to it again.
     named: Rc<[u8]>,
 }
 
@@ -178,7 +178,15 @@ impl<'w> Connection<'w> {
             return Ok(None);
         };
         let now = Instant::now();
-        let admitted = self.proxy.guard.admit(&head.asked, self.local);
+        let guard = &self.proxy.guard;
+        let known = self.named.get(LOCAL_SCHEME.len()..).filter(|host| head.asked.is_plainly_for(host));
+        let admitted = match known {
+            Some(host) => guard.admit_page(&head.asked, host),
+            None => guard.admit(&head.asked, self.local),
+        };
+        if known.is_none() {
+            self.named = named(&head.asked, admitted);
+        }
         let to = AnswerTo {
             head: head.method == "HEAD",
             minor: head.minor,
@@ -194,7 +202,6 @@ impl<'w> Connection<'w> {
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
         let up = Up::new(length, limits.head, expects, limits.replay);
-        self.named = named(&self.named, &head.asked);
         let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
@@ -274,26 +281,17 @@ impl Proxy {
             codings: (!members.is_empty()).then_some(CODINGS),
             ..route.added(&identity, fields)
         };
-        let mut out = Buffer::default();
-        buffers.equip(&mut out);
-        let written = head.write(&added, length, &mut out);
-        // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
-        let written = written.map(|lines| (buffers.copy(out.filled()), lines));
-        out.clear();
-        buffers.release(&mut out);
-        let (head, lines) = written.map_err(|_| ProxyError::Target)?;
-        Ok(Sent { head, lines, identity, route })
+        let mut out = buffers.head();
+        let lines = head.write(&added, length, &mut out).map_err(|_| ProxyError::Target)?;
+        Ok(Sent { head: out, lines, identity, route })
     }
 }
 
-/// The origin that a client has come to; `before` where it is that one again.
-fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
-    // Whoever names none gets no answer of AEM's.
-    let host = asked.for_host().unwrap_or_default().as_bytes();
-    if before.strip_prefix(LOCAL_SCHEME) == Some(host) {
-        Rc::clone(before)
-    } else {
-        [LOCAL_SCHEME, host].concat().into()
+/// The origin that a client has come to, if it is one of the proxy's: whoever names another gets no answer of AEM's.
+fn named(asked: &Asked<'_>, admitted: Result<Option<&str>, GuardError>) -> Rc<[u8]> {
+    match (asked.for_host(), admitted) {
+        (Err(_), _) | (_, Err(GuardError::NoHost | GuardError::Host)) => Rc::from([]),
+        (Ok(host), _) => [LOCAL_SCHEME, host.as_bytes()].concat().into(),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Request<'w> {
 
 /// A head as AEM is to see it, and what it takes to write it anew for another token.
 pub(super) struct Sent<'w> {
-    pub head: Vec<u8>,
+    pub head: Buffer,
     /// Where it names who we are.
     pub lines: request::Identity,
     pub identity: Identity,
@@ -132,7 +132,7 @@ async fn attempt<'w>(
     let upstream = &*sent.route.upstream;
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
-    let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(&sent.head));
+    let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(sent.head.filled()));
     let mut link = match worker.at_hand(upstream, alone, since) {
         Some(link) => link,
         None => {
@@ -194,11 +194,11 @@ fn push(
     let buffers = &worker.buffers;
     let earlier = request.up.kept().unwrap_or_default();
     let pushed = if earlier.is_empty() && (request.up.is_done() || request.up.gate.is_some()) {
-        link.push(&sent.head, buffers)
+        link.push(sent.head.filled(), buffers)
     } else {
         let mut together = Buffer::default();
         buffers.equip(&mut together);
-        together.push(&sent.head);
+        together.push(sent.head.filled());
         together.push(earlier);
         if request.up.gate.is_none() && !request.up.is_done() {
             let body = request.up.pass(&mut client.input, |data| {

@@ -62,6 +62,11 @@ impl Guard {
         if !self.any_host && !self.is_ours(host, local) {
             return Err(GuardError::Host);
         }
+        self.admit_page(asked, host.as_bytes())
+    }
+
+    /// The same for a request whose `host` is known to be the proxy's.
+    pub(super) fn admit_page(&self, asked: &Asked<'_>, host: &[u8]) -> Result<Option<&str>, GuardError> {
         match asked.origin {
             Origins::None if asked.cross_site => Err(GuardError::CrossSite),
             Origins::None => Ok(None),
@@ -84,7 +89,7 @@ impl Guard {
 
     /// Whether `origin` is of a page that is let in: the proxy's own, as the client calls it, or an allowed one.
     pub(super) fn knows(&self, origin: &[u8], asked: &Asked<'_>) -> bool {
-        asked.for_host().is_ok_and(|host| is_own(origin, host)) || self.allowed(origin).is_some()
+        asked.for_host().is_ok_and(|host| is_own(origin, host.as_bytes())) || self.allowed(origin).is_some()
     }
 
     /// The allowed origin that `origin` is, if it is one.
@@ -95,8 +100,8 @@ impl Guard {
 }
 
 /// Whether `origin` is what a browser calls us when it comes to `host`.
-fn is_own(origin: &[u8], host: &str) -> bool {
-    origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
+fn is_own(origin: &[u8], host: &[u8]) -> bool {
+    origin.strip_prefix(b"http://").is_some_and(|own| own.eq_ignore_ascii_case(host))
 }
 
 /// What a request says of whom it is for and where it comes from. Filled field by field.
@@ -161,7 +166,12 @@ impl<'a> Asked<'a> {
             LOOPBACK.iter().any(|own| own.eq_ignore_ascii_case(name))
                 && named[name.len()..] == host[without_port(host).len()..]
         };
-        is_own(origin, host) || named.is_some_and(is_alias)
+        is_own(origin, host.as_bytes()) || named.is_some_and(is_alias)
+    }
+
+    /// Whether the request is for `host`, and says so in the plainest way.
+    pub(super) fn is_plainly_for(&self, host: &[u8]) -> bool {
+        self.host == Some(host) && !self.several_hosts && self.authority.is_none()
     }
 
     /// The host that the request is for: its target's, where that is an absolute URI, and else its one `Host` field.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use http::{HeaderName, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memchr_iter};
 
 use self::target::{Line, authority, origin_form};
 use super::{
@@ -360,9 +360,8 @@ impl From<httparse::Error> for NoRequest {
 
 /// Whether a JSON document is what the client wants, rather than a page.
 fn accepts_json(accept: &[u8]) -> bool {
-    accept.len() >= JSON.len()
-        && memmem::find(accept, b"json").is_some()
-        && memmem::find(accept, b"html").is_none()
+    let names = |kind: &[u8; 4]| accept.windows(kind.len()).any(|part| part == kind);
+    names(b"json") && !names(b"html")
 }
 
 /// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
