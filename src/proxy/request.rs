@@ -68,6 +68,8 @@ pub(super) struct Asking {
     pub safe: bool,
     /// Doing it twice is doing it once (RFC 9110, section 9.2.2).
     pub idempotent: bool,
+    /// It ends a session: a login page comes next, whatever token was sent.
+    pub logs_out: bool,
 }
 
 /// Where in a written head the lines stand that depend on the credential, and which of them are to be there.
@@ -211,7 +213,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     pub(super) fn asking(&self) -> Asking {
         let safe = SAFE.contains(&self.method);
         let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
-        Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
+        let path = self.path();
+        let logs_out = path.starts_with(LOGOUT);
+        Asking { json: self.accepts_json || is_json_path(path), safe, idempotent, logs_out }
     }
 
     /// The first field called `name`.
@@ -448,6 +452,9 @@ fn cookie(header: &Header<'_>, out: &mut Buffer) {
 }
 
 const CSRF_TOKEN: &[u8] = b"/libs/granite/csrf/token.json";
+
+/// Where Sling's sessions end.
+const LOGOUT: &[u8] = b"/system/sling/logout";
 
 const IDENTITY: &[u8] = b"identity";
 
