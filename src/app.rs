@@ -297,8 +297,12 @@ fn proxies<'a>(
     upstreams: &[Arc<Upstream>],
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
-    let limits =
-        Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
+    let limits = Limits {
+        head: config.limits.head,
+        replay: config.limits.replay,
+        min_rate: config.limits.min_rate,
+        timeouts: config.timeouts.clone(),
+    };
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {
         let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);

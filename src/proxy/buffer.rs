@@ -137,6 +137,11 @@ impl Buffers {
         }
     }
 
+    /// Whether `buffer` has one of the buffers that go round.
+    pub(super) fn is_shared(&self, buffer: &Buffer) -> bool {
+        buffer.bytes.len() == SIZE
+    }
+
     /// The bytes of a head, in memory that was used for another head before, most often.
     pub(super) fn copy(&self, head: &[u8]) -> Vec<u8> {
         let mut bytes = self.small.borrow_mut().pop().unwrap_or_default();

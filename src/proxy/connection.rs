@@ -81,7 +81,7 @@ impl Worker {
     fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
         let begins = matches!(stream, Socket::Own(_));
-        let client = Client::new(stream, &proxy.limits.timeouts);
+        let client = Client::new(stream, &proxy.limits);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
         Some(Connection { worker: self, proxy, client, local, stopped, begins, seen: 0, named })
