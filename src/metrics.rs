@@ -23,6 +23,7 @@ pub struct Metrics {
     duration: HistogramVec,
     in_flight: IntGaugeVec,
     denied: IntCounterVec,
+    connected: IntGaugeVec,
     ended: IntCounterVec,
     unauthorized: IntCounterVec,
     refusals: IntCounterVec,
@@ -59,6 +60,10 @@ impl Metrics {
                 &["proxy"],
             )?,
             denied: counter("denied_total", "Requests that the proxy refused", &["proxy", "reason"])?,
+            connected: IntGaugeVec::new(
+                opts("client_connections", "Connections of clients, of all threads"),
+                &["proxy"],
+            )?,
             ended: counter(
                 "client_connections_ended_total",
                 "Connections of clients that the proxy ended",
@@ -113,11 +118,12 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 16] = [
+        let all: [Box<dyn Collector>; 17] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.denied.clone()),
+            Box::new(metrics.connected.clone()),
             Box::new(metrics.ended.clone()),
             Box::new(metrics.unauthorized.clone()),
             Box::new(metrics.refusals.clone()),
@@ -152,6 +158,7 @@ impl Metrics {
             duration: self.duration.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             denied: self.denied.clone(),
+            connected: self.connected.with_label_values(&[name]),
             ended: Ended::ALL.map(|reason| self.ended.with_label_values(&[name, reason.label()])),
             unauthorized: Outcome::ALL
                 .map(|outcome| self.unauthorized.with_label_values(&[name, outcome.label()])),
@@ -198,6 +205,7 @@ struct Handles {
     duration: Histogram,
     in_flight: IntGauge,
     denied: IntCounterVec,
+    connected: IntGauge,
     ended: [IntCounter; Ended::ALL.len()],
     unauthorized: [IntCounter; Outcome::ALL.len()],
     refusals: [IntCounter; Refusal::ALL.len()],
@@ -300,6 +308,16 @@ impl ProxyMetrics {
     pub fn refused(&self, refusal: Refusal, outcome: Outcome) {
         self.0.unauthorized[outcome as usize].inc();
         self.0.refusals[refusal as usize].inc();
+    }
+
+    /// A client has come.
+    pub fn connected(&self) {
+        self.0.connected.inc();
+    }
+
+    /// A client has gone.
+    pub fn disconnected(&self) {
+        self.0.connected.dec();
     }
 
     /// A client's connection was ended.

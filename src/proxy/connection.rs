@@ -21,6 +21,7 @@ use super::{
     Proxy, Worker,
     buffer::{Buffer, Buffers},
     client::Client,
+    clients::{Leaving, Place},
     cors::Preflight,
     error::ProxyError,
     exchange::{self, Request, Sent, Then, Up},
@@ -33,7 +34,7 @@ use super::{
     rewrite::Members,
     socket::Socket,
 };
-use crate::listener::Stream;
+use crate::{listener::Stream, metrics::Ended};
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +56,13 @@ pub(super) enum End {
 impl Worker {
     /// Serves one connection until it ends, or until the worker stops and the request in flight then is answered.
     ///
-    /// `proxy` is the number of the proxy that the connection was made to.
-    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
+    /// `proxy` is the number of the proxy that the connection was made to; without a `place` it is only told that there is none.
+    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
         let Some(mut connection) = self.connection(Socket::Own(stream), proxy, local) else { return };
+        let Some(place) = place else { return connection.turn_away().await };
+        let _leaving = Leaving(&self, place.clone());
+        connection.place = Some(place.clone());
         let end = connection.converse().await;
         if end != End::Http2 {
             return connection.part(end).await;
@@ -68,7 +72,7 @@ impl Worker {
         drop(connection);
         if let Some(stream) = stream {
             // Few need it: not a part of every connection's task.
-            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
+            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local, &place)).await;
         }
     }
 
@@ -86,7 +90,19 @@ impl Worker {
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
         let (seen, empty_lines) = (0, 0);
-        Some(Connection { worker: self, proxy, client, local, stopped, begins, seen, empty_lines, named })
+        let place = None;
+        Some(Connection {
+            worker: self,
+            proxy,
+            client,
+            local,
+            place,
+            stopped,
+            begins,
+            seen,
+            empty_lines,
+            named,
+        })
     }
 }
 
@@ -95,6 +111,8 @@ struct Connection<'w> {
     proxy: &'w Proxy,
     client: Client,
     local: Local,
+    /// Where it is one of many; a stream of HTTP/2 has none of its own.
+    place: Option<Place>,
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
@@ -115,10 +133,25 @@ impl<'w> Connection<'w> {
                 Ok(request) => request,
                 Err(end) => return end,
             };
+            if let Some(place) = &self.place {
+                place.works();
+            }
             match exchange::run(&mut self.client, self.worker, request).await {
                 Then::Next => {}
                 Then::End(end) => return end,
             }
+            if let Some(place) = &self.place {
+                place.rests(self.client.watch.since());
+            }
+        }
+    }
+
+    /// Says that there is no place for it, unless there are many to say that to.
+    async fn turn_away(self) {
+        let worker = self.worker;
+        match worker.refuse() {
+            Some(_refused) => self.part(End::Refuse(NoRequest::TooMany)).await,
+            None => self.proxy.metrics.connection_ended(Ended::Full),
         }
     }
 
