@@ -1,15 +1,26 @@
 //! Binds sockets, wires the rooms, owns every task.
 
 mod credential;
+mod descriptors;
 mod keeper;
 mod upstreams;
 mod workers;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -182,7 +193,8 @@ impl App {
         let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
         let admin = Admin::new(admin_guard, metrics, clock, shown, views);
-        let workers = Workers::start(&proxies, cores())
+        let connections = descriptors::connections(config.limits.connections);
+        let workers = Workers::start(&proxies, cores(), connections)
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
         Ok(Self { proxies, workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown })
@@ -297,8 +309,12 @@ fn proxies<'a>(
     upstreams: &[Arc<Upstream>],
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
-    let limits =
-        Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
+    let limits = Limits {
+        head: config.limits.head,
+        replay: config.limits.replay,
+        min_rate: config.limits.min_rate,
+        timeouts: config.timeouts.clone(),
+    };
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {
         let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
@@ -455,13 +471,24 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
 }
 
+/// Probers and people: of too many connections the oldest is the least likely to be one of theirs.
 async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToken) {
     let mut connections = JoinSet::new();
+    let mut open = VecDeque::<AbortHandle>::new();
     while let Some(stream) = ending.run_until_cancelled(listener.accept()).await {
-        connections.spawn(admin.clone().serve(stream));
         while connections.try_join_next().is_some() {}
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= ADMIN_CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connections.spawn(admin.clone().serve(stream)));
     }
 }
+
+/// Of each of its addresses.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;

@@ -308,6 +308,9 @@ pub struct Timeouts {
     /// A body that does not move in either direction.
     #[serde(deserialize_with = "values::limit")]
     pub idle: Duration,
+    /// How far a client may be behind `limits.min_rate`.
+    #[serde(deserialize_with = "values::limit")]
+    pub slow_client: Duration,
     /// A client's connection between two requests.
     #[serde(deserialize_with = "values::limit")]
     pub keep_alive: Duration,
@@ -341,6 +344,12 @@ pub struct Limits {
     /// How much of a request's body is kept for a second attempt, in bytes.
     #[serde(deserialize_with = "values::replay")]
     pub replay: usize,
+    /// What a client has to send or take while it is waited for, in bytes a second; 0 is nothing.
+    #[serde(deserialize_with = "values::rate")]
+    pub min_rate: usize,
+    /// How many connections clients have at once.
+    #[serde(deserialize_with = "values::connections")]
+    pub connections: usize,
 }
 
 /// `[rewrite]`

@@ -23,6 +23,8 @@ pub struct Metrics {
     duration: HistogramVec,
     in_flight: IntGaugeVec,
     denied: IntCounterVec,
+    connected: IntGaugeVec,
+    ended: IntCounterVec,
     unauthorized: IntCounterVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
@@ -58,6 +60,15 @@ impl Metrics {
                 &["proxy"],
             )?,
             denied: counter("denied_total", "Requests that the proxy refused", &["proxy", "reason"])?,
+            connected: IntGaugeVec::new(
+                opts("client_connections", "Connections of clients, of all threads"),
+                &["proxy"],
+            )?,
+            ended: counter(
+                "client_connections_ended_total",
+                "Connections of clients that the proxy ended",
+                &["proxy", "reason"],
+            )?,
             unauthorized: counter(
                 "upstream_unauthorized_total",
                 "Times that AEM refused the token",
@@ -107,11 +118,13 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 15] = [
+        let all: [Box<dyn Collector>; 17] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.denied.clone()),
+            Box::new(metrics.connected.clone()),
+            Box::new(metrics.ended.clone()),
             Box::new(metrics.unauthorized.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.retries.clone()),
@@ -145,6 +158,8 @@ impl Metrics {
             duration: self.duration.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             denied: self.denied.clone(),
+            connected: self.connected.with_label_values(&[name]),
+            ended: Ended::ALL.map(|reason| self.ended.with_label_values(&[name, reason.label()])),
             unauthorized: Outcome::ALL
                 .map(|outcome| self.unauthorized.with_label_values(&[name, outcome.label()])),
             refusals: Refusal::ALL.map(|refusal| self.refusals.with_label_values(&[name, refusal.kind()])),
@@ -190,6 +205,8 @@ struct Handles {
     duration: Histogram,
     in_flight: IntGauge,
     denied: IntCounterVec,
+    connected: IntGauge,
+    ended: [IntCounter; Ended::ALL.len()],
     unauthorized: [IntCounter; Outcome::ALL.len()],
     refusals: [IntCounter; Refusal::ALL.len()],
     retries: [IntCounter; Retried::ALL.len()],
@@ -245,6 +262,35 @@ impl Retried {
     }
 }
 
+/// Why the proxy ended a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// What came was no request.
+    Malformed,
+    /// Its head was too large.
+    TooLarge,
+    /// It came too slowly, or the answer was taken too slowly.
+    Slow,
+    /// Another connection needed its place.
+    Idle,
+    /// There was no place for it.
+    Full,
+}
+
+impl Ended {
+    const ALL: [Self; 5] = [Self::Malformed, Self::TooLarge, Self::Slow, Self::Idle, Self::Full];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Slow => "slow",
+            Self::Idle => "idle",
+            Self::Full => "full",
+        }
+    }
+}
+
 impl ProxyMetrics {
     /// A request has come; what is returned counts it when it is dropped.
     pub fn start(&self, method: &str, now: Instant) -> InFlight {
@@ -262,6 +308,21 @@ impl ProxyMetrics {
     pub fn refused(&self, refusal: Refusal, outcome: Outcome) {
         self.0.unauthorized[outcome as usize].inc();
         self.0.refusals[refusal as usize].inc();
+    }
+
+    /// A client has come.
+    pub fn connected(&self) {
+        self.0.connected.inc();
+    }
+
+    /// A client has gone.
+    pub fn disconnected(&self) {
+        self.0.connected.dec();
+    }
+
+    /// A client's connection was ended.
+    pub fn connection_ended(&self, reason: Ended) {
+        self.0.ended[reason as usize].inc();
     }
 
     /// A request was sent once more.

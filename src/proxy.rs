@@ -8,6 +8,7 @@
 mod authorize;
 mod buffer;
 mod client;
+mod clients;
 mod connection;
 mod cors;
 mod error;
@@ -46,13 +47,14 @@ use tokio::{
 
 pub use self::{
     authorize::Credential,
+    clients::Place,
     guard::{Asked, Guard, GuardError, Local},
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},
     upstream::{Limits, Parts, Upstream},
 };
-use self::{buffer::Buffers, upstream::Pool};
+use self::{buffer::Buffers, clients::Clients, upstream::Pool};
 use crate::{
     config::{Rewrite, UserAgent},
     metrics::ProxyMetrics,
@@ -118,13 +120,14 @@ pub struct Worker {
     /// By the numbers of the upstreams.
     pools: Vec<Pool>,
     buffers: Rc<Buffers>,
+    clients: Clients,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
 }
 
 impl Worker {
-    /// A worker of `proxies`, whose upstreams are numbered from 0 on.
-    pub fn new(proxies: Arc<[Proxy]>) -> Rc<Self> {
+    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most.
+    pub fn new(proxies: Arc<[Proxy]>, connections: usize) -> Rc<Self> {
         let mut pools = Vec::new();
         for Route { upstream, .. } in proxies.iter().flat_map(Proxy::all_routes) {
             if pools.len() <= upstream.number() {
@@ -136,6 +139,7 @@ impl Worker {
             proxies,
             pools,
             buffers: Rc::default(),
+            clients: Clients::new(connections),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
         })

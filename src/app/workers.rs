@@ -48,11 +48,12 @@ enum Job {
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts `count` threads, which share so many `connections`.
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
-    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize) -> io::Result<Self> {
+    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize, connections: usize) -> io::Result<Self> {
+        let most = connections.div_ceil(count.max(1));
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count.max(1) {
@@ -64,6 +65,7 @@ impl Workers {
                 proxies: Arc::clone(proxies),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
+                most,
                 number,
                 _end: end,
             };
@@ -125,6 +127,8 @@ struct Body {
     proxies: Arc<[Proxy]>,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
+    /// How many connections it has at most. Each goes to the thread with the fewest: one that is full is so since all are.
+    most: usize,
     number: usize,
     /// Dropped when the thread ends, however it does.
     _end: oneshot::Sender<()>,
@@ -144,7 +148,7 @@ impl Body {
     }
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
-        let worker = Worker::new(Arc::clone(&self.proxies));
+        let worker = Worker::new(Arc::clone(&self.proxies), self.most);
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
         tasks.spawn_local(Rc::clone(&worker).sweep());
@@ -174,12 +178,16 @@ impl Body {
     /// Serves a connection that is counted already.
     fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize) {
         let load = Load(Arc::clone(&self.load));
-        let serving = Rc::clone(worker).serve(stream, proxy);
+        let place = worker.place(proxy);
+        let serving = Rc::clone(worker).serve(stream, proxy, place.clone());
         let counted = async move {
             let _load = load;
             serving.await;
         };
-        tokio::task::spawn_local(self.connections.track_future(counted));
+        let task = tokio::task::spawn_local(self.connections.track_future(counted));
+        if let Some(place) = place {
+            place.belongs_to(task.abort_handle());
+        }
     }
 }
 

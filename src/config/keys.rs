@@ -220,6 +220,7 @@ pub const KEYS: &[Key] = &[
         "AEM's response head, from the last byte of the request",
     ),
     key("timeouts.idle", Kind::Text, Some("300s"), "a body that does not move in either direction"),
+    key("timeouts.slow_client", Kind::Text, Some("60s"), "how far a client may be behind limits.min_rate"),
     key("timeouts.keep_alive", Kind::Text, Some("300s"), "a client's connection between two requests"),
     key("timeouts.upstream_idle", Kind::Text, Some("30s"), "a connection to AEM between two requests"),
     key("timeouts.upstream_max_age", Kind::Text, Some("300s"), "a connection to AEM, from its beginning"),
@@ -238,6 +239,18 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Some("64 KiB"),
         "how much of a request's body is kept for a second attempt",
+    ),
+    key(
+        "limits.min_rate",
+        Kind::Text,
+        Some("240 B"),
+        "what a client has to send or take in a second while it is waited for; 0 is nothing",
+    ),
+    key(
+        "limits.connections",
+        Kind::Text,
+        Some("10000"),
+        "how many connections clients have at once; beyond it idle ones are closed",
     ),
     Key {
         default: Some("true"),

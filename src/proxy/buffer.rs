@@ -150,6 +150,11 @@ impl Buffers {
         Buffer { bytes, start: 0, end: 0 }
     }
 
+    /// Whether `buffer` has one of the buffers that go round.
+    pub(super) fn is_shared(&self, buffer: &Buffer) -> bool {
+        buffer.bytes.len() == SIZE
+    }
+
     /// Takes the memory of a head back.
     pub(super) fn take_back(&self, head: Buffer) {
         let mut small = self.small.borrow_mut();

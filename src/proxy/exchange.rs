@@ -221,6 +221,7 @@ async fn finish(exchange: Exchange<'_, '_>, turn: &mut Option<upstream::Turn<'_>
     let upstream = exchange.upstream();
     let Exchange { client, worker, down, link, request, .. } = exchange;
     let (limits, buffers) = (&request.proxy.limits.timeouts, &worker.buffers);
+    client.watch.rest();
     if matches!(down.stage, Stage::Tunnel) {
         // It is a connection that is held, and no request any more.
         *turn = None;
@@ -303,7 +304,7 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
             if sent > 0 {
                 client.watch.moved();
             }
-            client.watch.poll(cx).map(|()| End::Abort)
+            client.watch.poll_pace(cx, true).map(|()| End::Abort)
         }
     });
     let now = match flushed.await {
@@ -311,6 +312,7 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
         end => return Then::End(end),
     };
     client.watch.begin(request.proxy.limits.timeouts.keep_alive, now);
+    client.watch.rest();
     worker.buffers.release(&mut client.input);
     match (close, read) {
         (false, _) => Then::Next,

@@ -5,7 +5,7 @@ use httparse::{Header, Status};
 use super::{
     buffer::Buffer,
     cors,
-    fields::{BadFraming, Field, Hop, Storage, kinds, protocol},
+    fields::{BadFraming, Field, Hop, Storage, has_strict_lines, kinds, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
     rewrite::Names,
@@ -52,6 +52,9 @@ pub(super) enum BadResponse {
     /// Too many fields.
     #[error("there are too many fields")]
     TooLarge,
+    /// More of them than anybody has to say.
+    #[error("there are too many interim responses")]
+    Interim,
 }
 
 /// What was asked, as far as it decides how an answer looks.
@@ -109,8 +112,20 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Reads a head at the beginning of `bytes`; `None` when its end has not come yet.
     ///
     /// # Errors
-    /// When this is no HTTP/1 response.
+    /// When this is no HTTP/1 response, or one that could be read in two ways.
     pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
+        let head = Self::parse_leniently(bytes, storage)?;
+        let read = head.as_ref().map_or(bytes, |head| &bytes[..head.bytes]);
+        // Nothing stands before a response.
+        let begins = !matches!(bytes.first(), Some(b'\r' | b'\n'));
+        if !begins || !has_strict_lines(read) {
+            return Err(BadResponse::Malformed(httparse::Error::NewLine));
+        }
+        Ok(head)
+    }
+
+    /// The same for lines that end with LF alone.
+    fn parse_leniently(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         let head_bytes =
@@ -160,7 +175,15 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 field => self.hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
             }
         }
-        Ok(())
+        if self.is_contradictory() { Err(BadResponse::Framing) } else { Ok(()) }
+    }
+
+    /// Whether it says two things about its length, or one that its version or its status does not know: the next reader takes
+    /// the other one (RFC 9112, sections 6.1 and 6.2). Some say of no body that it has no bytes.
+    fn is_contradictory(&self) -> bool {
+        let bodiless = matches!(self.status, 100..200 | 204);
+        let coded = self.hop.is_coded() && (bodiless || self.minor == 0);
+        self.hop.is_framed_twice() || coded || (bodiless && self.hop.said().is_some_and(|bytes| bytes > 0))
     }
 
     /// What AEM goes on in, if it is a protocol that could have been asked for.
@@ -171,12 +194,6 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Whether AEM keeps the connection after this response.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.hop.close && (self.minor > 0 || self.hop.keep_alive)
-    }
-
-    /// Whether it says two things about its length, or one that its version does not know: what such a peer says next is
-    /// not to be relied on.
-    pub(super) fn is_contradictory(&self) -> bool {
-        self.hop.is_framed_twice() || (self.hop.is_coded() && self.minor == 0)
     }
 
     /// Where the body ends, and how it is framed for the client (RFC 9112, section 6.3).
@@ -231,13 +248,10 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.write_in_place(to, out);
         if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
             out.push(b"transfer-encoding: chunked\r\n");
-        } else if let (Some(said), false, false, false) = (
-            self.hop.said(),
-            self.hop.is_coded(),
-            matches!(self.status, 100..200 | 204),
-            body.renamed.is_some(),
-        ) {
-            // Beside a coding a length would cut the body short; 1xx and 204 have none.
+        } else if let (Some(said), false, false) =
+            (self.hop.said(), matches!(self.status, 100..200 | 204), body.renamed.is_some())
+        {
+            // 1xx and 204 have none.
             number("content-length", said, out);
         }
         if let Some(Renamed::Whole(bytes)) = body.renamed {
@@ -344,11 +358,7 @@ mod tests {
 
     #[test]
     fn a_body_of_unknown_length_is_chunked_for_those_who_know_chunks() {
-        for head in [
-            "200 OK",
-            "200 OK\r\ntransfer-encoding: chunked",
-            "200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
-        ] {
+        for head in ["200 OK", "200 OK\r\ntransfer-encoding: chunked"] {
             let length = if head.contains("chunked") { Length::Chunked } else { Length::UntilClose };
             check(head, GET, "200 OK\r\ntransfer-encoding: chunked", length);
             check(head, OLD, "200 OK\r\nconnection: close", length);
@@ -401,8 +411,29 @@ mod tests {
     fn what_cannot_be_framed_is_refused() {
         assert_eq!(error("200 OK\r\ntransfer-encoding: gzip, chunked"), BadResponse::Coding);
         assert_eq!(error("200 OK\r\ntransfer-encoding: gzip"), BadResponse::Framing);
-        assert_eq!(error("200 OK\r\ncontent-length: 1\r\ncontent-length: 2"), BadResponse::Framing);
+        for contradictory in [
+            "200 OK\r\ncontent-length: 1\r\ncontent-length: 2",
+            "200 OK\r\ncontent-length: 1\r\ncontent-length: 1",
+            "200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
+            "200 OK\r\ncontent_length: 1",
+            "204 No Content\r\ntransfer-encoding: chunked",
+            "204 No Content\r\ncontent-length: 1",
+            "103 Early Hints\r\ncontent-length: 1",
+        ] {
+            assert_eq!(error(contradictory), BadResponse::Framing, "{contradictory}");
+        }
         assert_eq!(error("200 OK\r\nname : x"), BadResponse::Malformed(httparse::Error::HeaderName));
+        assert_eq!(error("200 OK\nname: x"), BadResponse::Malformed(httparse::Error::NewLine));
         assert_eq!(error("099 No"), BadResponse::Status);
+        for (bytes, refused) in
+            [(&b"\r\nHTTP/1.1 200 OK\r\n\r\n"[..], true), (b"HTTP/1.1 200\n", true), (b"HTTP/1.1 ", false)]
+        {
+            assert_eq!(
+                ResponseHead::parse(bytes, &mut storage()).is_err(),
+                refused,
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
     }
 }

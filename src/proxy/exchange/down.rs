@@ -11,7 +11,7 @@ use crate::{
         link::LinkError,
         refusal::Refusal,
         request::Asking,
-        response::{AnswerTo, Body, Renamed, ResponseHead},
+        response::{AnswerTo, BadResponse, Body, Renamed, ResponseHead},
         rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
     },
 };
@@ -33,6 +33,8 @@ pub(super) struct Down<'w> {
     pub(super) close: bool,
     /// AEM said `100 Continue`.
     pub(super) continued: bool,
+    /// How many interim responses there were.
+    interim: u8,
     /// What the client asked to go on in.
     protocol: Option<Box<[u8]>>,
     names: Names<'w>,
@@ -115,6 +117,7 @@ impl<'w> Down<'w> {
             spoiled: false,
             close: false,
             continued: false,
+            interim: 0,
             protocol,
             names,
             members,
@@ -222,6 +225,12 @@ impl<'w> Down<'w> {
         if head.bytes > facing.head_max {
             return Err(LinkError::HeadTooLarge);
         }
+        if head.status < 200 {
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err(BadResponse::Interim.into());
+            }
+        }
         match head.status {
             101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
@@ -304,7 +313,7 @@ impl<'w> Down<'w> {
                 whole = Some((bytes.len(), renamed));
             }
         }
-        self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
+        self.reusable = head.keeps_alive() && body.length != Length::UntilClose;
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
@@ -428,6 +437,9 @@ fn retry_after(value: &[u8]) -> Option<Duration> {
 
 /// AEM's word, passed on, or ours when it has been silent for long.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// One says `Continue`, a few give hints, and 102 comes now and then while something takes long.
+const INTERIM_MAX: u8 = 32;
 
 /// Where AEM does not say when to come back.
 const BUSY_WAIT: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use super::{
     request_broken,
 };
 use crate::{
-    metrics::Outcome,
+    metrics::{Ended, Outcome},
     network::Cause,
     proxy::{
         Upstream, Worker,
@@ -110,10 +110,17 @@ impl<'a, 'w> Exchange<'a, 'w> {
         if moved {
             self.client.watch.moved();
         }
-        match self.client.watch.poll(cx) {
+        let waits = self.waits_for_client();
+        match self.client.watch.poll_pace(cx, waits) {
             Poll::Ready(()) => Poll::Ready(Err(self.overdue())),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Whether it is the client that has to send, or to take.
+    fn waits_for_client(&self) -> bool {
+        let sends = !self.request.up.is_over() && self.request.up.gate.is_none() && self.link.is_flushed();
+        sends || !self.client.output.is_empty()
     }
 
     /// Whether the rest of a body has nowhere to go: the answer has begun and the client was not asked for the body, or
@@ -361,6 +368,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 
     fn overdue(&self) -> Failed {
+        if self.client.watch.is_slow() {
+            self.request.proxy.metrics.connection_ended(Ended::Slow);
+        }
         let stalled = !self.request.up.is_over();
         self.failed(if stalled { ProxyError::RequestStalled } else { ProxyError::ResponseTimeout })
     }
