@@ -8,7 +8,8 @@ use http::{HeaderName, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Status};
 use memchr::{memchr, memchr_iter, memmem};
 
-use self::target::{Line, authority, origin_form};
+pub(super) use self::target::origin_form;
+use self::target::{Line, authority};
 use super::{
     buffer::Buffer,
     fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, kinds, members, protocol},
@@ -212,6 +213,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let safe = SAFE.contains(&self.method);
         let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
         Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
+    }
+
+    /// Every field: its name, what it is, its value.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'b str, Field, &'b [u8])> {
+        self.fields.iter().zip(self.kinds).map(|(header, field)| (header.name, *field, header.value))
     }
 
     /// The first field called `name`.

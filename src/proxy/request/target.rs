@@ -47,7 +47,7 @@ pub(super) fn authority(target: &[u8]) -> Option<&[u8]> {
 
 /// Path and query, byte for byte; `*` stays. `None` for what is no target for a server, among them the authority form,
 /// which is CONNECT's alone (RFC 9112, section 3.2), and a fragment, which is the client's own.
-pub(super) fn origin_form(target: &[u8]) -> Option<&[u8]> {
+pub(in crate::proxy) fn origin_form(target: &[u8]) -> Option<&[u8]> {
     let form = match absolute(target) {
         Some(rest) => match path_at(rest) {
             Some(at) => &rest[at..],
