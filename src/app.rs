@@ -173,6 +173,7 @@ impl App {
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
         say_what_is_open(&config);
+        say_what_passes(&config);
         for view in &views {
             keeper::warn_of_environments(&config, &view.name, &view.facts.load());
         }
@@ -341,6 +342,7 @@ fn proxies<'a>(
             path: route.path.clone(),
             credential,
             upstream: upstream.ok_or_else(unknown)?,
+            policy: Arc::clone(&route.policy),
             x_api_key: route.x_api_key,
             x_gw_ims_org_id: route.x_gw_ims_org_id,
             fields,
@@ -415,6 +417,8 @@ fn shown(
             Some(Credential::None) | None => "none",
         },
         credentials: route.credential.clone(),
+        policy: route.policy.preset().name(),
+        rules: route.policy.rules().iter().map(ToString::to_string).collect(),
     };
     let otherwise = view(&proxy.otherwise);
     ProxyView {
@@ -423,6 +427,8 @@ fn shown(
         upstream: otherwise.upstream,
         auth: otherwise.auth,
         credentials: otherwise.credentials,
+        policy: otherwise.policy,
+        rules: otherwise.rules,
         routes: proxy.routes.iter().map(view).collect(),
     }
 }
@@ -443,6 +449,22 @@ fn say_what_is_open(config: &Config) {
         let is_aem = upstream.url.host_str().unwrap_or_default().ends_with(AEM_DOMAIN);
         if gets_token && !is_aem {
             warn!(upstream = %upstream.url, "The upstream is not an AEM as a Cloud Service host, and will receive the access token");
+        }
+    }
+}
+
+/// One line for each policy that keeps something back beyond what always is, or opens it.
+fn say_what_passes(config: &Config) {
+    for proxy in &config.proxies {
+        for route in proxy.all_routes().filter(|route| !route.policy.is_default()) {
+            info!(
+                // The simple form's proxy needs no name.
+                proxy.name = (proxy.name != config::DEFAULT).then_some(proxy.name.as_str()),
+                path = %route.path,
+                policy = %route.policy.preset(),
+                rules = route.policy.rules().len(),
+                "A policy decides what passes"
+            );
         }
     }
 }

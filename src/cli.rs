@@ -73,6 +73,9 @@ struct Settings {
     /// Replaces the credentials' own imsEndpoint [AEM_PROXY_IMS_ENDPOINT]
     #[arg(long, value_name = "HOST", global = true)]
     ims_endpoint: Option<String>,
+    /// What passes: read-only, graphql-persisted, assets-read, assets-write or full [AEM_PROXY_POLICY; default full]
+    #[arg(long, value_name = "PRESET", global = true)]
+    policy: Option<String>,
     /// The admin listener, or off [AEM_PROXY_ADMIN__LISTEN; default 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS", global = true)]
     admin_listen: Option<String>,
@@ -102,6 +105,7 @@ impl Settings {
             ("auth", &self.auth),
             ("ca_file", &self.ca_file),
             ("ims_endpoint", &self.ims_endpoint),
+            ("policy", &self.policy),
             ("admin.listen", &self.admin_listen),
             ("log.level", &self.log_level),
             ("log.format", &self.log_format),
@@ -287,6 +291,6 @@ mod tests {
             }
             found += 1;
         }
-        assert_eq!(found, 9);
+        assert_eq!(found, 10);
     }
 }

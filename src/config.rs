@@ -13,7 +13,7 @@ mod sources;
 mod upstream;
 mod values;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
@@ -28,6 +28,7 @@ pub use self::{
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},
 };
+use crate::policy::Policy;
 
 /// The effective configuration, complete and checked.
 #[derive(Debug)]
@@ -189,6 +190,8 @@ pub struct Route {
     pub upstream: String,
     /// The name of the credential; none where nothing is sent.
     pub credential: Option<String>,
+    /// What passes.
+    pub policy: Arc<Policy>,
     /// Whether `X-Api-Key` is sent.
     pub x_api_key: bool,
     /// Whether `x-gw-ims-org-id` is sent.
@@ -208,6 +211,18 @@ pub struct Header {
     pub key: String,
 }
 
+impl Proxy {
+    /// All routes, the last of which is for what no other one has.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain([&self.otherwise])
+    }
+
+    /// The route for a path, as it is read.
+    pub fn route(&self, reading: &[u8]) -> &Route {
+        self.routes.iter().find(|route| route.path.covers_reading(reading)).unwrap_or(&self.otherwise)
+    }
+}
+
 impl Config {
     /// The credential called `name`.
     pub fn credential(&self, name: &str) -> Option<&Credential> {
@@ -221,7 +236,7 @@ impl Config {
 
     /// Every route of every proxy.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.proxies.iter().flat_map(|proxy| proxy.routes.iter().chain([&proxy.otherwise]))
+        self.proxies.iter().flat_map(Proxy::all_routes)
     }
 
     /// The names of the credentials that requests are sent with.

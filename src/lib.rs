@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod listener;
 pub mod metrics;
 pub mod network;
+pub mod policy;
 pub mod proxy;
 pub mod secret;
 pub mod shutdown;

@@ -421,7 +421,8 @@ fn counter(rest: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCou
 }
 
 /// Why a request is refused.
-const DENIALS: [&str; 4] = ["host", "origin", "cross_site", "method"];
+const DENIALS: [&str; 7] =
+    ["host", "origin", "cross_site", "method", "policy_path", "policy_method", "policy_ambiguous"];
 
 /// How an exchange ends: well, or in one of [`crate::ims::ImsError::class`].
 const REFRESHES: [&str; 8] =

@@ -20,6 +20,7 @@ mod http2;
 #[doc(hidden)]
 pub mod layers;
 mod link;
+mod permit;
 mod refusal;
 mod request;
 mod response;
@@ -90,10 +91,6 @@ impl Proxy {
 
     fn all_routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter().chain([&self.otherwise])
-    }
-
-    fn route(&self, path: &[u8]) -> &Route {
-        self.routes.iter().find(|route| route.path.covers(path)).unwrap_or(&self.otherwise)
     }
 
     /// What AEM sees as `User-Agent` in place of the client's, if anything.

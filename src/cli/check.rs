@@ -13,6 +13,7 @@ use crate::{
     config::{self, Config, CredentialSource, Route, Sources},
     credentials::Credentials,
     ims::{CredentialExchange, Exchange},
+    policy::{self, Path},
     secret::Authorization,
     tls,
 };
@@ -90,6 +91,9 @@ impl Check {
         let mut tried = Vec::new();
         for credential in &config.credentials {
             tried.push(self.try_credential(config, credential, &clock, report).await);
+        }
+        if let Some(path) = &self.path {
+            config.proxies.iter().for_each(|proxy| judge(proxy, path, report));
         }
         let mut asked: Vec<(&str, Option<&str>, String)> = Vec::new();
         for (proxy, route) in config.proxies.iter().flat_map(with_routes) {
@@ -263,9 +267,27 @@ impl Check {
     }
 }
 
+/// Whether the proxy itself would let an app's GET through. AEM is asked all the same, since that is what is tried.
+fn judge(proxy: &config::Proxy, target: &str, report: &mut Report) {
+    let path = Path::of(target.as_bytes());
+    let judged = policy::judge(
+        "GET",
+        &path,
+        |reading| &proxy.route(reading).policy,
+        || proxy.all_routes().map(|route| &*route.policy),
+    );
+    match judged {
+        Ok(()) => report.right("policy", subject(&proxy.name), format!("lets GET {target} through")),
+        Err(refused) => {
+            let text = format!("the proxy would refuse GET {target}: {refused}");
+            report.warn("policy", subject(&proxy.name), text, REFUSED);
+        }
+    }
+}
+
 /// A proxy's routes, with its name.
 fn with_routes(proxy: &config::Proxy) -> impl Iterator<Item = (&str, &Route)> {
-    proxy.routes.iter().chain([&proxy.otherwise]).map(|route| (proxy.name.as_str(), route))
+    proxy.all_routes().map(|route| (proxy.name.as_str(), route))
 }
 
 /// One exchange. What would go into `Authorization`, if there is a token.
@@ -317,6 +339,8 @@ const RENEW_DAYS: u64 = 30;
 const STRICT_DAYS: u64 = 7;
 
 const RENEW: &str = "add a new certificate in the AEM Developer Console and download the document again";
+
+const REFUSED: &str = "if the app needs it, choose another policy, or add a line to rules: allow GET /path";
 
 const LOCAL_TOKEN: &str =
     "it cannot be refreshed: get the next one in the AEM Developer Console, Integrations, Local token";

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod origins;
+mod policies;
 mod proxies;
 mod simple;
 mod upstreams;
@@ -54,9 +55,10 @@ impl<'a> Checker<'a> {
             }
         }
         let standard = self.standard_credential(&raw);
+        let policy = self.common_policy(&raw.policy, &raw.rules);
         let mut proxies = Vec::new();
         for (name, proxy) in std::mem::take(&mut raw.proxies) {
-            proxies.extend(self.proxy(name, proxy, &standard));
+            proxies.extend(self.proxy(name, proxy, &standard, &policy));
         }
         self.addresses(&proxies, raw.admin.listen.on());
         self.web_origins(&raw.guard.allowed_origins);

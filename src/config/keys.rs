@@ -190,6 +190,16 @@ pub const KEYS: &[Key] = &[
     key("auth", Kind::Text, Some("bearer"), "bearer; none or basic for a local AEM SDK"),
     key("ca_file", Kind::Text, None, "PEM certificates to trust beside the system's roots"),
     key("ims_endpoint", Kind::Text, None, "replaces the credentials' own imsEndpoint"),
+    key(
+        "policy",
+        Kind::Text,
+        Some("full"),
+        "read-only, graphql-persisted, assets-read, assets-write or full",
+    ),
+    Key {
+        default: Some(""),
+        ..list("rules", "allow METHOD... /path and deny METHOD... /path; the first decides")
+    },
     key("basic.user", Kind::Text, Some("admin"), "user for auth = \"basic\""),
     secret("basic.password", "password for auth = \"basic\""),
     key("basic.password_file", Kind::Text, None, "file with that password"),
@@ -324,6 +334,8 @@ pub const KEYS: &[Key] = &[
     key("proxies.NAME.listen", Kind::Text, None, "where the app finds this proxy"),
     key("proxies.NAME.upstream", Kind::Text, None, "name of an upstream, or AEM's origin"),
     key("proxies.NAME.credentials", Kind::Text, None, "name of a credential, or none"),
+    key("proxies.NAME.policy", Kind::Text, None, "another policy"),
+    list("proxies.NAME.rules", "rules that are asked before those at the top"),
     flag("proxies.NAME.x_api_key", "send X-Api-Key, the client id, unless the app does"),
     flag("proxies.NAME.x_gw_ims_org_id", "send x-gw-ims-org-id, the organisation, unless the app does"),
     secret("proxies.NAME.headers.FIELD", "a field that every request gets"),
@@ -331,6 +343,8 @@ pub const KEYS: &[Key] = &[
     key("proxies.NAME.routes.N.path", Kind::Text, None, "prefix of the paths that this route is for"),
     key("proxies.NAME.routes.N.upstream", Kind::Text, None, "another upstream"),
     key("proxies.NAME.routes.N.credentials", Kind::Text, None, "another credential, or none"),
+    key("proxies.NAME.routes.N.policy", Kind::Text, None, "another policy"),
+    list("proxies.NAME.routes.N.rules", "rules that are asked before the proxy's"),
     flag("proxies.NAME.routes.N.x_api_key", "send X-Api-Key, the client id, unless the app does"),
     flag(
         "proxies.NAME.routes.N.x_gw_ims_org_id",

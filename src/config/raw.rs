@@ -23,6 +23,8 @@ pub(super) struct Raw {
     pub(super) basic: RawBasic,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) ims_endpoint: Option<String>,
+    pub(super) policy: String,
+    pub(super) rules: Vec<String>,
     pub(super) admin: Admin,
     pub(super) guard: Guard,
     pub(super) log: Log,
@@ -94,6 +96,9 @@ pub(super) struct RawProxy {
     pub(super) listen: Option<Listen>,
     pub(super) upstream: Option<String>,
     pub(super) credentials: Option<String>,
+    pub(super) policy: Option<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<String>,
     pub(super) x_api_key: Option<bool>,
     pub(super) x_gw_ims_org_id: Option<bool>,
     #[serde(default)]
@@ -111,6 +116,9 @@ pub(super) struct RawRoute {
     pub(super) path: Option<String>,
     pub(super) upstream: Option<String>,
     pub(super) credentials: Option<String>,
+    pub(super) policy: Option<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<String>,
     pub(super) x_api_key: Option<bool>,
     pub(super) x_gw_ims_org_id: Option<bool>,
     #[serde(default)]

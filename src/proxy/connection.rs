@@ -341,7 +341,7 @@ impl Proxy {
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
         }
-        let route = if self.routes.is_empty() { &self.otherwise } else { self.route(head.path()) };
+        let route = self.permit(head)?;
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());

@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     metrics::Ended,
     network::{Cause, causes},
+    policy::Refused,
     token::NoToken,
 };
 
@@ -36,6 +37,8 @@ pub(super) enum ProxyError {
     Draining,
     #[error("refused: {0}")]
     Denied(GuardError),
+    #[error("refused: {0}")]
+    Policy(Refused),
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
     #[error("the response's transfer coding is not chunked alone")]
@@ -64,6 +67,12 @@ impl From<GuardError> for ProxyError {
     fn from(error: GuardError) -> Self {
         // Not a source: the message tells it already.
         Self::Denied(error)
+    }
+}
+
+impl From<Refused> for ProxyError {
+    fn from(refused: Refused) -> Self {
+        Self::Policy(refused)
     }
 }
 
@@ -104,6 +113,7 @@ impl ProxyError {
                 )
             },
             Self::Denied(error) => denied(*error),
+            Self::Policy(refused) => kept_back(*refused),
             Self::Connect => problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "http_request_denied",
@@ -190,6 +200,9 @@ impl ProxyError {
         if let Self::NoToken(NoToken { retry_after }) = self {
             number("retry-after", seconds(*retry_after), out);
         }
+        if let Some(methods) = self.allowed() {
+            line("allow", methods.as_bytes(), out);
+        }
         if let Self::Busy(_) = self {
             number("retry-after", BUSY_RETRY_SECONDS, out);
         }
@@ -211,6 +224,18 @@ impl ProxyError {
             Self::Denied(GuardError::Origin) => Some("origin"),
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
             Self::Connect => Some("method"),
+            Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
+            Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
+            Self::Policy(_) => Some("policy_path"),
+            _ => None,
+        }
+    }
+
+    /// What `Allow` says: it belongs to 405 (RFC 9110, section 15.5.6).
+    fn allowed(&self) -> Option<String> {
+        match self {
+            Self::Connect => Some(METHODS.to_owned()),
+            Self::Policy(Refused::Method(methods)) => Some(methods.to_string()),
             _ => None,
         }
     }
@@ -221,7 +246,12 @@ impl ProxyError {
         let causes = causes(self);
         match self {
             Self::Preflight(_) => {}
-            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::Busy(_) | Self::RequestBroken(_) => {
+            Self::NoToken(_)
+            | Self::Draining
+            | Self::Denied(_)
+            | Self::Policy(_)
+            | Self::Busy(_)
+            | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }
             _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),
@@ -237,9 +267,6 @@ impl Problem {
         line("cache-control", b"no-store", out);
         line("date", httpdate::fmt_http_date(Clock::system().now()).as_bytes(), out);
         line("proxy-status", self.proxy_status().as_bytes(), out);
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            line("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", out);
-        }
         number("content-length", body.len() as u64, out);
     }
 
@@ -290,6 +317,45 @@ fn denied(error: GuardError) -> Problem {
         ),
     };
     Problem { status, error, details: None, name, detail }
+}
+
+/// What to do is the operator's to decide: the texts name the keys.
+fn kept_back(refused: Refused) -> Problem {
+    let (name, detail) = match refused {
+        Refused::Rule => (
+            "policy-rule",
+            "A rule of this proxy denies this path. If the app needs it, put an allow line before that rule in `rules`.",
+        ),
+        Refused::Closed => (
+            "policy-closed",
+            "AEM's consoles, package managers and the like are closed under every policy. If the app needs this one, add a line to `rules`: allow METHOD /path.",
+        ),
+        Refused::Preset => (
+            "policy-path",
+            "The policy of this proxy does not let this path through. Choose another `policy`, or add a line to `rules`: allow METHOD /path.",
+        ),
+        Refused::Method(_) => (
+            "policy-method",
+            "The policy of this proxy lets this path through for the methods in Allow alone. Choose another `policy`, or add a line to `rules`: allow METHOD /path.",
+        ),
+        Refused::Ambiguous => (
+            "policy-ambiguous",
+            "This path can be read in more than one way, so the policy cannot judge it. Write it plainly: encoded once, in UTF-8, without encoded slashes, backslashes, control characters and dot segments.",
+        ),
+        Refused::Override => (
+            "policy-override",
+            "The request names another method or operation beside its own method, and the policy does not let that through. Send it with the method that is meant.",
+        ),
+        Refused::Destination => (
+            "policy-destination",
+            "The policy of this proxy does not let the destination through. Give a path that it allows for this method, or add a line to `rules`: allow METHOD /path.",
+        ),
+    };
+    let status = match refused {
+        Refused::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+        _ => StatusCode::FORBIDDEN,
+    };
+    Problem { status, error: "http_request_denied", details: None, name, detail }
 }
 
 fn unreachable(cause: Cause) -> Problem {
@@ -452,6 +518,8 @@ impl NoRequest {
     }
 }
 
+/// What a request may be sent with that is for AEM.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// What a page gets to see of a problem's head.
 const EXPOSED: [&str; 3] = ["allow", "proxy-status", "retry-after"];
 const PROBLEM_JSON: &[u8] = b"application/problem+json";

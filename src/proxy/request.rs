@@ -261,6 +261,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         Asking { json: self.accepts_json || is_json_path(path), safe, idempotent, logs_out }
     }
 
+    /// Every field: its name, what it is, its value.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'b str, Field, &'b [u8])> {
+        self.fields.iter().zip(self.kinds).map(|(header, field)| (header.name, *field, header.value))
+    }
+
     /// The first field called `name`.
     pub(super) fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)

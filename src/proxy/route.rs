@@ -10,7 +10,7 @@ use super::{
     authorize::{Credential, Identity},
     request::Added,
 };
-use crate::config::Prefix;
+use crate::{config::Prefix, policy::Policy};
 
 /// What requests below a path get.
 pub struct Route {
@@ -20,6 +20,8 @@ pub struct Route {
     pub credential: Credential,
     /// Where they go.
     pub upstream: Arc<Upstream>,
+    /// What passes.
+    pub policy: Arc<Policy>,
     /// Whether `X-Api-Key` is sent, unless the client does.
     pub x_api_key: bool,
     /// Whether `x-gw-ims-org-id` is sent, unless the client does.
