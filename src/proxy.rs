@@ -46,7 +46,7 @@ use tokio::{
 
 pub use self::{
     authorize::Credential,
-    guard::{Asked, Guard, GuardError, Local},
+    guard::{Asked, Guard, GuardError, Known, Local, Secret, SecretError},
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},

@@ -194,7 +194,7 @@ impl<'w> Connection<'w> {
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
         let up = Up::new(length, limits.head, expects, limits.replay);
-        self.named = named(&self.named, &head.asked);
+        self.named = named(&self.named, self.proxy.guard.scheme(), &head.asked);
         let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
@@ -251,14 +251,20 @@ impl Proxy {
         members: Members,
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
-        if self.is_draining() {
-            return Err(ProxyError::Draining);
-        }
         if head.bytes > self.limits.head {
             return Err(ProxyError::RequestHeadTooLarge);
         }
-        if let Some(preflight) = admitted?.and_then(|origin| Preflight::of(head, origin)) {
+        let web_origin = admitted?;
+        if self.is_draining() {
+            return Err(ProxyError::Draining);
+        }
+        // A browser asks without the page's own fields, and so without the secret. It learns what it knows: that its page may
+        // call.
+        if let Some(preflight) = web_origin.and_then(|origin| Preflight::of(head, origin)) {
             return Err(ProxyError::Preflight(preflight));
+        }
+        if let Some(name) = self.guard.secret_header() {
+            self.guard.admits_secret(head.all(name))?;
         }
         let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
@@ -287,21 +293,18 @@ impl Proxy {
 }
 
 /// The origin that a client has come to; `before` where it is that one again.
-fn named(before: &Rc<[u8]>, asked: &Asked<'_>) -> Rc<[u8]> {
+fn named(before: &Rc<[u8]>, scheme: &str, asked: &Asked<'_>) -> Rc<[u8]> {
     // Whoever names none gets no answer of AEM's.
-    let host = asked.for_host().unwrap_or_default().as_bytes();
-    if before.strip_prefix(LOCAL_SCHEME) == Some(host) {
+    let host = asked.for_host().unwrap_or_default();
+    if before.strip_prefix(scheme.as_bytes()) == Some(host.as_bytes()) {
         Rc::clone(before)
     } else {
-        [LOCAL_SCHEME, host].concat().into()
+        [scheme, host].concat().into_bytes().into()
     }
 }
 
 /// The content codings that can be undone, but for brotli, which may take 16 MiB to undo.
 const CODINGS: &[u8] = b"gzip, deflate";
-
-/// Our listeners speak no TLS.
-const LOCAL_SCHEME: &[u8] = b"http://";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
 async fn linger(stream: &mut Socket) {
