@@ -57,7 +57,15 @@ impl Worker {
     /// `proxy` is the number of the proxy that the connection was made to.
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
         let local = stream.local_ip();
-        let Some(mut connection) = self.connection(Socket::Own(stream), proxy, local) else { return };
+        let speaks_tls = self.proxies.get(proxy).is_some_and(|proxy| proxy.tls.is_some());
+        let socket = if speaks_tls {
+            // Few need it: not a part of every connection's task.
+            let Some(sealed) = Box::pin(Rc::clone(&self).shake_hands(stream, proxy)).await else { return };
+            Socket::Sealed(Box::new(sealed))
+        } else {
+            Socket::Own(stream)
+        };
+        let Some(mut connection) = self.connection(socket, proxy, local) else { return };
         let end = connection.converse().await;
         if end != End::Http2 {
             return connection.part(end).await;
@@ -65,10 +73,8 @@ impl Worker {
         let early = std::mem::take(&mut connection.client.input);
         let stream = connection.client.stream.hand_over();
         drop(connection);
-        if let Some(stream) = stream {
-            // Few need it: not a part of every connection's task.
-            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
-        }
+        // Few need it: not a part of every connection's task.
+        Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
     }
 
     /// Serves the one request of a stream.
@@ -80,7 +86,7 @@ impl Worker {
 
     fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
-        let begins = matches!(stream, Socket::Own(_));
+        let begins = stream.is_connection();
         let client = Client::new(stream, &proxy.limits.timeouts);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
