@@ -80,3 +80,94 @@ fn remove_stale(path: &Path) {
 
 /// What a mode says of who may do what.
 const MODE_MAX: u32 = 0o777;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::net::UnixStream,
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    fn mode(path: &Path) -> Option<u32> {
+        fs::symlink_metadata(path).ok().map(|found| found.mode() & MODE_MAX)
+    }
+
+    #[test]
+    fn the_file_never_has_another_mode_while_somebody_could_connect() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let mut seen = 0;
+                while !done.load(Relaxed) {
+                    if UnixStream::connect(&path).is_ok() {
+                        // It may be the next one by now, or none any more.
+                        assert!(matches!(mode(&path), Some(0o600) | None));
+                        seen += 1;
+                    }
+                }
+                seen
+            });
+            for _ in 0..2000 {
+                drop(bind(&path, 0o600, 16).unwrap());
+            }
+            done.store(true, Relaxed);
+            assert!(looking.join().unwrap() > 0, "nobody has looked");
+        });
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_file_is_made_with_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    assert!(matches!(mode(&path), Some(0o600) | None));
+                }
+            });
+            for _ in 0..2000 {
+                drop(bind(&path, 0o600, 16).unwrap());
+            }
+            done.store(true, Relaxed);
+        });
+    }
+
+    #[test]
+    fn what_stands_there_later_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (file, listener) = bind(&path, 0o600, 16).unwrap();
+        assert!(bind(&path, 0o600, 16).is_err(), "somebody listens there");
+        fs::remove_file(&path).unwrap();
+        let (next, _next_listener) = bind(&path, 0o600, 16).unwrap();
+        drop((file, listener));
+        assert!(UnixStream::connect(&path).is_ok(), "the next one's file is gone");
+        drop(next);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_at_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(bind(&path, 0o600, 16).unwrap());
+        for other in ["file", "directory", "link"] {
+            let path = dir.path().join(other);
+            match other {
+                "file" => fs::write(&path, "precious").unwrap(),
+                "directory" => fs::create_dir(&path).unwrap(),
+                _ => std::os::unix::fs::symlink(dir.path().join("gone"), &path).unwrap(),
+            }
+            assert!(bind(&path, 0o600, 16).is_err(), "{other}");
+            assert!(fs::symlink_metadata(&path).is_ok(), "{other}");
+        }
+    }
+}
