@@ -2,6 +2,7 @@
 
 mod credential;
 mod descriptors;
+mod guard;
 mod keeper;
 mod upstreams;
 mod workers;
@@ -24,11 +25,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::credential::{basic, cache, exchange};
 use self::{
     credential::{Bearer, Wired},
+    guard::Door,
     keeper::{Fingerprint, Values},
     workers::Workers,
+};
+pub use self::{
+    credential::{basic, cache, exchange},
+    guard::shared_secret,
 };
 use crate::{
     admin::{Admin, ProxyView, RouteView},
@@ -39,7 +44,7 @@ use crate::{
     ims::EndpointError,
     listener::Listener,
     metrics::Metrics,
-    proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, Upstream},
+    proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, SecretError, Upstream},
     tls::{self, TlsError},
 };
 
@@ -77,6 +82,14 @@ pub enum StartError {
         path: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// The file of the secret that requests show holds none.
+    #[error("`guard.secret_file` ({path}) {error}")]
+    SharedSecret {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        error: SecretError,
     },
     /// IMS gives no OAuth token without scopes.
     #[error(
@@ -172,7 +185,8 @@ impl App {
         let proxies = proxies(&config, &wired, &metrics, &upstreams, &mut values)?;
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
-        say_what_is_open(&config);
+        guard::say_what_is_open(&config);
+        say_what_is_far(&config);
         say_what_passes(&config);
         for view in &views {
             keeper::warn_of_environments(&config, &view.name, &view.facts.load());
@@ -180,11 +194,11 @@ impl App {
 
         let mut listeners = Vec::new();
         for (number, proxy) in config.proxies.iter().enumerate() {
-            let bound = bind(&proxy.listen, &proxy.listen_key)?;
+            let bound = bind(&proxy.listen, &proxy.listen_key, &config.guard)?;
             listeners.extend(bound.into_iter().map(|listener| (number, listener)));
         }
         let admin_listeners = match config.admin.listen.on() {
-            Some(listen) => bind(listen, "admin.listen")?,
+            Some(listen) => bind(listen, "admin.listen", &config.guard)?,
             None => Vec::new(),
         };
         let shown = config.proxies.iter().enumerate().map(|(number, proxy)| {
@@ -310,6 +324,7 @@ fn proxies<'a>(
     upstreams: &[Arc<Upstream>],
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
+    let door = Door::wire(config, values)?;
     let limits = Limits {
         head: config.limits.head,
         replay: config.limits.replay,
@@ -352,10 +367,14 @@ fn proxies<'a>(
     for proxy in &config.proxies {
         let routes = proxy.routes.iter().map(&mut route).collect::<Result<_, _>>()?;
         let otherwise = route(&proxy.otherwise)?;
-        let guard = Guard::new(&config.guard.allowed_hosts, &config.guard.allowed_origins);
+        let guard = door.guard(&config.guard);
         let retries = Retries::new(config.retry.budget, config.retry.max_wait);
         let (rewrite, metrics) = (config.rewrite.clone(), metrics.proxy(&proxy.name));
-        proxies.push(Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics));
+        let proxy = Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics);
+        proxies.push(match &door.tls {
+            Some(tls) => proxy.over_tls(Arc::clone(tls)),
+            None => proxy,
+        });
     }
     Ok(proxies.into())
 }
@@ -433,14 +452,8 @@ fn shown(
     }
 }
 
-/// One loud line for each thing that is more open, or further away, than usual.
-fn say_what_is_open(config: &Config) {
-    for proxy in config.proxies.iter().filter(|proxy| !proxy.listen.is_loopback()) {
-        warn!(listen = %proxy.listen, "Open to the network: whoever reaches this address acts with the proxy's token");
-    }
-    if config.guard.allowed_hosts.iter().any(|host| host == "*") {
-        warn!("guard.allowed_hosts lets every Host in: web pages can reach the proxy by DNS rebinding");
-    }
+/// One loud line for each thing that is further away than usual.
+fn say_what_is_far(config: &Config) {
     for upstream in &config.upstreams {
         let gets_token = config.routes().any(|route| {
             let credential = route.credential.as_deref().and_then(|name| config.credential(name));
@@ -474,8 +487,8 @@ fn origin(upstream: &config::Upstream) -> String {
     upstream.url.origin().ascii_serialization()
 }
 
-fn bind(listen: &Listen, key: &str) -> Result<Vec<Listener>, StartError> {
-    Listener::bind(listen).map_err(|error| StartError::Bind {
+fn bind(listen: &Listen, key: &str, guard: &config::Guard) -> Result<Vec<Listener>, StartError> {
+    Listener::bind(listen, guard.socket_mode).map_err(|error| StartError::Bind {
         listen: listen.clone(),
         key: key.to_owned(),
         error,

@@ -45,6 +45,8 @@ pub struct Config {
     pub admin: Admin,
     /// Who may ask.
     pub guard: Guard,
+    /// TLS of the proxies' listeners, where they speak it.
+    pub tls: Option<ServerFiles>,
     /// What is logged, and how.
     pub log: Log,
     /// The token's life.
@@ -251,6 +253,8 @@ impl Config {
 pub struct Admin {
     /// Address of the admin listener, or `off`.
     pub listen: Optional<Listen>,
+    /// Whether that address may be one that other machines reach.
+    pub allow_remote: bool,
 }
 
 /// `[guard]`
@@ -261,6 +265,30 @@ pub struct Guard {
     pub allowed_hosts: Vec<String>,
     /// Web origins that may call.
     pub allowed_origins: Vec<String>,
+    /// A file with the secrets of which every request has to show one.
+    pub secret_file: Option<PathBuf>,
+    /// The field in which it does.
+    #[serde(deserialize_with = "values::field_name")]
+    pub secret_header: HeaderName,
+    /// Whether listeners may have addresses that other machines reach.
+    pub allow_remote: bool,
+    /// Of the files of Unix sockets.
+    #[serde(deserialize_with = "values::mode")]
+    pub socket_mode: u32,
+    /// The users who may connect to a Unix socket of a proxy; empty where its mode decides alone.
+    #[serde(deserialize_with = "values::uids")]
+    pub socket_uids: Vec<u32>,
+}
+
+/// What the proxies' listeners show for themselves in TLS.
+#[derive(Debug, Clone)]
+pub struct ServerFiles {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authorities of clients, who have to show a certificate then.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[log]`

@@ -420,9 +420,19 @@ fn counter(rest: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCou
     IntCounterVec::new(opts(rest, help), labels)
 }
 
-/// Why a request is refused.
-const DENIALS: [&str; 7] =
-    ["host", "origin", "cross_site", "method", "policy_path", "policy_method", "policy_ambiguous"];
+/// Why a request is refused, or a connection.
+const DENIALS: [&str; 10] = [
+    "host",
+    "origin",
+    "cross_site",
+    "secret",
+    "method",
+    "policy_path",
+    "policy_method",
+    "policy_ambiguous",
+    "peer",
+    "tls",
+];
 
 /// How an exchange ends: well, or in one of [`crate::ims::ImsError::class`].
 const REFRESHES: [&str; 8] =

@@ -27,6 +27,7 @@ mod response;
 mod retries;
 mod rewrite;
 mod route;
+mod sealed;
 mod session;
 mod socket;
 mod tunnel;
@@ -45,11 +46,12 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior},
 };
+use tracing::debug;
 
 pub use self::{
     authorize::Credential,
     clients::Place,
-    guard::{Asked, Guard, GuardError, Local},
+    guard::{Asked, Guard, GuardError, Known, Local, Secret, SecretError},
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},
@@ -58,7 +60,9 @@ pub use self::{
 use self::{buffer::Buffers, clients::Clients, upstream::Pool};
 use crate::{
     config::{Rewrite, UserAgent},
+    listener::Stream,
     metrics::ProxyMetrics,
+    tls::Serving,
 };
 
 /// One proxy: a guard, and routes with their credentials and upstreams. Shared by all threads.
@@ -71,6 +75,7 @@ pub struct Proxy {
     retries: Option<Retries>,
     metrics: ProxyMetrics,
     draining: AtomicBool,
+    tls: Option<Serving>,
 }
 
 impl Proxy {
@@ -86,7 +91,13 @@ impl Proxy {
         metrics: ProxyMetrics,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining }
+        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining, tls: None }
+    }
+
+    /// The same, speaking TLS with its clients.
+    #[must_use]
+    pub fn over_tls(self, tls: Serving) -> Self {
+        Self { guard: self.guard.over_tls(), tls: Some(tls), ..self }
     }
 
     fn all_routes(&self) -> impl Iterator<Item = &Route> {
@@ -140,6 +151,17 @@ impl Worker {
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
         })
+    }
+
+    /// Whether whoever has made this connection may ask the proxy with this number at all; counted where not.
+    pub fn admits(&self, stream: &Stream, proxy: usize) -> bool {
+        let Some(proxy) = self.proxies.get(proxy) else { return false };
+        let admitted = proxy.guard.admits_peer(stream);
+        if !admitted {
+            proxy.metrics.denied("peer");
+            debug!("A user who is not one of guard.socket_uids has connected, closing the connection");
+        }
+        admitted
     }
 
     /// Idle connections end now, the others with the answer that they are waiting for.

@@ -1,4 +1,7 @@
-//! TLS towards IMS and AEM: rustls on ring. All trust the system's roots and `ca_file`; an upstream may have more to say.
+//! TLS towards IMS and AEM, and with clients: rustls on ring. Towards IMS and AEM all trust the system's roots and `ca_file`; an
+//! upstream may have more to say.
+
+mod server;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +17,7 @@ use rustls::{
 };
 use tracing::warn;
 
+pub use self::server::{Serving, server_config, server_files};
 use crate::config::{ClientFiles, TlsVersion, Upstream};
 
 /// Which TLS library this is, for `--version`.
@@ -67,6 +71,9 @@ pub enum TlsError {
     /// Nothing to trust at all.
     #[error("no trusted roots were found; install ca-certificates, set SSL_CERT_FILE, or give ca_file")]
     NoRoots,
+    /// A defect of this program, or of its machine.
+    #[error("TLS cannot be set up: {0}")]
+    Library(rustls::Error),
 }
 
 /// Makes ring the process's provider, for the libraries that ask for a default; further calls change nothing.

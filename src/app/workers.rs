@@ -204,6 +204,9 @@ async fn accept(
         Err(error) => panic!("the listener cannot be taken over: {error}"),
     };
     while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+        if !worker.admits(&stream, proxy) {
+            continue;
+        }
         let least = threads.iter().enumerate().min_by_key(|(_, thread)| thread.load.load(Relaxed));
         let Some((number, thread)) = least else { return };
         thread.load.fetch_add(1, Relaxed);

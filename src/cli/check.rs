@@ -87,6 +87,7 @@ impl Check {
 
     async fn examine(&self, config: &Config, report: &mut Report) {
         tls::install();
+        listeners(config, report);
         let clock = Clock::system();
         let mut tried = Vec::new();
         for credential in &config.credentials {
@@ -281,6 +282,27 @@ fn judge(proxy: &config::Proxy, target: &str, report: &mut Report) {
         Err(refused) => {
             let text = format!("the proxy would refuse GET {target}: {refused}");
             report.warn("policy", subject(&proxy.name), text, REFUSED);
+        }
+    }
+}
+
+/// What the listeners need of files.
+fn listeners(config: &Config, report: &mut Report) {
+    if let Some(path) = &config.guard.secret_file {
+        match app::shared_secret(path) {
+            Ok(_) => report.right(
+                "guard",
+                "",
+                format!("requests have to show the secret in {}", config.guard.secret_header),
+            ),
+            Err(error) => report.wrong("guard", "", error, None),
+        }
+    }
+    if let Some(files) = &config.tls {
+        let clients = if files.client_ca.is_some() { ", clients have to show a certificate" } else { "" };
+        match tls::server_config(files) {
+            Ok(_) => report.right("tls", "", format!("the proxies speak it{clients}")),
+            Err(error) => report.wrong("tls", "", error, None),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The checks that look at more than one key, or further than a key's own form.
 
 mod credentials;
+mod listeners;
 mod origins;
 mod policies;
 mod proxies;
@@ -61,7 +62,9 @@ impl<'a> Checker<'a> {
             proxies.extend(self.proxy(name, proxy, &standard, &policy));
         }
         self.addresses(&proxies, raw.admin.listen.on());
-        self.web_origins(&raw.guard.allowed_origins);
+        self.reach(&proxies, &raw.guard, &raw.admin);
+        self.guard(&proxies, &raw.guard);
+        let tls = self.tls(raw.tls);
         self.refresh_at(raw.token.refresh_at);
         self.budget(raw.retry.budget);
         let egress = self.egress(&raw.egress);
@@ -75,6 +78,7 @@ impl<'a> Checker<'a> {
             ca_file: raw.ca_file,
             admin: raw.admin,
             guard: raw.guard,
+            tls,
             log: raw.log,
             token: raw.token,
             watch: raw.watch,

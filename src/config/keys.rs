@@ -204,8 +204,33 @@ pub const KEYS: &[Key] = &[
     secret("basic.password", "password for auth = \"basic\""),
     key("basic.password_file", Kind::Text, None, "file with that password"),
     key("admin.listen", Kind::Text, Some("127.0.0.1:8081"), "the admin listener, or off"),
+    Key {
+        default: Some("false"),
+        ..flag("admin.allow_remote", "the admin listener may be reached from other machines")
+    },
     key("guard.allowed_hosts", Kind::List, Some(""), "Host values let in beside the listener's own names"),
     key("guard.allowed_origins", Kind::List, Some(""), "web origins that may call"),
+    key("guard.secret_file", Kind::Text, None, "file with the secret that every request has to show"),
+    key("guard.secret_header", Kind::Text, Some("X-AEM-Proxy-Secret"), "the field in which it does"),
+    Key {
+        default: Some("false"),
+        ..flag("guard.allow_remote", "the proxies may be reached from other machines")
+    },
+    key("guard.socket_mode", Kind::Text, Some("0600"), "mode of the files of Unix sockets"),
+    key(
+        "guard.socket_uids",
+        Kind::List,
+        Some(""),
+        "numbers of the users who may connect to a proxy's Unix socket; without one its mode decides",
+    ),
+    key("tls.certificate_file", Kind::Text, None, "PEM certificate with which the proxies speak TLS"),
+    key("tls.key_file", Kind::Text, None, "PEM key of that certificate"),
+    key(
+        "tls.client_ca_file",
+        Kind::Text,
+        None,
+        "PEM certificates of the authorities whose clients are let in, and no others",
+    ),
     key("log.level", Kind::Text, Some("info"), "error, warn, info, debug, trace, or a filter per module"),
     key("log.format", Kind::Text, Some("auto"), "auto, text or json"),
     key(

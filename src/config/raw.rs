@@ -27,6 +27,8 @@ pub(super) struct Raw {
     pub(super) rules: Vec<String>,
     pub(super) admin: Admin,
     pub(super) guard: Guard,
+    #[serde(default)]
+    pub(super) tls: RawTls,
     pub(super) log: Log,
     pub(super) token: Token,
     pub(super) watch: Watch,
@@ -81,6 +83,14 @@ pub(super) struct RawUpstream {
     pub(super) max_queued: Option<usize>,
     #[serde(default, deserialize_with = "values::count")]
     pub(super) max_connections: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) certificate_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) client_ca_file: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]

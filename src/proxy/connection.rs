@@ -59,9 +59,20 @@ impl Worker {
     /// `proxy` is the number of the proxy that the connection was made to; without a `place` it is only told that there is none.
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
-        let Some(mut connection) = self.connection(Socket::Own(stream), proxy, local) else { return };
-        let Some(place) = place else { return connection.turn_away().await };
+        let Some(place) = place else {
+            let connection = self.connection(Socket::Own(stream), proxy, local);
+            return if let Some(connection) = connection { connection.turn_away().await };
+        };
         let _leaving = Leaving(&self, place.clone());
+        let speaks_tls = self.proxies.get(proxy).is_some_and(|proxy| proxy.tls.is_some());
+        let socket = if speaks_tls {
+            // Few need it: not a part of every connection's task.
+            let Some(sealed) = Box::pin(Rc::clone(&self).shake_hands(stream, proxy)).await else { return };
+            Socket::Sealed(Box::new(sealed))
+        } else {
+            Socket::Own(stream)
+        };
+        let Some(mut connection) = self.connection(socket, proxy, local) else { return };
         connection.place = Some(place.clone());
         let end = connection.converse().await;
         if end != End::Http2 {
@@ -70,10 +81,8 @@ impl Worker {
         let early = std::mem::take(&mut connection.client.input);
         let stream = connection.client.stream.hand_over();
         drop(connection);
-        if let Some(stream) = stream {
-            // Few need it: not a part of every connection's task.
-            Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local, &place)).await;
-        }
+        // Few need it: not a part of every connection's task.
+        Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local, &place)).await;
     }
 
     /// Serves the one request of a stream.
@@ -85,7 +94,7 @@ impl Worker {
 
     fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
-        let begins = matches!(stream, Socket::Own(_));
+        let begins = stream.is_connection();
         let client = Client::new(stream, &proxy.limits);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
@@ -253,13 +262,13 @@ impl<'w> Connection<'w> {
         }
         let now = Instant::now();
         let guard = &self.proxy.guard;
-        let known = self.named.get(LOCAL_SCHEME.len()..).filter(|host| head.asked.is_plainly_for(host));
+        let known = self.named.get(guard.scheme().len()..).filter(|host| head.asked.is_plainly_for(host));
         let admitted = match known {
             Some(host) => guard.admit_page(&head.asked, host),
             None => guard.admit(&head.asked, self.local),
         };
         if known.is_none() {
-            self.named = named(&head.asked, admitted);
+            self.named = named(guard.scheme(), &head.asked, admitted);
         }
         let to = AnswerTo {
             head: head.method == "HEAD",
@@ -332,11 +341,17 @@ impl Proxy {
         members: Members,
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
+        let web_origin = admitted?;
         if self.is_draining() {
             return Err(ProxyError::Draining);
         }
-        if let Some(preflight) = admitted?.and_then(|origin| Preflight::of(head, origin)) {
+        // A browser asks without the page's own fields, and so without the secret. It learns what it knows: that its page may
+        // call.
+        if let Some(preflight) = web_origin.and_then(|origin| Preflight::of(head, origin)) {
             return Err(ProxyError::Preflight(preflight));
+        }
+        if let Some(name) = self.guard.secret_header() {
+            self.guard.admits_secret(head.all(name))?;
         }
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
@@ -358,18 +373,15 @@ impl Proxy {
 }
 
 /// The origin that a client has come to, if it is one of the proxy's: whoever names another gets no answer of AEM's.
-fn named(asked: &Asked<'_>, admitted: Result<Option<&str>, GuardError>) -> Rc<[u8]> {
+fn named(scheme: &str, asked: &Asked<'_>, admitted: Result<Option<&str>, GuardError>) -> Rc<[u8]> {
     match (asked.for_host(), admitted) {
         (Err(_), _) | (_, Err(GuardError::NoHost | GuardError::Host)) => Rc::from([]),
-        (Ok(host), _) => [LOCAL_SCHEME, host.as_bytes()].concat().into(),
+        (Ok(host), _) => [scheme, host].concat().into_bytes().into(),
     }
 }
 
 /// The content codings that can be undone, but for brotli, which may take 16 MiB to undo.
 const CODINGS: &[u8] = b"gzip, deflate";
-
-/// Our listeners speak no TLS.
-const LOCAL_SCHEME: &[u8] = b"http://";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
 async fn linger(stream: &mut Socket) {

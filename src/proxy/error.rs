@@ -223,6 +223,7 @@ impl ProxyError {
             Self::Denied(GuardError::NoHost | GuardError::Host) => Some("host"),
             Self::Denied(GuardError::Origin) => Some("origin"),
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
+            Self::Denied(GuardError::Secret) => Some("secret"),
             Self::Connect => Some("method"),
             Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
             Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
@@ -295,7 +296,7 @@ fn denied(error: GuardError) -> Problem {
             StatusCode::BAD_REQUEST,
             "http_request_error",
             "no-host",
-            "The request has no Host field, several, or one that is no host.",
+            "The request has no Host field, several, one that is no host, or another than its target.",
         ),
         GuardError::Host => (
             StatusCode::FORBIDDEN,
@@ -314,6 +315,12 @@ fn denied(error: GuardError) -> Problem {
             "http_request_denied",
             "cross-site",
             "Another web site caused this request, and the proxy lends its token to none.",
+        ),
+        GuardError::Secret => (
+            StatusCode::FORBIDDEN,
+            "http_request_denied",
+            "secret",
+            "The request does not show the secret that this proxy asks for. Send what is in guard.secret_file, once, in the field of guard.secret_header.",
         ),
     };
     Problem { status, error, details: None, name, detail }

@@ -203,6 +203,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                     self.asked.host(header.value);
                 }
                 Field::Origin => self.asked.origin(header.value),
+                Field::Referer => self.asked.referer(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
                 Field::Accept => self.accepts_json |= accepts_json(header.value),
                 Field::Expect => self.expect(header.value)?,
@@ -271,6 +272,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
+    /// All fields called `name`.
+    pub(super) fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b, 'n> {
+        let fields = self.fields.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        fields.map(|header| header.value)
+    }
+
     /// Whether it asks for one of the tokens that AEM takes from browsers with a write. They are short-lived, and one's own
     /// (Adobe, "CSRF protection").
     pub(super) fn is_for_csrf_token(&self) -> bool {
@@ -316,13 +323,18 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             field if field.is_hop_by_hop() => {}
             _ if self.hop.holds_back(name, self.fields) => {}
             _ if added.sets(name) => {}
+            _ if added.guard.is_some_and(|guard| guard.keeps(name)) => {}
             Field::Cookie => cookie(header, out),
             Field::Origin | Field::Referer => {
                 let lets_in =
                     |origin: &[u8]| added.guard.is_some_and(|guard| guard.knows(origin, &self.asked));
                 renamed(name, value, added.origin, lets_in, out);
             }
-            Field::Destination => renamed(name, value, added.origin, |origin| self.asked.is_for(origin), out),
+            Field::Destination => {
+                let is_for =
+                    |origin: &[u8]| added.guard.is_some_and(|guard| guard.is_for(origin, &self.asked));
+                renamed(name, value, added.origin, is_for, out);
+            }
             Field::AcceptEncoding => match added.codings {
                 Some(codings) => accept_encoding(name, value, codings, out),
                 None => line(name, value, out),

@@ -18,10 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{Inbound, SEND_BUFFER};
-use crate::{
-    listener::Stream,
-    proxy::{Place, Worker, buffer::Buffer, guard::Local, socket::Socket},
-};
+use crate::proxy::{Place, Worker, buffer::Buffer, guard::Local, socket::Socket};
 
 /// What a connection begins with on which HTTP/2 is spoken without asking (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,7 +48,7 @@ impl Beginning {
 
 /// A client's socket, with what was read of it already.
 struct Rewound {
-    stream: Stream,
+    stream: Socket,
     early: Buffer,
 }
 
@@ -60,7 +57,7 @@ struct Rewound {
 pub(in crate::proxy) async fn serve(
     worker: Rc<Worker>,
     proxy: usize,
-    (stream, early): (Stream, Buffer),
+    (stream, early): (Socket, Buffer),
     local: Local,
     place: &Place,
 ) {
