@@ -4,6 +4,7 @@
 
 use std::{hint::black_box, io::Write, sync::Arc};
 
+use aem_auth_proxy::secret::SecretString;
 use aem_auth_proxy::{
     metrics::Metrics,
     proxy::{
@@ -18,7 +19,6 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig, ServerConnection,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
-use secrecy::SecretString;
 use tokio::time::Instant;
 
 /// As a program sends it.

@@ -6,11 +6,14 @@
 use std::{
     cell::RefCell,
     io,
+    ops::Deref,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::secret::{never, wipe};
 
 /// Bytes that have come and were not used yet, in order. Without memory until it is equipped or pushed to.
 #[derive(Default)]
@@ -72,6 +75,12 @@ impl Buffer {
         self.end = 0;
     }
 
+    /// The same for bytes of which the first `secret` hold a token: other bytes may not come over them for long.
+    pub(super) fn wipe(&mut self, secret: usize) {
+        wipe(&mut self.filled_mut()[..secret]);
+        self.clear();
+    }
+
     /// The same bytes in just as much memory as they need; nothing is left here.
     pub(super) fn packed(&mut self) -> Self {
         let bytes = self.filled().to_vec();
@@ -121,12 +130,42 @@ impl Buffer {
     }
 }
 
+/// A request's head as it waits for AEM. It holds the token, and is wiped: there is no `Debug`.
+#[derive(Default)]
+pub(super) struct Head(Vec<u8>);
+
+never!(Head: std::fmt::Debug, Clone);
+never!(Buffer: std::fmt::Debug, Clone);
+
+impl Head {
+    /// These bytes from now on. Those before them are wiped, since what is shorter would leave some of them.
+    pub(super) fn replace(&mut self, head: &[u8]) {
+        wipe(&mut self.0);
+        self.0.clear();
+        self.0.extend_from_slice(head);
+    }
+}
+
+impl Deref for Head {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
 /// The memory that a thread's connections share.
 #[derive(Default)]
 pub(super) struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
     /// For heads.
-    small: RefCell<Vec<Vec<u8>>>,
+    small: RefCell<Vec<Head>>,
 }
 
 impl Buffers {
@@ -138,18 +177,18 @@ impl Buffers {
     }
 
     /// The bytes of a head, in memory that was used for another head before, most often.
-    pub(super) fn copy(&self, head: &[u8]) -> Vec<u8> {
-        let mut bytes = self.small.borrow_mut().pop().unwrap_or_default();
-        bytes.extend_from_slice(head);
-        bytes
+    pub(super) fn copy(&self, bytes: &[u8]) -> Head {
+        let mut head = self.small.borrow_mut().pop().unwrap_or_default();
+        head.0.extend_from_slice(bytes);
+        head
     }
 
     /// Takes the memory of such a copy back.
-    pub(super) fn take_back(&self, mut bytes: Vec<u8>) {
+    pub(super) fn take_back(&self, mut head: Head) {
         let mut small = self.small.borrow_mut();
-        if bytes.capacity() <= SMALL_MAX && small.len() < FREE_MAX {
-            bytes.clear();
-            small.push(bytes);
+        if head.0.capacity() <= SMALL_MAX && small.len() < FREE_MAX {
+            head.replace(&[]);
+            small.push(head);
         }
     }
 
@@ -210,6 +249,22 @@ mod tests {
         assert_eq!(buffers.free.borrow().len(), 1);
         buffers.equip(&mut buffer);
         assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn nothing_of_a_head_stays_in_the_memory_that_goes_round() {
+        let buffers = Buffers::default();
+        let mut head = buffers.copy(b"authorization: Bearer long-token");
+        head.replace(b"authorization: Bearer other");
+        assert_eq!(&*head, b"authorization: Bearer other");
+        buffers.take_back(head);
+        assert!(buffers.copy(b"").is_empty());
+
+        let mut buffer = Buffer::default();
+        buffer.push(b"Bearer long-token, and a body");
+        buffer.wipe(17);
+        assert_eq!(buffer.bytes[..29], *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0, and a body");
+        assert!(buffer.is_empty());
     }
 
     #[test]

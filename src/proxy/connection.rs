@@ -279,7 +279,7 @@ impl Proxy {
         let written = head.write(&added, length, &mut out);
         // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
         let written = written.map(|lines| (buffers.copy(out.filled()), lines));
-        out.clear();
+        out.wipe(out.len());
         buffers.release(&mut out);
         let (head, lines) = written.map_err(|_| ProxyError::Target)?;
         Ok(Sent { head, lines, identity, route })

@@ -159,9 +159,8 @@ impl Sent<'_> {
         let mut head = crate::proxy::buffer::Buffer::default();
         worker.buffers.equip(&mut head);
         self.route.added(&self.identity, &[]).rewrite(&self.head, &mut self.lines, &mut head);
-        self.head.clear();
-        self.head.extend_from_slice(head.filled());
-        head.clear();
+        self.head.replace(head.filled());
+        head.wipe(head.len());
         worker.buffers.release(&mut head);
     }
 }
