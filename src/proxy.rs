@@ -29,6 +29,7 @@ mod session;
 mod socket;
 mod tunnel;
 mod upstream;
+mod withheld;
 
 use std::{
     cell::Cell,

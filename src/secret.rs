@@ -165,6 +165,11 @@ impl Authorization {
         &self.value.expose_secret()[self.scheme..]
     }
 
+    /// The same as bytes.
+    pub(crate) fn credentials(&self) -> &[u8] {
+        &self.as_bytes()[self.scheme..]
+    }
+
     /// See [`SecretString::header`].
     pub fn header(&self) -> HeaderValue {
         self.value.header()
