@@ -15,8 +15,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
-use secrecy::ExposeSecret;
+use http::HeaderName;
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
@@ -45,6 +44,7 @@ use crate::{
     listener::Listener,
     metrics::Metrics,
     proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, SecretError, Upstream},
+    secret::{SecretString, is_field_value},
     tls::{self, TlsError},
 };
 
@@ -405,19 +405,20 @@ fn kept_fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Optio
 ///
 /// # Errors
 /// When a file with one is unusable.
-pub fn fields(headers: &[config::Header]) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
+pub fn fields(headers: &[config::Header]) -> Result<Vec<(HeaderName, SecretString)>, StartError> {
     headers.iter().map(field).collect()
 }
 
-fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
+fn field(header: &config::Header) -> Result<(HeaderName, SecretString), StartError> {
     let place = format!("`{}`", header.key);
     let value = credential::read_secret(&place, &header.value)?;
-    let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| StartError::SecretFile {
-        place,
-        path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
-        what: "is not one line of plain text".to_owned(),
-    })?;
-    value.set_sensitive(true);
+    if !is_field_value(value.expose_secret()) {
+        return Err(StartError::SecretFile {
+            place,
+            path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
+            what: "is not one line of plain text".to_owned(),
+        });
+    }
     Ok((header.name.clone(), value))
 }
 

@@ -15,16 +15,16 @@ mod values;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::secret::SecretString;
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
-use secrecy::SecretString;
 use serde::Deserialize;
 
 use self::raw::Raw;
 pub use self::{
     describe::describe,
     prefix::Prefix,
-    sources::{Setting, Source, Sources},
+    sources::{Setting, Source, Sources, Variables},
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},
 };
@@ -63,6 +63,8 @@ pub struct Config {
     pub retry: Retry,
     /// The ways out of this network.
     pub egress: Egress,
+    /// How well the process keeps its memory to itself.
+    pub secrets: Secrecy,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -440,6 +442,14 @@ pub struct Retry {
     /// The longest `Retry-After` that is waited for.
     #[serde(deserialize_with = "values::limit")]
     pub max_wait: Duration,
+}
+
+/// `[secrets]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrecy {
+    /// Core dumps may be written, and debuggers of the same user attach.
+    pub core_dumps: bool,
 }
 
 /// `[shutdown]`

@@ -11,6 +11,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 use tokio::time::Instant;
+use tracing::warn;
 
 pub use self::upstream::{Turned, UpstreamMetrics};
 use crate::proxy::Refusal;
@@ -28,6 +29,7 @@ pub struct Metrics {
     unauthorized: IntCounterVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
+    echoes: IntCounterVec,
     queued: IntGaugeVec,
     connections: IntGaugeVec,
     connects: IntCounterVec,
@@ -80,6 +82,11 @@ impl Metrics {
                 &["proxy", "kind"],
             )?,
             retries: counter("upstream_retries_total", "Requests sent once more", &["proxy", "reason"])?,
+            echoes: counter(
+                "token_echoes_total",
+                "Fields of AEM's answers that held the credential, and were cut",
+                &["proxy"],
+            )?,
             queued: IntGaugeVec::new(
                 opts("upstream_queued", "Requests that wait for their turn at AEM"),
                 &["upstream"],
@@ -118,7 +125,7 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 17] = [
+        let all: [Box<dyn Collector>; 18] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -128,6 +135,7 @@ impl Metrics {
             Box::new(metrics.unauthorized.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.retries.clone()),
+            Box::new(metrics.echoes.clone()),
             Box::new(metrics.queued.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.connects.clone()),
@@ -164,6 +172,7 @@ impl Metrics {
                 .map(|outcome| self.unauthorized.with_label_values(&[name, outcome.label()])),
             refusals: Refusal::ALL.map(|refusal| self.refusals.with_label_values(&[name, refusal.kind()])),
             retries: Retried::ALL.map(|reason| self.retries.with_label_values(&[name, reason.label()])),
+            echoes: self.echoes.with_label_values(&[name]),
             name: name.to_owned(),
         }))
     }
@@ -210,6 +219,7 @@ struct Handles {
     unauthorized: [IntCounter; Outcome::ALL.len()],
     refusals: [IntCounter; Refusal::ALL.len()],
     retries: [IntCounter; Retried::ALL.len()],
+    echoes: IntCounter,
 }
 
 /// What became of a request whose token AEM refused.
@@ -323,6 +333,20 @@ impl ProxyMetrics {
     /// A client's connection was ended.
     pub fn connection_ended(&self, reason: Ended) {
         self.0.ended[reason as usize].inc();
+    }
+
+    /// So many fields of an answer held the credential that the request was sent with.
+    pub fn echoed(&self, fields: usize) {
+        let before = self.0.echoes.get();
+        self.0.echoes.inc_by(fields as u64);
+        // Now and then: at 1, 2, 4, 8 and so on.
+        if before.checked_ilog2() != self.0.echoes.get().checked_ilog2() {
+            warn!(
+                proxy = self.0.name,
+                times = self.0.echoes.get(),
+                "AEM sends the credential back in its answers' heads, where it is cut"
+            );
+        }
     }
 
     /// A request was sent once more.

@@ -32,6 +32,7 @@ mod session;
 mod socket;
 mod tunnel;
 mod upstream;
+mod withheld;
 
 use std::{
     cell::Cell,

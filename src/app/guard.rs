@@ -3,7 +3,6 @@
 use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
-use secrecy::ExposeSecret;
 use tracing::warn;
 
 use super::{

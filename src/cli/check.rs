@@ -6,7 +6,7 @@ mod report;
 use clap::Args;
 
 use self::{aem::Probe, report::Report};
-use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, print};
+use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, keep_to_itself, print};
 use crate::{
     app,
     clock::{Clock, rfc3339},
@@ -69,6 +69,7 @@ impl Check {
         match Config::load(sources) {
             Ok(config) => {
                 init_quiet_telemetry(sources)?;
+                keep_to_itself(&config);
                 report.right("configuration", "", "complete");
                 block_on(self.examine(&config, &mut report))?;
             }
@@ -232,7 +233,7 @@ impl Check {
         let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
         let Some(upstream) = config.upstream(&route.upstream) else { return };
         let fields = match app::fields(&route.headers) {
-            Ok(fields) => fields.into_iter().collect(),
+            Ok(fields) => fields.into_iter().map(|(name, value)| (name, value.header())).collect(),
             Err(error) => return report.wrong("fields", subject(proxy), error, None),
         };
         let probe = Probe {

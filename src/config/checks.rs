@@ -10,7 +10,7 @@ mod upstreams;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use secrecy::SecretString;
+use crate::secret::SecretString;
 use url::Url;
 
 use super::{
@@ -87,6 +87,7 @@ impl<'a> Checker<'a> {
             rewrite: raw.rewrite,
             retry: raw.retry,
             egress,
+            secrets: raw.secrets,
             shutdown: raw.shutdown,
         })
     }

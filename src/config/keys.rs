@@ -311,6 +311,10 @@ pub const KEYS: &[Key] = &[
         Some("2s"),
         "how often credential files are looked at where the system tells nothing",
     ),
+    Key {
+        default: Some("false"),
+        ..flag("secrets.core_dumps", "let core dumps be written, and debuggers of the same user attach")
+    },
     key("shutdown.delay", Kind::Text, Some("0s"), "between /ready turning 503 and the listeners closing"),
     key("shutdown.grace", Kind::Text, Some("25s"), "how long requests in flight may go on"),
     key("credentials.NAME.file", Kind::Text, None, "Adobe's JSON document, or a bare local token"),

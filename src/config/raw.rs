@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use secrecy::SecretString;
+use crate::secret::SecretString;
 use serde::Deserialize;
 
 use super::{
-    Admin, Guard, HttpVersion, Limits, Listen, Log, Retry, Rewrite, Shutdown, Timeouts, TlsVersion, Token,
-    Watch, values,
+    Admin, Guard, HttpVersion, Limits, Listen, Log, Retry, Rewrite, Secrecy, Shutdown, Timeouts, TlsVersion,
+    Token, Watch, values,
 };
 
 /// All of them.
@@ -38,6 +38,7 @@ pub(super) struct Raw {
     pub(super) retry: Retry,
     #[serde(default)]
     pub(super) egress: RawEgress,
+    pub(super) secrets: Secrecy,
     pub(super) shutdown: Shutdown,
     #[serde(default)]
     pub(super) credentials: BTreeMap<String, RawCredential>,

@@ -6,11 +6,14 @@
 use std::{
     cell::RefCell,
     io,
+    ops::{Deref, DerefMut},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::secret::{never, wipe};
 
 /// Bytes that have come and were not used yet, in order. Without memory until it is equipped or pushed to.
 #[derive(Default)]
@@ -54,7 +57,11 @@ impl Buffer {
             self.start = 0;
         }
         if self.bytes.len() - self.end < bytes {
-            self.bytes.resize((self.end + bytes).max(self.bytes.len() * 2), 0);
+            let mut more = vec![0; (self.end + bytes).max(self.bytes.len() * 2)];
+            more[..self.end].copy_from_slice(&self.bytes[..self.end]);
+            // It may be a head, with a token in it.
+            wipe(&mut self.bytes[..self.end]);
+            self.bytes = more;
         }
     }
 
@@ -76,6 +83,12 @@ impl Buffer {
     pub(super) fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
+    }
+
+    /// The same for bytes of which the first `secret` hold a token: other bytes may not come over them for long.
+    pub(super) fn wipe(&mut self, secret: usize) {
+        wipe(&mut self.filled_mut()[..secret]);
+        self.clear();
     }
 
     /// The same bytes in just as much memory as they need; nothing is left here.
@@ -128,6 +141,32 @@ impl Buffer {
     }
 }
 
+/// A request's head as it waits for AEM. It holds the token, and is wiped: there is no `Debug`.
+pub(super) struct Head(Buffer);
+
+never!(Head: std::fmt::Debug, Clone);
+never!(Buffer: std::fmt::Debug, Clone);
+
+impl Deref for Head {
+    type Target = Buffer;
+
+    fn deref(&self) -> &Buffer {
+        &self.0
+    }
+}
+
+impl DerefMut for Head {
+    fn deref_mut(&mut self) -> &mut Buffer {
+        &mut self.0
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        wipe(self.0.filled_mut());
+    }
+}
+
 /// The memory that a thread's connections share.
 #[derive(Default)]
 pub(super) struct Buffers {
@@ -145,9 +184,9 @@ impl Buffers {
     }
 
     /// Room for a head. Many may wait for AEM at once, and each has one: so it is small, and grows if it must.
-    pub(super) fn head(&self) -> Buffer {
+    pub(super) fn head(&self) -> Head {
         let bytes = self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL]);
-        Buffer { bytes, start: 0, end: 0 }
+        Head(Buffer { bytes, start: 0, end: 0 })
     }
 
     /// Whether `buffer` has one of the buffers that go round.
@@ -156,10 +195,12 @@ impl Buffers {
     }
 
     /// Takes the memory of a head back.
-    pub(super) fn take_back(&self, head: Buffer) {
+    pub(super) fn take_back(&self, mut head: Head) {
+        wipe(head.filled_mut());
+        head.clear();
         let mut small = self.small.borrow_mut();
         if head.bytes.len() <= SMALL_MAX && small.len() < FREE_MAX {
-            small.push(head.bytes);
+            small.push(std::mem::take(&mut head.bytes));
         }
     }
 
@@ -223,6 +264,22 @@ mod tests {
         assert_eq!(buffers.free.borrow().len(), 1);
         buffers.equip(&mut buffer);
         assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn nothing_of_a_head_stays_in_the_memory_that_goes_round() {
+        let buffers = Buffers::default();
+        let mut head = buffers.head();
+        head.push(b"authorization: Bearer long-token");
+        buffers.take_back(head);
+        let head = buffers.head();
+        assert!(head.is_empty() && head.bytes.iter().all(|byte| *byte == 0));
+
+        let mut buffer = Buffer::default();
+        buffer.push(b"Bearer long-token, and a body");
+        buffer.wipe(17);
+        assert_eq!(buffer.bytes[..29], *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0, and a body");
+        assert!(buffer.is_empty());
     }
 
     #[test]

@@ -276,6 +276,7 @@ impl<'w> Connection<'w> {
             keep_alive: head.keeps_alive(),
             web_origin: admitted.ok().flatten(),
             no_store: head.is_for_csrf_token(),
+            ..AnswerTo::default()
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
         let members = self.proxy.members(&head);

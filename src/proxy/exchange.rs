@@ -23,7 +23,7 @@ use self::{
 use super::{
     Proxy, Upstream, Worker,
     authorize::Identity,
-    buffer::Buffer,
+    buffer::{Buffer, Head},
     client::Client,
     connection::End,
     error::ProxyError,
@@ -61,7 +61,7 @@ pub(super) struct Request<'w> {
 
 /// A head as AEM is to see it, and what it takes to write it anew for another token.
 pub(super) struct Sent<'w> {
-    pub head: Buffer,
+    pub head: Head,
     /// Where it names who we are.
     pub lines: request::Identity,
     pub identity: Identity,
@@ -209,7 +209,7 @@ fn push(
             buffers.release(&mut client.input);
         }
         let pushed = link.push(together.filled(), buffers);
-        together.clear();
+        together.wipe(sent.head.len());
         buffers.release(&mut together);
         pushed
     };

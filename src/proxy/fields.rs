@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 use memchr::{memchr, memchr_iter};
 
-use super::framing::Length;
+use super::{framing::Length, withheld::Withheld};
 
 /// More fields than this are no head that anybody means.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -348,20 +348,24 @@ pub(super) fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// The fields after a chunked body that may pass, one line each. Fields that would change the message's framing, routing
-/// or identity have no place there (RFC 9110, section 6.5.1).
-pub(super) fn trailers(lines: &[u8]) -> Vec<u8> {
+/// The fields after a chunked body that may pass, one line each, and how many do not since they hold what is `withheld`. Fields
+/// that would change the message's framing, routing or identity have no place there (RFC 9110, section 6.5.1).
+pub(super) fn trailers(lines: &[u8], withheld: Withheld<'_>) -> (Vec<u8>, usize) {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
-        return Vec::new();
+        return (Vec::new(), 0);
     };
-    let mut kept = Vec::new();
+    let (mut kept, mut cut) = (Vec::new(), 0);
     for field in fields.iter().filter(|field| Field::of(field.name).may_trail()) {
+        if withheld.is_in(field.value) {
+            cut += 1;
+            continue;
+        }
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             kept.extend_from_slice(part);
         }
     }
-    kept
+    (kept, cut)
 }
 
 /// Whether a field's name is this one, which is of small letters and hyphens: in a name each of them has one other form at
@@ -460,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_length_is_one_number() {
-        use Field::{ContentLength as Said, TransferEncoding as Coded};
+        use Field::ContentLength as Said;
         assert_eq!(length(&[]), Ok(None));
         for (said, expected) in [("0", 0), ("5", 5), ("9223372036854775807", LENGTH_MAX)] {
             assert_eq!(length(&[(Said, said)]), Ok(Some(Length::Exact(expected))));
@@ -492,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_coding_is_chunked_alone() {
-        use Field::{ContentLength as Said, TransferEncoding as Coded};
+        use Field::ContentLength as Said;
         assert_eq!(length(&[(Coded, "Chunked")]), Ok(Some(Length::Chunked)));
         for known in ["gzip, chunked", "gzip,deflate,chunked", "x-foo ,chunked"] {
             assert_eq!(length(&[(Coded, known)]), Err(BadFraming::Coding), "{known}");
@@ -559,8 +563,16 @@ mod tests {
     fn trailers_that_belong_into_the_head_do_not_pass() {
         let lines =
             b"X-Sum: 1\r\nAuthorization: Basic x\r\ncontent-length: 9\r\nHost: evil\r\ny: \xfc\r\n\r\n";
-        assert_eq!(trailers(lines), b"X-Sum: 1\r\ny: \xfc\r\n");
+        let trailers = |lines| trailers(lines, Withheld::NOTHING).0;
+        assert_eq!(trailers(&lines[..]), b"X-Sum: 1\r\ny: \xfc\r\n");
         assert_eq!(trailers(b"\r\n"), b"");
         assert_eq!(trailers(b"not a field\r\n\r\n"), b"");
+    }
+
+    #[test]
+    fn trailers_that_hold_the_credential_do_not_pass() {
+        let lines = b"X-Sum: 1\r\nX-Debug: Bearer a-token-that-is-long\r\n\r\n";
+        let (kept, cut) = trailers(lines, Withheld::new(b"a-token-that-is-long"));
+        assert_eq!((&*kept, cut), (&b"X-Sum: 1\r\n"[..], 1));
     }
 }

@@ -4,7 +4,7 @@ mod target;
 
 use std::ops::Range;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use httparse::{EMPTY_HEADER, Header, Status};
 use memchr::{memchr, memchr_iter};
 
@@ -16,6 +16,7 @@ use super::{
     guard::{Asked, Guard},
     rewrite,
 };
+use crate::secret::SecretString;
 
 /// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
 pub(super) struct RequestHead<'h, 'b> {
@@ -54,7 +55,7 @@ pub(super) struct Added<'a> {
     /// In place of whatever the client sent, if there is one.
     pub authorization: Option<&'a [u8]>,
     /// In place of the client's fields of the same name.
-    pub fields: &'a [(HeaderName, HeaderValue)],
+    pub fields: &'a [(HeaderName, SecretString)],
     /// Where the client has not sent one of its own.
     pub unless_sent: [(&'static str, Option<&'a [u8]>); 2],
 }
@@ -364,7 +365,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     fn write_added(&self, added: &Added<'_>, out: &mut Buffer) -> Identity {
         for (name, value) in added.fields {
-            line(name.as_str(), value.as_bytes(), out);
+            line(name.as_str(), value.expose_bytes(), out);
         }
         if let Some(user_agent) = added.user_agent
             && !added.sets("user-agent")

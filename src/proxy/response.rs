@@ -9,6 +9,7 @@ use super::{
     framing::{Encoding, Length},
     request::{line, number, via},
     rewrite::Names,
+    withheld::Withheld,
 };
 
 /// A head that has come whole. No `Debug`: it holds cookies.
@@ -57,8 +58,8 @@ pub(super) enum BadResponse {
     Interim,
 }
 
-/// What was asked, as far as it decides how an answer looks.
-#[derive(Debug, Clone, Copy, Default)]
+/// What was asked, as far as it decides how an answer looks. No `Debug`: it holds the credential.
+#[derive(Clone, Copy, Default)]
 pub(super) struct AnswerTo<'w> {
     /// A HEAD: the answer has no body.
     pub head: bool,
@@ -70,6 +71,8 @@ pub(super) struct AnswerTo<'w> {
     pub web_origin: Option<&'w str>,
     /// No cache may keep the answer.
     pub no_store: bool,
+    /// What the request was sent with: it does not come back.
+    pub withheld: Withheld<'w>,
 }
 
 /// How a response goes on behind its head.
@@ -215,8 +218,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Ok(Body { length, encoding, closes: !known && !chunks, renamed: None })
     }
 
-    /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
-    /// with this answer.
+    /// Writes the head as the client is to see it: without what is between AEM and us, and without fields that hold what the
+    /// request was sent with; how many those are is the answer. `close` when the connection ends with this answer.
     pub(super) fn write(
         &self,
         body: Body,
@@ -224,7 +227,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         names: Option<&Names<'_>>,
         close: bool,
         out: &mut Buffer,
-    ) {
+    ) -> usize {
         let status = [
             b'0' + (self.status / 100) as u8,
             b'0' + (self.status / 10 % 10) as u8,
@@ -233,7 +236,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b"HTTP/1.1 ");
         out.push(&status);
         out.push(b" ");
-        out.push(self.reason.as_bytes());
+        let mut cut = 0;
+        if to.withheld.is_in(self.reason.as_bytes()) {
+            cut += 1;
+        } else {
+            out.push(self.reason.as_bytes());
+        }
         out.push(b"\r\n");
         for (header, field) in self.fields.iter().zip(self.kinds) {
             match *field {
@@ -241,6 +249,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
                 _ if body.renamed.is_some() && is_of_bytes(header.name) => {}
+                _ if to.withheld.is_in(header.value) => cut += 1,
                 field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
@@ -265,6 +274,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         out.push(via(self.minor));
         out.push(b"\r\n");
+        cut
     }
 
     /// What stands in place of AEM's own fields.
@@ -280,9 +290,15 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// Writes an interim response, which has no framing and no connection of its own.
-    pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
-        let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
-        self.write(Body::NONE, to, names, false, out);
+    pub(super) fn write_interim(
+        &self,
+        to: AnswerTo<'_>,
+        names: Option<&Names<'_>>,
+        out: &mut Buffer,
+    ) -> usize {
+        let AnswerTo { head, withheld, .. } = to;
+        let to = AnswerTo { head, withheld, minor: 1, keep_alive: true, ..AnswerTo::default() };
+        self.write(Body::NONE, to, names, false, out)
     }
 }
 
@@ -319,8 +335,14 @@ pub(super) fn connection(to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
 mod tests {
     use super::{super::fields::storage, *};
 
-    const GET: AnswerTo<'_> =
-        AnswerTo { head: false, minor: 1, keep_alive: true, web_origin: None, no_store: false };
+    const GET: AnswerTo<'_> = AnswerTo {
+        head: false,
+        minor: 1,
+        keep_alive: true,
+        web_origin: None,
+        no_store: false,
+        withheld: Withheld::NOTHING,
+    };
     const HEAD: AnswerTo<'_> = AnswerTo { head: true, ..GET };
     const OLD: AnswerTo<'_> = AnswerTo { minor: 0, ..GET };
 
@@ -405,6 +427,28 @@ mod tests {
         let expected = "204 No Content\r\ncache-control: no-store";
         check("204 No Content", to, expected, Length::Exact(0));
         check("204 No Content\r\nCache-Control: max-age=60, public", to, expected, Length::Exact(0));
+    }
+
+    #[test]
+    fn what_the_request_was_sent_with_does_not_come_back() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJjcmVhdGVkX2F0IjoiMSJ9.signature";
+        let text = format!(
+            "HTTP/1.1 302 {token}\r\nX-Debug: Bearer {token}\r\nLocation: https://aem.example/?t={token}#x\r\n\
+             Set-Cookie: login-token={token}; Path=/\r\nX-Part: {}\r\nETag: \"x\"\r\ncontent-length: 0\r\n\r\n",
+            &token[1..]
+        );
+        let mut storage = storage();
+        let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+        let to = AnswerTo { withheld: Withheld::new(token.as_bytes()), ..GET };
+        let rest = format!("X-Part: {}\r\nETag: \"x\"\r\n", &token[1..]);
+        let mut out = Buffer::default();
+        assert_eq!(head.write(Body::NONE, to, None, false, &mut out), 4);
+        let expected = format!("HTTP/1.1 302 \r\n{rest}content-length: 0\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
+        assert_eq!(std::str::from_utf8(out.filled()).unwrap(), expected);
+        out.clear();
+        assert_eq!(head.write_interim(to, None, &mut out), 4);
+        assert!(!out.filled().windows(token.len()).any(|part| part == token.as_bytes()));
+        assert_eq!(head.write(Body::NONE, GET, None, false, &mut out), 0);
     }
 
     #[test]

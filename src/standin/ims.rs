@@ -24,7 +24,6 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, errors::ErrorKind};
-use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use x509_cert::der::DateTime;
 

@@ -17,6 +17,7 @@ mod commands;
 mod connections;
 mod credential_edges;
 mod dns;
+mod echoes;
 mod edges;
 mod egress;
 mod engine;

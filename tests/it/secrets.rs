@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use aem_auth_proxy::secret::SecretString;
 use aem_auth_proxy::standin::{
     StandIns,
     ims::{Fault, GrantKind},
@@ -19,7 +20,6 @@ use base64::{
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 use http::StatusCode;
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,

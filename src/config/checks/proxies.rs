@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use http::{HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use crate::secret::{SecretString, is_field_value};
+use http::HeaderName;
 
 use super::{Checker, EXAMPLE, credentials::Standard};
 use crate::{
@@ -154,8 +154,7 @@ impl Checker<'_> {
                 self.wrong(&key, "is a field that the proxy itself looks after", *mend);
             } else if headers.iter().any(|header| header.name == name) {
                 self.wrong(&key, "is given twice", "give one value, in headers or in header_files");
-            } else if matches!(&value, Secret::Given(value) if HeaderValue::from_str(value.expose_secret()).is_err())
-            {
+            } else if matches!(&value, Secret::Given(value) if !is_field_value(value.expose_secret())) {
                 self.wrong(&key, "is not a value that a field can have", "give one line of plain text");
             } else {
                 headers.push(Header { name, value, key });

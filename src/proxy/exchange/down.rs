@@ -13,6 +13,7 @@ use crate::{
         request::Asking,
         response::{AnswerTo, BadResponse, Body, Renamed, ResponseHead},
         rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
+        withheld::Withheld,
     },
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Down<'w> {
     pub(super) continued: bool,
     /// How many interim responses there were.
     interim: u8,
+    /// So many fields were cut, since they held the credential of the request.
+    pub(super) cut: usize,
     /// What the client asked to go on in.
     protocol: Option<Box<[u8]>>,
     names: Names<'w>,
@@ -118,6 +121,7 @@ impl<'w> Down<'w> {
             close: false,
             continued: false,
             interim: 0,
+            cut: 0,
             protocol,
             names,
             members,
@@ -147,7 +151,7 @@ impl<'w> Down<'w> {
                     let (used, part) = decoder.decode(data)?;
                     encoding.data(part, out);
                     data = &data[used..];
-                    self.end_if_done(out);
+                    self.end_if_done(facing, out);
                 }
                 Stage::Renamed(renamed) => {
                     let (used, part) = renamed.decoder.decode(data)?;
@@ -235,7 +239,7 @@ impl<'w> Down<'w> {
             101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
-                head.write(Body::NONE, facing.to, Some(&self.names), false, out);
+                self.cut += head.write(Body::NONE, facing.to, Some(&self.names), false, out);
             }
             101 => return Err(LinkError::UnaskedUpgrade),
             100 => {
@@ -247,7 +251,7 @@ impl<'w> Down<'w> {
             102..200 => {
                 // An old client knows of one answer only (RFC 9110, section 15.2).
                 if facing.to.minor > 0 {
-                    head.write_interim(facing.to, Some(&self.names), out);
+                    self.cut += head.write_interim(facing.to, Some(&self.names), out);
                 }
             }
             _ => {
@@ -317,7 +321,7 @@ impl<'w> Down<'w> {
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
-        head.write(body, facing.to, Some(&self.names), self.close, out);
+        self.cut += head.write(body, facing.to, Some(&self.names), self.close, out);
         self.status = Some(head.status);
         if let Some((bytes, renamed)) = whole {
             out.push(&renamed);
@@ -332,7 +336,7 @@ impl<'w> Down<'w> {
             }
             _ => Stage::Body(decoder, body.encoding),
         };
-        self.end_if_done(out);
+        self.end_if_done(facing, out);
         Ok(0)
     }
 
@@ -369,7 +373,7 @@ impl<'w> Down<'w> {
     }
 
     /// Goes on with a body that is renamed, as far as one step leads. Tells whether there was anything to do.
-    pub(super) fn advance(&mut self, out: &mut Buffer) -> Result<bool, LinkError> {
+    pub(super) fn advance(&mut self, withheld: Withheld<'_>, out: &mut Buffer) -> Result<bool, LinkError> {
         let Stage::Renamed(renamed) = &mut self.stage else { return Ok(false) };
         let RenamedBody { decoder, rewriter, encoding } = &mut **renamed;
         let before = out.len();
@@ -377,19 +381,23 @@ impl<'w> Down<'w> {
         let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
         encoding.data(chunk.filled(), out);
         if progress == Progress::Done {
-            encoding.end(&trailers(decoder.trailers()), out);
+            let (kept, cut) = trailers(decoder.trailers(), withheld);
+            encoding.end(&kept, out);
+            self.cut += cut;
             self.stage = Stage::Done;
             return Ok(true);
         }
         Ok(progress == Progress::More || out.len() > before)
     }
 
-    fn end_if_done(&mut self, out: &mut Buffer) {
+    fn end_if_done(&mut self, facing: Facing<'_>, out: &mut Buffer) {
         if let Stage::Body(decoder, encoding) = &self.stage
             && decoder.is_done()
         {
             if *encoding == Encoding::Chunked {
-                encoding.end(&trailers(decoder.trailers()), out);
+                let (kept, cut) = trailers(decoder.trailers(), facing.to.withheld);
+                encoding.end(&kept, out);
+                self.cut += cut;
             }
             self.stage = Stage::Done;
         }

@@ -25,7 +25,7 @@ use crate::{
         error::ProxyError,
         link::{Came, Link, LinkError},
         refusal::Refusal,
-        response::BadResponse,
+        response::{AnswerTo, BadResponse},
         rewrite::Names,
     },
 };
@@ -243,12 +243,17 @@ impl<'a, 'w> Exchange<'a, 'w> {
                 return Ok(moved);
             }
             buffers.equip(&mut self.client.output);
-            match self.down.advance(&mut self.client.output) {
-                Ok(true) => continue,
+            let withheld = self.sent.identity.withheld();
+            match self.down.advance(withheld, &mut self.client.output) {
+                Ok(true) => {
+                    self.note_cut();
+                    continue;
+                }
                 Ok(false) => {}
                 Err(error) => return Err(self.broken(error)),
             }
             let facing = self.facing();
+            let facing = Facing { to: AnswerTo { withheld, ..facing.to }, ..facing };
             let (down, output) = (&mut self.down, &mut self.client.output);
             let came = self.link.poll_read(cx, buffers, |data| down.take(data, facing, output));
             let result = match came {
@@ -275,6 +280,8 @@ impl<'a, 'w> Exchange<'a, 'w> {
     /// Passes on what was held, and whatever comes after it.
     pub(super) fn release(&mut self) -> Result<(), Failed> {
         let facing = self.facing();
+        let withheld = self.sent.identity.withheld();
+        let facing = Facing { to: AnswerTo { withheld, ..facing.to }, ..facing };
         self.worker.buffers.equip(&mut self.client.output);
         let mut released = self.down.release(facing, &mut self.client.output);
         if released.is_ok() && self.link.has_ended() {
@@ -313,6 +320,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
 
     /// The first sight of the response: it is counted, and from now on only standing still is overdue.
     fn note_status(&mut self) {
+        self.note_cut();
         let Some(status) = self.down.status else { return };
         if self.request.in_flight.answered(status) {
             self.client.half = status != 101;
@@ -324,6 +332,13 @@ impl<'a, 'w> Exchange<'a, 'w> {
             if !self.down.is_done() || !self.request.up.is_over() {
                 self.client.watch.begin(self.request.proxy.limits.timeouts.idle, Instant::now());
             }
+        }
+    }
+
+    /// AEM has sent the credential back, and the client does not get it.
+    fn note_cut(&mut self) {
+        if self.down.cut > 0 {
+            self.request.proxy.metrics.echoed(std::mem::take(&mut self.down.cut));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use super::{super::fields::storage, *};
 
@@ -48,7 +48,7 @@ fn refused(text: &str) -> Option<NoRequest> {
 
 #[test]
 fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
-    let fields = [(HeaderName::from_static("x-gw-ims-org-id"), HeaderValue::from_static("fixed"))];
+    let fields = [(HeaderName::from_static("x-gw-ims-org-id"), "fixed".into())];
     let added = Added {
         host: b"aem.example",
         authorization: Some(b"Bearer x"),
@@ -184,7 +184,7 @@ fn aem_sees_the_user_agent_that_was_chosen() {
         assert_eq!(agent(&chosen, fields), "user-agent: app/1\r\n", "{fields}");
     }
     check("User-Agent: Mozilla/5.0\r\n", "User-Agent: Mozilla/5.0\r\n");
-    let fields = [(HeaderName::from_static("user-agent"), HeaderValue::from_static("the-routes"))];
+    let fields = [(HeaderName::from_static("user-agent"), "the-routes".into())];
     let fixed = Added { fields: &fields, ..chosen };
     assert_eq!(agent(&fixed, "user-agent: a\r\n"), "user-agent: the-routes\r\n");
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::secret::SecretString;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -15,7 +16,6 @@ use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
