@@ -6,6 +6,7 @@
 
 mod checks;
 mod describe;
+pub(crate) mod fuzzing;
 pub mod keys;
 mod prefix;
 mod raw;

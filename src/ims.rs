@@ -9,6 +9,7 @@ mod assertion;
 mod endpoint;
 mod error;
 mod exchange;
+pub(crate) mod fuzzing;
 mod http;
 
 use std::time::{Duration, SystemTime};

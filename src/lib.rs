@@ -7,6 +7,8 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ims;
 pub mod jwt;
 pub mod listener;

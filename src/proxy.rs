@@ -15,6 +15,7 @@ mod error;
 mod exchange;
 mod fields;
 mod framing;
+pub(crate) mod fuzzing;
 mod guard;
 mod http2;
 #[doc(hidden)]

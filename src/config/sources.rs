@@ -1,6 +1,6 @@
 //! Where values come from: defaults, the TOML file, the environment, flags; lowest first.
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{borrow::Cow, ffi::OsString, fmt, io, path::PathBuf};
 
 use figment::{
     Error, Metadata, Profile, Provider,
@@ -93,11 +93,20 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
-            Self::File(path, None) => path.display().fmt(f),
-            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", in_one_line(&path.to_string_lossy())),
+            Self::File(path, None) => f.write_str(&in_one_line(&path.to_string_lossy())),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(&in_one_line(name)),
         }
     }
+}
+
+/// A name with what would end a line, or is none of a comment's in TOML, spelled out. Variables and files may be called so.
+fn in_one_line(name: &str) -> Cow<'_, str> {
+    if !name.contains(char::is_control) {
+        return Cow::Borrowed(name);
+    }
+    let spelled = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    Cow::Owned(name.chars().map(spelled).collect())
 }
 
 impl Provider for Setting {
@@ -122,9 +131,22 @@ impl Sources {
 
     /// Every value of every source, lowest first.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
+        self.settings_with(self.path().map(|path| {
+            let text = std::fs::read_to_string(&path);
+            (path, text)
+        }))
+    }
+
+    /// The same with this `file`, whatever file is named.
+    pub(super) fn settings_with(
+        &self,
+        file: Option<(PathBuf, io::Result<String>)>,
+    ) -> Result<Vec<Setting>, ConfigError> {
         let mut settings: Vec<_> = defaults().collect();
         let mut problems = Vec::new();
-        self.read_file(&mut settings, &mut problems);
+        if let Some((path, text)) = file {
+            read_file(path, text, &mut settings, &mut problems);
+        }
         self.read_environment(&mut settings, &mut problems);
         settings.extend(self.flags.iter().map(|(name, value)| Setting {
             key: (*name).to_owned(),
@@ -139,38 +161,6 @@ impl Sources {
         self.file.clone().or_else(|| {
             variable().map(|(_, path)| path.into()).filter(|path: &PathBuf| path.as_os_str() != "")
         })
-    }
-
-    fn read_file(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
-        let Some(path) = self.path() else { return };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) => {
-                return problems.push(Problem {
-                    key: String::new(),
-                    source: Some(Source::File(path, None)),
-                    what: format!("cannot be read: {}", error.kind()),
-                    mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
-                });
-            }
-        };
-        match ImDocument::parse(text.as_str()) {
-            Ok(document) => {
-                let mut file = TomlFile { path, text: &text, settings, problems };
-                file.walk("", document.as_item());
-            }
-            Err(error) => {
-                let line = error.span().map(|span| line_of(&text, span.start));
-                // The message alone: the error's Display quotes the line, which may hold a secret.
-                let what = error.message().lines().next().unwrap_or_default().to_owned();
-                problems.push(Problem {
-                    key: String::new(),
-                    source: Some(Source::File(path, line)),
-                    what: format!("is not TOML: {what}"),
-                    mend: "mend that line; strings stand in quotes".to_owned(),
-                });
-            }
-        }
     }
 
     fn read_environment(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
@@ -195,6 +185,42 @@ impl Sources {
                 }
                 Err(problem) => problems.push(problem),
             }
+        }
+    }
+}
+
+fn read_file(
+    path: PathBuf,
+    text: io::Result<String>,
+    settings: &mut Vec<Setting>,
+    problems: &mut Vec<Problem>,
+) {
+    let text = match text {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) => {
+            return problems.push(Problem {
+                key: String::new(),
+                source: Some(Source::File(path, None)),
+                what: format!("cannot be read: {}", error.kind()),
+                mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
+            });
+        }
+    };
+    match ImDocument::parse(text.as_str()) {
+        Ok(document) => {
+            let mut file = TomlFile { path, text: &text, settings, problems };
+            file.walk("", document.as_item());
+        }
+        Err(error) => {
+            let line = error.span().map(|span| line_of(&text, span.start));
+            // The message alone: the error's Display quotes the line, which may hold a secret.
+            let what = error.message().lines().next().unwrap_or_default().to_owned();
+            problems.push(Problem {
+                key: String::new(),
+                source: Some(Source::File(path, line)),
+                what: format!("is not TOML: {what}"),
+                mend: "mend that line; strings stand in quotes".to_owned(),
+            });
         }
     }
 }

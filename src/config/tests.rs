@@ -344,6 +344,26 @@ fn what_config_prints_can_be_read_again() {
     assert_eq!(again.guard.allowed_hosts, ["a", "b"]);
 }
 
+#[test]
+fn what_config_prints_is_toml_whatever_a_number_is() {
+    for (number, printed) in [("nan", "nan"), ("-inf", "-inf"), ("1e-7", "0.0000001"), ("2", "2")] {
+        let (sources, _file) = sources(Some(&format!("token.refresh_at = {number}")), &[], &[]);
+        let text = describe(&sources).unwrap();
+        assert!(text.contains(&format!("refresh_at = {printed} #")), "{text}");
+        assert!(text.parse::<toml_edit::DocumentMut>().is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn where_a_value_stands_is_told_in_one_line() {
+    let name = "AEM_PROXY_CREDENTIALS__A\nlisten = 'evil'\u{c}__CLIENT_ID";
+    let (sources, _) = sources(None, &[UPSTREAM, FILE, (name, "x")], &[]);
+    let text = describe(&sources).unwrap();
+    assert!(text.contains("# AEM_PROXY_CREDENTIALS__A\\nlisten = 'evil'\\u{c}__CLIENT_ID"), "{text}");
+    let document: toml_edit::DocumentMut = text.parse().unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(document["listen"].as_str(), Some("127.0.0.1:8080"));
+}
+
 /// Author, publish and an open API, the way that the documentation shows it.
 const FULL: &str = "
 [credentials.main]

@@ -267,7 +267,9 @@ pub(super) fn as_toml(value: &Value) -> String {
             .or_else(|| number.to_i128().map(|n| n as f64))
             .or_else(|| number.to_u128().map(|n| n as f64))
             .unwrap_or_default()
-            .to_string(),
+            .to_string()
+            // TOML writes them small.
+            .to_ascii_lowercase(),
         Value::Bool(_, flag) => flag.to_string(),
         Value::Char(..) | Value::Dict(..) | Value::Empty(..) => "\"?\"".to_owned(),
     }

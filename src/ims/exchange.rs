@@ -1,8 +1,11 @@
 //! The exchange of credentials, each kind in its own way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -145,7 +148,7 @@ impl CredentialExchange {
         let asked_at = self.clock.now();
         let request = ims.http.client().post(url.clone()).header(CONTENT_TYPE, FORM).body(encoded(form));
         let response = request.send().await.map_err(ImsError::unreachable)?;
-        let answer = self.answer(response.status().as_u16(), response.headers());
+        let answer = answer_of(&self.credentials, response.status().as_u16(), response.headers(), self.clock.now());
         let retry_after = error::retry_after(response.headers(), self.clock.now());
         let body = read_bounded(response).await?;
         debug!(status = answer.status, debug_id = answer.debug_id, "IMS answered");
@@ -158,12 +161,6 @@ impl CredentialExchange {
             now: self.clock.now(),
         }
         .read()
-    }
-
-    fn answer(&self, status: u16, headers: &HeaderMap) -> Answer {
-        let debug_id = error::debug_id(headers).filter(|id| !self.credentials.are_given_away_by(id));
-        let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
-        Answer { status, debug_id, date, received_at: self.clock.now() }
     }
 
     /// Its times are those of IMS's clock. There is no answer to compare this machine's with, so they are taken as they
@@ -194,6 +191,17 @@ impl Exchange for CredentialExchange {
             (Way::Local(token), _) | (Way::Ims(_), Credentials::LocalToken(token)) => self.local(token),
         }
     }
+}
+
+pub(super) fn answer_of(
+    credentials: &Credentials,
+    status: u16,
+    headers: &HeaderMap,
+    received_at: SystemTime,
+) -> Answer {
+    let debug_id = error::debug_id(headers).filter(|id| !credentials.are_given_away_by(id));
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
+    Answer { status, debug_id, date, received_at }
 }
 
 /// Once for each change: from then on the exchange begins with the one that works.

@@ -463,6 +463,11 @@ impl NoRequest {
         out.filled().to_vec()
     }
 
+    /// The status of that answer.
+    pub(super) fn status(self) -> StatusCode {
+        self.problem().0
+    }
+
     /// The label in the metrics.
     pub(super) fn reason(self) -> Ended {
         match self {

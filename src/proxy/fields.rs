@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_coding_is_chunked_alone() {
-        use Field::ContentLength as Said;
+        use Field::{ContentLength as Said, TransferEncoding as Coded};
         assert_eq!(length(&[(Coded, "Chunked")]), Ok(Some(Length::Chunked)));
         for known in ["gzip, chunked", "gzip,deflate,chunked", "x-foo ,chunked"] {
             assert_eq!(length(&[(Coded, known)]), Err(BadFraming::Coding), "{known}");

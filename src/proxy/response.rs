@@ -255,12 +255,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             }
         }
         self.write_in_place(to, out);
-        if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
+        // 1xx and 204 say nothing of a body, whatever was asked (RFC 9112, section 6.1; RFC 9110, section 8.6).
+        let may_say = !matches!(self.status, 100..200 | 204);
+        if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0 && may_say) {
             out.push(b"transfer-encoding: chunked\r\n");
-        } else if let (Some(said), false, false) =
-            (self.hop.said(), matches!(self.status, 100..200 | 204), body.renamed.is_some())
-        {
-            // 1xx and 204 have none.
+        } else if let (Some(said), true, false) = (self.hop.said(), may_say, body.renamed.is_some()) {
             number("content-length", said, out);
         }
         if let Some(Renamed::Whole(bytes)) = body.renamed {
@@ -394,6 +393,8 @@ mod tests {
         check("200 OK\r\ntransfer-encoding: chunked", HEAD, "200 OK\r\ntransfer-encoding: chunked", none);
         check("304 Not Modified\r\ncontent-length: 77", GET, "304 Not Modified\r\ncontent-length: 77", none);
         check("204 No Content\r\ncontent-length: 0", GET, "204 No Content", none);
+        check("204 No Content\r\ntransfer-encoding: chunked", HEAD, "204 No Content", none);
+        check("103 Early Hints\r\ntransfer-encoding: chunked", HEAD, "103 Early Hints", none);
     }
 
     #[test]
