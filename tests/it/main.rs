@@ -32,6 +32,7 @@ mod misreadings;
 mod named;
 mod outage;
 mod paths;
+mod policies;
 mod reconnects;
 mod refresh;
 mod refusals;
