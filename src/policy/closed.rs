@@ -69,7 +69,7 @@ fn any_below<'p>(places: &[&str], names: impl Iterator<Item = &'p [u8]> + Clone)
         let mut names = names.clone();
         place.split('/').all(|own| names.next().is_some_and(|name| is_named(name, own)))
     };
-    places.iter().any(|place| is_below(place))
+    places.iter().any(is_below)
 }
 
 /// As [`words::begins_with_name`], for names that are plain ASCII: every request passes here.
