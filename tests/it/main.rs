@@ -35,6 +35,7 @@ mod misreadings;
 mod named;
 mod outage;
 mod paths;
+mod policies;
 mod reconnects;
 mod refresh;
 mod refusals;
