@@ -41,5 +41,6 @@ mod restarts;
 mod rotation;
 mod secrets;
 mod stopping;
+mod strict;
 mod upstream_tls;
 mod websocket;
