@@ -40,6 +40,7 @@ mod renaming;
 mod restarts;
 mod rotation;
 mod secrets;
+mod slow;
 mod stopping;
 mod strict;
 mod upstream_tls;

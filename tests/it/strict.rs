@@ -4,7 +4,7 @@
 mod answers;
 mod mutations;
 mod oracle;
-mod origin;
+pub mod origin;
 mod requests;
 mod responses;
 
