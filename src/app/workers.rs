@@ -203,12 +203,13 @@ async fn accept(
         Ok(listener) => listener,
         Err(error) => panic!("the listener cannot be taken over: {error}"),
     };
+    let mut turn = 0usize;
     while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
         if !worker.admits(&stream, proxy) {
             continue;
         }
-        let least = threads.iter().enumerate().min_by_key(|(_, thread)| thread.load.load(Relaxed));
-        let Some((number, thread)) = least else { return };
+        turn = turn.wrapping_add(1);
+        let Some((number, thread)) = least_busy(&threads, turn) else { return };
         thread.load.fetch_add(1, Relaxed);
         if number == own.number {
             own.serve(&worker, stream, proxy);
@@ -222,6 +223,14 @@ async fn accept(
             }
         }
     }
+}
+
+/// The thread with the fewest connections. Where all have as many, each has its turn: else it would always be the first one whose
+/// idle connections make room.
+fn least_busy(threads: &[Thread], turn: usize) -> Option<(usize, &Thread)> {
+    let numbered = threads.iter().enumerate();
+    let in_turn = numbered.cycle().skip(turn % threads.len().max(1)).take(threads.len());
+    in_turn.min_by_key(|(_, thread)| thread.load.load(Relaxed))
 }
 
 /// One connection of a thread's, until it is dropped.
