@@ -58,7 +58,8 @@ fn facts(of: &Credentials) -> String {
 fn secrets(document: &[u8]) -> Secrets {
     let mut secrets = Secrets::default();
     let text = String::from_utf8_lossy(document);
-    match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
+    // Around a value may be more than around JSON.
+    match serde_json::from_str(text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')) {
         Ok(value) => {
             walk(&value, false, &mut |text, secret| {
                 if secret {

@@ -125,7 +125,7 @@ impl Field {
             Self::Disguised
         } else if first != b'x' && first != b'a' {
             Self::Other
-        } else if name.len() > X_FORWARDED.len() && begins(name, X_FORWARDED) {
+        } else if begins(name, X_FORWARDED) {
             // AEM's CDN answers 403 or redirects in circles when a forwarded host is not its own.
             Self::Forwarded
         } else if begins(name, ACCESS_CONTROL) {
@@ -427,6 +427,7 @@ mod tests {
             ("Forwarded", Field::Forwarded),
             ("X-Forwarded-Host", Field::Forwarded),
             ("x-forwarded-anything", Field::Forwarded),
+            ("X-Forwarded-", Field::Forwarded),
             ("Connection", Field::Connection),
             ("Keep-Alive", Field::KeepAlive),
             ("Authorization", Field::Authorization),
