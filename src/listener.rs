@@ -1,10 +1,10 @@
 //! Sockets to listen on, TCP and Unix, as one type.
 
+mod unix;
+
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::FileTypeExt,
-    path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -16,6 +16,7 @@ use tokio::{
 };
 use tracing::warn;
 
+use self::unix::SocketFile;
 use crate::config::Listen;
 
 /// One address of a listener, bound.
@@ -30,10 +31,6 @@ enum Socket {
     /// The file goes before the socket: whoever binds next has a file of their own there.
     Unix(SocketFile, UnixListener),
 }
-
-/// A socket's file, gone when this is dropped: whoever connects next shall find nothing rather than a dead socket.
-#[derive(Debug)]
-struct SocketFile(PathBuf);
 
 /// A listener between two threads.
 #[derive(Debug)]
@@ -64,11 +61,12 @@ pub enum Detached {
 }
 
 impl Listener {
-    /// Binds every address that `listen` stands for; `localhost` is two of them where the machine has IPv6.
+    /// Binds every address that `listen` stands for; `localhost` is two of them where the machine has IPv6. A Unix socket's
+    /// file gets `mode`.
     ///
     /// # Errors
     /// When an address cannot be had.
-    pub fn bind(listen: &Listen) -> io::Result<Vec<Self>> {
+    pub fn bind(listen: &Listen, mode: u32) -> io::Result<Vec<Self>> {
         match listen {
             Listen::Tcp(addr) => Ok(vec![Self::tcp(*addr)?]),
             Listen::Localhost(port) => {
@@ -82,9 +80,8 @@ impl Listener {
                 }
             }
             Listen::Unix(path) => {
-                remove_stale(path);
-                let socket = UnixListener::bind(path)?;
-                Ok(vec![Self { socket: Socket::Unix(SocketFile(path.clone()), socket) }])
+                let (file, socket) = unix::bind(path, mode, BACKLOG)?;
+                Ok(vec![Self { socket: Socket::Unix(file, UnixListener::from_std(socket)?) }])
             }
         }
     }
@@ -155,26 +152,8 @@ impl fmt::Display for Listener {
                 Ok(addr) => addr.fmt(f),
                 Err(_) => f.write_str("a closed socket"),
             },
-            Socket::Unix(file, _) => write!(f, "unix:{}", file.0.display()),
+            Socket::Unix(file, _) => write!(f, "unix:{}", file.path().display()),
         }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A socket file that nobody listens on is left from a process that was killed. Only a socket is ever removed.
-fn remove_stale(path: &PathBuf) {
-    if !std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        return;
-    }
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
-        let _ = std::fs::remove_file(path);
     }
 }
 

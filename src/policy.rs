@@ -8,6 +8,7 @@ mod closed;
 mod decode;
 mod methods;
 mod normal;
+mod pattern;
 mod presets;
 mod query;
 mod rules;

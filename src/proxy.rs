@@ -8,6 +8,7 @@
 mod authorize;
 mod buffer;
 mod client;
+mod clients;
 mod connection;
 mod cors;
 mod error;
@@ -20,16 +21,19 @@ mod http2;
 #[doc(hidden)]
 pub mod layers;
 mod link;
+mod permit;
 mod refusal;
 mod request;
 mod response;
 mod retries;
 mod rewrite;
 mod route;
+mod sealed;
 mod session;
 mod socket;
 mod tunnel;
 mod upstream;
+mod withheld;
 
 use std::{
     cell::Cell,
@@ -44,19 +48,23 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior},
 };
+use tracing::debug;
 
 pub use self::{
     authorize::Credential,
-    guard::{Asked, Guard, GuardError, Local},
+    clients::Place,
+    guard::{Asked, Guard, GuardError, Known, Local, Secret, SecretError},
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},
     upstream::{Limits, Parts, Upstream},
 };
-use self::{buffer::Buffers, upstream::Pool};
+use self::{buffer::Buffers, clients::Clients, upstream::Pool};
 use crate::{
     config::{Rewrite, UserAgent},
+    listener::Stream,
     metrics::ProxyMetrics,
+    tls::Serving,
 };
 
 /// One proxy: a guard, and routes with their credentials and upstreams. Shared by all threads.
@@ -69,6 +77,7 @@ pub struct Proxy {
     retries: Option<Retries>,
     metrics: ProxyMetrics,
     draining: AtomicBool,
+    tls: Option<Serving>,
 }
 
 impl Proxy {
@@ -84,15 +93,17 @@ impl Proxy {
         metrics: ProxyMetrics,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining }
+        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining, tls: None }
+    }
+
+    /// The same, speaking TLS with its clients.
+    #[must_use]
+    pub fn over_tls(self, tls: Serving) -> Self {
+        Self { guard: self.guard.over_tls(), tls: Some(tls), ..self }
     }
 
     fn all_routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter().chain([&self.otherwise])
-    }
-
-    fn route(&self, path: &[u8]) -> &Route {
-        self.routes.iter().find(|route| route.path.covers(path)).unwrap_or(&self.otherwise)
     }
 
     /// What AEM sees as `User-Agent` in place of the client's, if anything.
@@ -119,13 +130,14 @@ pub struct Worker {
     /// By the numbers of the upstreams.
     pools: Vec<Pool>,
     buffers: Rc<Buffers>,
+    clients: Clients,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
 }
 
 impl Worker {
-    /// A worker of `proxies`, whose upstreams are numbered from 0 on.
-    pub fn new(proxies: Arc<[Proxy]>) -> Rc<Self> {
+    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most.
+    pub fn new(proxies: Arc<[Proxy]>, connections: usize) -> Rc<Self> {
         let mut pools = Vec::new();
         for Route { upstream, .. } in proxies.iter().flat_map(Proxy::all_routes) {
             if pools.len() <= upstream.number() {
@@ -137,9 +149,21 @@ impl Worker {
             proxies,
             pools,
             buffers: Rc::default(),
+            clients: Clients::new(connections),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
         })
+    }
+
+    /// Whether whoever has made this connection may ask the proxy with this number at all; counted where not.
+    pub fn admits(&self, stream: &Stream, proxy: usize) -> bool {
+        let Some(proxy) = self.proxies.get(proxy) else { return false };
+        let admitted = proxy.guard.admits_peer(stream);
+        if !admitted {
+            proxy.metrics.denied("peer");
+            debug!("A user who is not one of guard.socket_uids has connected, closing the connection");
+        }
+        admitted
     }
 
     /// Idle connections end now, the others with the answer that they are waiting for.
@@ -188,7 +212,7 @@ impl Worker {
     /// A new connection to `upstream`, or a place on one that another request has made.
     async fn connect(&self, upstream: &Upstream, alone: bool) -> Result<link::Link, upstream::ConnectError> {
         if alone || !upstream.takes_http2() {
-            return upstream.dial(&[], &self.buffers).await.map(link::Link::Wire);
+            return upstream.dial(&[], &self.buffers).await.map(|wire| link::Link::Wire(Box::new(wire)));
         }
         let head_max = self.proxies.first().map_or(0, |proxy| proxy.limits.head);
         // Few need it: not a part of every connection's task.

@@ -1,4 +1,7 @@
-//! TLS towards IMS and AEM: rustls on ring. All trust the system's roots and `ca_file`; an upstream may have more to say.
+//! TLS towards IMS and AEM, and with clients: rustls on ring. Towards IMS and AEM all trust the system's roots and `ca_file`; an
+//! upstream may have more to say.
+
+mod server;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +16,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tracing::warn;
+use zeroize::Zeroizing;
 
+pub use self::server::{Serving, server_config, server_files};
 use crate::config::{ClientFiles, TlsVersion, Upstream};
 
 /// Which TLS library this is, for `--version`.
@@ -67,6 +72,9 @@ pub enum TlsError {
     /// Nothing to trust at all.
     #[error("no trusted roots were found; install ca-certificates, set SSL_CERT_FILE, or give ca_file")]
     NoRoots,
+    /// A defect of this program, or of its machine.
+    #[error("TLS cannot be set up: {0}")]
+    Library(rustls::Error),
 }
 
 /// Makes ring the process's provider, for the libraries that ask for a default; further calls change nothing.
@@ -176,7 +184,7 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(key, path)?)
+    PrivateKeyDer::from_pem_slice(&Zeroizing::new(read(key, path)?))
         .map_err(|_| TlsError::NoKey { key: key.to_owned(), path: path.to_owned() })
 }
 

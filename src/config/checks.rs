@@ -1,14 +1,16 @@
 //! The checks that look at more than one key, or further than a key's own form.
 
 mod credentials;
+mod listeners;
 mod origins;
+mod policies;
 mod proxies;
 mod simple;
 mod upstreams;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use secrecy::SecretString;
+use crate::secret::SecretString;
 use url::Url;
 
 use super::{
@@ -54,12 +56,15 @@ impl<'a> Checker<'a> {
             }
         }
         let standard = self.standard_credential(&raw);
+        let policy = self.common_policy(&raw.policy, &raw.rules);
         let mut proxies = Vec::new();
         for (name, proxy) in std::mem::take(&mut raw.proxies) {
-            proxies.extend(self.proxy(name, proxy, &standard));
+            proxies.extend(self.proxy(name, proxy, &standard, &policy));
         }
         self.addresses(&proxies, raw.admin.listen.on());
-        self.web_origins(&raw.guard.allowed_origins);
+        self.reach(&proxies, &raw.guard, &raw.admin);
+        self.guard(&proxies, &raw.guard);
+        let tls = self.tls(raw.tls);
         self.refresh_at(raw.token.refresh_at);
         self.budget(raw.retry.budget);
         let egress = self.egress(&raw.egress);
@@ -73,6 +78,7 @@ impl<'a> Checker<'a> {
             ca_file: raw.ca_file,
             admin: raw.admin,
             guard: raw.guard,
+            tls,
             log: raw.log,
             token: raw.token,
             watch: raw.watch,
@@ -81,6 +87,7 @@ impl<'a> Checker<'a> {
             rewrite: raw.rewrite,
             retry: raw.retry,
             egress,
+            secrets: raw.secrets,
             shutdown: raw.shutdown,
         })
     }

@@ -9,11 +9,13 @@ use figment::{
     value::{Dict, Map, Value},
 };
 use toml_edit::{ImDocument, Item};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ConfigError, Problem,
     keys::{self, KEYS, Key, Kind, PREFIX},
 };
+use crate::secret::never;
 
 /// What there is to read, gathered by the caller, so that tests need no process of their own.
 /// It may hold secrets, and has no `Debug`.
@@ -22,12 +24,34 @@ pub struct Sources {
     /// The file named by `--config`.
     pub file: Option<PathBuf>,
     /// The environment.
-    pub variables: Vec<(OsString, OsString)>,
+    pub variables: Variables,
     /// Flags that were given: the key's name and the value.
     pub flags: Vec<(&'static str, String)>,
 }
 
-/// One value of one key, with where it stands. It may be a secret, and has no `Debug`.
+/// Environment variables with their values. They may be secrets: there is no `Debug`, and they are wiped. (The system's own
+/// copy stays where it is for as long as the process lives.)
+#[derive(Default)]
+pub struct Variables(pub(crate) Vec<(OsString, OsString)>);
+
+never!(Sources: fmt::Debug, fmt::Display, serde::Serialize, Clone);
+never!(Setting: fmt::Debug, fmt::Display, serde::Serialize, Clone);
+
+impl FromIterator<(OsString, OsString)> for Variables {
+    fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl Drop for Variables {
+    fn drop(&mut self) {
+        for (_, value) in self.0.drain(..) {
+            value.into_encoded_bytes().zeroize();
+        }
+    }
+}
+
+/// One value of one key, with where it stands. It may be a secret: there is no `Debug`, and it is wiped.
 pub struct Setting {
     /// The key's name, with the user's own words in it.
     pub key: String,
@@ -35,6 +59,21 @@ pub struct Setting {
     pub value: Value,
     /// Where it stands.
     pub source: Source,
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        wipe(&mut self.value);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(_, text) => text.zeroize(),
+        Value::Array(_, items) => items.iter_mut().for_each(wipe),
+        Value::Dict(_, items) => items.values_mut().for_each(wipe),
+        _ => {}
+    }
 }
 
 /// Where a value stands.
@@ -86,7 +125,8 @@ impl Provider for Setting {
 impl Sources {
     /// The sources of this process.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, String)>) -> Self {
-        Self { file, variables: std::env::vars_os().collect(), flags }
+        let is_ours = |name: &OsString| name.to_str().is_some_and(is_ours);
+        Self { file, variables: std::env::vars_os().filter(|(name, _)| is_ours(name)).collect(), flags }
     }
 
     /// Every value of every source, lowest first.
@@ -117,7 +157,7 @@ impl Sources {
     }
 
     fn path(&self) -> Option<PathBuf> {
-        let variable = || self.variables.iter().find(|(name, _)| *name == *CONFIG_VARIABLE);
+        let variable = || self.variables.0.iter().find(|(name, _)| *name == *CONFIG_VARIABLE);
         self.file.clone().or_else(|| {
             variable().map(|(_, path)| path.into()).filter(|path: &PathBuf| path.as_os_str() != "")
         })
@@ -125,11 +165,9 @@ impl Sources {
 
     fn read_environment(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
         let mut ours = Vec::new();
-        for (name, value) in &self.variables {
+        for (name, value) in &self.variables.0 {
             let Some(name) = name.to_str() else { continue };
-            if name == RUST_LOG
-                || (name.starts_with(PREFIX) && name != CONFIG_VARIABLE && !is_service_link(name))
-            {
+            if is_ours(name) && name != CONFIG_VARIABLE && !is_service_link(name) {
                 // An empty variable is one that was not set: compose files pass them on so.
                 if !value.is_empty() {
                     ours.push((name, value));
@@ -158,7 +196,7 @@ fn read_file(
     problems: &mut Vec<Problem>,
 ) {
     let text = match text {
-        Ok(text) => text,
+        Ok(text) => Zeroizing::new(text),
         Err(error) => {
             return problems.push(Problem {
                 key: String::new(),
@@ -244,6 +282,10 @@ fn from_text(key: &Key, text: &str) -> Value {
         Kind::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
         Kind::Flag => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
     }
+}
+
+fn is_ours(name: &str) -> bool {
+    name == RUST_LOG || name.starts_with(PREFIX)
 }
 
 /// Kubernetes tells every pod of every Service in its namespace: a Service called `aem-proxy` brings

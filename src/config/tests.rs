@@ -588,6 +588,20 @@ fn what_does_not_fit_together_is_told_with_its_place() {
             "`proxies.default.listen` (FILE:4) is set beside listen (FILE:2)",
         ),
         ("credentials_name = 'x'", "`credentials_name` (FILE:1) is set, but there is no document"),
+        (
+            "policy = 'readonly'",
+            "`policy` (FILE:1) names a policy that there is not: did you mean read-only?",
+        ),
+        ("policy = '?'", "give one of read-only, graphql-persisted, assets-read, assets-write, full"),
+        (
+            "rules = ['deny * /x', 'allow GET,POST /y']",
+            "`rules` (FILE:1) has a line, the 2nd, that has a method that is none: write methods in capitals",
+        ),
+        (
+            "[[proxies.publish.routes]]\npath = '/a'\nrules = ['allow GET /a/../b']",
+            "`proxies.publish.routes.0.rules` (FILE:34) has a line, the 1st, that has a path that can be read in more",
+        ),
+        ("[proxies.publish]\npolicy = 'none'", "`proxies.publish.policy` (FILE:30) names a policy"),
     ] {
         let is_table = change.starts_with('[');
         let repeats = change.contains("[proxies.publish]");
@@ -600,6 +614,44 @@ fn what_does_not_fit_together_is_told_with_its_place() {
         let error = refuse(Some(&toml), &[], &[]);
         assert!(error.contains(expected), "{change}: {error}");
     }
+}
+
+#[test]
+fn a_policy_holds_for_all_below_that_name_none_and_rules_add_up() {
+    let toml = "
+upstream = 'https://author-p1-e2.adobeaemcloud.com'
+credentials_file = 'service_token.json'
+policy = 'read-only'
+rules = ['deny * /top']
+[proxies.default]
+rules = ['deny * /proxy']
+[[proxies.default.routes]]
+path = '/a/'
+rules = ['deny * /route']
+[[proxies.default.routes]]
+path = '/b/'
+policy = 'full'
+[proxies.publish]
+listen = '127.0.0.1:8082'
+upstream = 'https://publish-p1-e2.adobeaemcloud.com'
+policy = 'assets-read'
+";
+    let config = load(Some(toml), &[], &[]);
+    let shown = |route: &Route| {
+        let rules = route.policy.rules().iter().map(ToString::to_string).collect::<Vec<_>>();
+        format!("{} {}", rules.join(", "), route.policy.preset())
+    };
+    let shown: Vec<_> = config.routes().map(shown).collect();
+    assert_eq!(
+        shown,
+        [
+            "deny * /route, deny * /proxy, deny * /top read-only",
+            "deny * /proxy, deny * /top full",
+            "deny * /proxy, deny * /top read-only",
+            "deny * /top assets-read",
+        ]
+    );
+    assert!(load(None, &[UPSTREAM, FILE], &[]).proxies[0].otherwise.policy.is_default());
 }
 
 #[test]

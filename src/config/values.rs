@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use figment::value::Value;
+use http::HeaderName;
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// Where to listen.
@@ -20,7 +21,7 @@ impl Listen {
     /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
         match self {
-            Self::Tcp(addr) => addr.ip().is_loopback(),
+            Self::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
             Self::Localhost(_) | Self::Unix(_) => true,
         }
     }
@@ -80,6 +81,30 @@ impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
+}
+
+/// The mode of a file, as `chmod` takes it.
+pub(super) fn mode<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(from)?;
+    let digits = text.len() >= 3 && text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode @ ..=0o777) if digits => Ok(mode),
+        _ => Err(D::Error::custom("is not the mode of a file; write it as chmod takes it, as in \"0660\"")),
+    }
+}
+
+/// Numbers of users.
+pub(super) fn uids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+    let wrong = |_| {
+        D::Error::custom("has what is not the number of a user; give numbers, as `id -u NAME` prints them")
+    };
+    Vec::<String>::deserialize(from)?.iter().map(|text| text.parse().map_err(wrong)).collect()
+}
+
+/// The name of a field.
+pub(super) fn field_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
+    let wrong = |_| D::Error::custom("is not the name of a field; give a name such as X-AEM-Proxy-Secret");
+    String::deserialize(from)?.parse().map_err(wrong)
 }
 
 /// A value, or `off`.
@@ -154,6 +179,22 @@ pub(super) fn replay<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Err
     }
 }
 
+/// Bytes in a second; none is 0.
+pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match parse_size(&String::deserialize(from)?) {
+        None => Err(D::Error::custom("is not a size; write it as \"240 B\", or \"0\" for none")),
+        Some(bytes) if bytes > RATE_MAX => {
+            Err(D::Error::custom("is more than a slow network carries; give 1 MiB or less"))
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// A number of connections.
+pub(super) fn connections<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    count(from).map(Option::unwrap_or_default)
+}
+
 /// A number of things, at least one.
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
     match String::deserialize(from)?.parse() {
@@ -164,6 +205,9 @@ pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>,
 
 /// More than any system has.
 const COUNT_MAX: usize = 1 << 20;
+
+/// In a second.
+const RATE_MAX: usize = 1 << 20;
 
 /// Each request in flight may hold as much.
 const REPLAY_MAX: usize = 64 << 20;

@@ -8,7 +8,7 @@ use super::{
     Grant, ImsError,
     answer::Answered,
     error::retry_after,
-    exchange::{answer_of, text_of},
+    exchange::answer_of,
 };
 use crate::credentials::Credentials;
 
@@ -24,9 +24,9 @@ pub fn answer(
     now: SystemTime,
 ) -> Result<Grant, ImsError> {
     Answered {
-        answer: answer_of(status, headers, now),
+        answer: answer_of(credentials, status, headers, now),
         retry_after: retry_after(headers, now),
-        body: &text_of(body),
+        body: body,
         asked_at: now,
         credentials,
         now,

@@ -11,8 +11,8 @@ use super::{methods::is_read, normal::segments, words};
 /// Whether a reading of a path is closed.
 pub(super) fn covers(method: &str, path: &[u8]) -> bool {
     let mut names = segments(path);
-    let Some(root) = names.next() else { return false };
-    let covered = match root[0] | 0x20 {
+    let Some(root) = names.next().map(<[u8]>::trim_ascii_start) else { return false };
+    let covered = match root.first().map_or(0, |first| first | 0x20) {
         b'a' => is_named(root, "apps") && (!is_read(method) || libraries(names)),
         b'b' => is_named(root, "bin") && any_below(BIN, names),
         b'c' => ["crx", "crxde"].iter().any(|own| is_named(root, own)),
@@ -69,7 +69,7 @@ fn any_below<'p>(places: &[&str], names: impl Iterator<Item = &'p [u8]> + Clone)
         let mut names = names.clone();
         place.split('/').all(|own| names.next().is_some_and(|name| is_named(name, own)))
     };
-    places.iter().any(|place| is_below(place))
+    places.iter().any(is_below)
 }
 
 /// As [`words::begins_with_name`], for names that are plain ASCII: every request passes here.
@@ -145,6 +145,8 @@ mod tests {
             ("/crx/de/index.jsp", true),
             ("/crxde", true),
             ("/crxs", false),
+            ("/ crx/de", true),
+            ("/ ", false),
             ("/system/console", true),
             ("/system/console.html/x", true),
             ("/SYSTEM/Console/bundles.json", true),

@@ -51,8 +51,13 @@ impl<'p> Path<'p> {
         }
         match Readings::of(path) {
             Some(readings) => Self::Read(readings),
-            None => Self::Ambiguous { raw: path, words: decode::lenient(path) },
+            None => Self::in_doubt(path),
         }
+    }
+
+    /// What may be a path or not: no more is known of it than its words.
+    pub fn in_doubt(text: &'p [u8]) -> Self {
+        Self::Ambiguous { raw: text, words: decode::lenient(text) }
     }
 
     /// The normal form: what AEM takes the path for. `None` where nobody can tell.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{
     methods::is_read,
     normal::segments,
-    rules::{is_within, reads},
+    pattern::{is_within, reads},
     words,
 };
 
@@ -29,7 +29,7 @@ pub enum Preset {
 pub struct UnknownPreset(pub Option<Preset>);
 
 impl Preset {
-    /// Every preset, the narrowest last but one.
+    /// Every preset.
     pub const ALL: [Self; 5] =
         [Self::ReadOnly, Self::GraphqlPersisted, Self::AssetsRead, Self::AssetsWrite, Self::Full];
 

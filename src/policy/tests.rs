@@ -146,7 +146,9 @@ fn mutated(path: &str, mutations: &[(u8, usize)]) -> String {
                 path.replace_range(letter..=letter, wide.encode_utf8(&mut [0; 4]));
             }
             14 => {
-                path.push_str([";x=1", ".css", "%00.jpg", "?x=/content", ";v='1.0'.html", "%20", "/"][at % 7])
+                path.push_str(
+                    [";x=1", ".css", "%00.jpg", "?x=/content", ";v='1.0'.html", "%20", "/"][at % 7],
+                );
             }
             15 if slash > 0 => path.insert_str(slash, ";a='b'"),
             // The first slash stays.

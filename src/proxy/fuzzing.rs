@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use url::Url;
 
 use super::{
@@ -13,7 +13,9 @@ use super::{
     request::{Added, RequestHead},
     response::{AnswerTo, Body, Renamed, ResponseHead},
     rewrite::{Links, Members, Names, Origin},
+    withheld::Withheld,
 };
+use crate::secret::{SecretString, is_field_value};
 
 /// What became of a request's head.
 pub struct Forwarded {
@@ -23,10 +25,10 @@ pub struct Forwarded {
     pub admitted: bool,
     /// How it is framed.
     pub framed: Framed,
-    /// As AEM gets it; `None` where its target cannot be forwarded.
-    pub written: Option<Vec<u8>>,
+    /// As AEM gets it.
+    pub written: Vec<u8>,
     /// The same once more, for another credential.
-    pub again: Option<Vec<u8>>,
+    pub again: Vec<u8>,
 }
 
 /// Where a body ends.
@@ -38,8 +40,6 @@ pub enum Framed {
     Chunked,
     /// With the connection.
     UntilClose,
-    /// Nobody knows: the message is refused.
-    Unknown,
 }
 
 impl From<Length> for Framed {
@@ -71,7 +71,7 @@ pub struct Route<'a> {
 /// The status, when it is no request.
 pub fn forwarded(bytes: &[u8], route: Route<'_>) -> Result<Option<Forwarded>, u16> {
     let mut storage = storage();
-    let Some(head) = RequestHead::parse(bytes, &mut storage).map_err(|refused| refused.0)? else {
+    let Some(head) = RequestHead::parse(bytes, &mut storage).map_err(|refused| refused.status().as_u16())? else {
         return Ok(None);
     };
     let guard = Guard::new(&[], &[]);
@@ -87,27 +87,23 @@ pub fn forwarded(bytes: &[u8], route: Route<'_>) -> Result<Option<Forwarded>, u1
         unless_sent: [("x-api-key", Some(route.api_key.as_bytes())), ("x-gw-ims-org-id", None)],
         ..Added::default()
     };
-    let (framed, length) = match head.length() {
-        Ok(length) => (length.into(), length),
-        Err(_) => (Framed::Unknown, Length::Exact(0)),
-    };
+    let length = head.length();
     let (mut out, mut again) = (Buffer::default(), Buffer::default());
     let [first, second] = route.authorization.map(str::as_bytes);
-    let identity = head.write(&added(first), length, &mut out).ok();
-    let forwarded =
-        identity.map(|mut identity| added(second).rewrite(out.filled(), &mut identity, &mut again));
+    let mut identity = head.write(&added(first), length, &mut out);
+    added(second).rewrite(out.filled(), &mut identity, &mut again);
     Ok(Some(Forwarded {
         bytes: head.bytes,
         admitted: guard.admit(&head.asked, None).is_ok(),
-        framed,
-        written: forwarded.map(|()| out.filled().to_vec()),
-        again: forwarded.map(|()| again.filled().to_vec()),
+        framed: length.into(),
+        written: out.filled().to_vec(),
+        again: again.filled().to_vec(),
     }))
 }
 
-fn field((name, value): (&str, &str)) -> (HeaderName, HeaderValue) {
+fn field((name, value): (&str, &str)) -> (HeaderName, SecretString) {
     let name = HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-none"));
-    (name, HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("")))
+    (name, SecretString::from(if is_field_value(value) { value } else { "" }))
 }
 
 /// To what an answer is one.
@@ -162,6 +158,7 @@ pub fn answered(bytes: &[u8], question: Question<'_>) -> Result<Option<Answered>
         keep_alive: question.keep_alive,
         web_origin: question.web_origin,
         no_store: false,
+        withheld: Withheld::NOTHING,
     };
     let mut body = head.body(to).map_err(|error| error.to_string())?;
     if question.renamed && body != Body::NONE {
@@ -184,7 +181,7 @@ pub fn answered(bytes: &[u8], question: Question<'_>) -> Result<Option<Answered>
 
 /// The fields behind a chunked body, as they go on.
 pub fn trailers(lines: &[u8]) -> Vec<u8> {
-    fields::trailers(lines)
+    fields::trailers(lines, Withheld::NOTHING).0
 }
 
 /// A chunked body without its chunks.

@@ -8,13 +8,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http2::Inbound;
+use super::{http2::Inbound, sealed::Sealed};
 use crate::listener::Stream;
 
 /// Where a client's requests come from.
 pub(super) enum Socket {
     /// A connection of its own.
     Own(Stream),
+    /// The same over TLS.
+    Sealed(Box<Sealed>),
     /// A stream of an HTTP/2 connection, with one request.
     Shared(Box<Inbound>),
     /// None any more: the connection has turned out to be HTTP/2.
@@ -22,18 +24,21 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// Whether it is a connection, rather than a stream of one.
+    pub(super) fn is_connection(&self) -> bool {
+        matches!(self, Self::Own(_) | Self::Sealed(_))
+    }
+
     /// Takes a connection away.
-    pub(super) fn hand_over(&mut self) -> Option<Stream> {
-        match std::mem::replace(self, Self::Nowhere) {
-            Self::Own(stream) => Some(stream),
-            Self::Shared(_) | Self::Nowhere => None,
-        }
+    pub(super) fn hand_over(&mut self) -> Self {
+        std::mem::replace(self, Self::Nowhere)
     }
 
     /// The client shall not take what it has for whole.
     pub(super) fn reset(&mut self) {
         match self {
             Self::Own(stream) => stream.reset(),
+            Self::Sealed(sealed) => sealed.reset(),
             Self::Shared(inbound) => inbound.reset(),
             Self::Nowhere => {}
         }
@@ -44,6 +49,7 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Own(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Sealed(sealed) => Pin::new(&mut **sealed).poll_read(cx, buf),
             Self::Shared(inbound) => inbound.poll_read(cx, buf),
             Self::Nowhere => Poll::Ready(Ok(())),
         }
@@ -54,19 +60,40 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Own(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Sealed(sealed) => Pin::new(&mut **sealed).poll_write(cx, buf),
             Self::Shared(inbound) => inbound.poll_write(cx, buf),
             Self::Nowhere => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Own(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Sealed(sealed) => Pin::new(&mut **sealed).poll_write_vectored(cx, slices),
+            other => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                Pin::new(other).poll_write(cx, first.map_or(&[], |slice| slice))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.is_connection()
+    }
+
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Neither keeps anything back.
+        // None keeps anything back.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Own(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Sealed(sealed) => Pin::new(&mut **sealed).poll_shutdown(cx),
             Self::Shared(inbound) => {
                 inbound.end();
                 Poll::Ready(Ok(()))

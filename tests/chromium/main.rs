@@ -7,6 +7,9 @@
 #[path = "../it/harness.rs"]
 mod harness;
 #[expect(dead_code, reason = "the other tests use the rest")]
+#[path = "../it/leaks.rs"]
+mod leaks;
+#[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "../it/log.rs"]
 mod log;
 
@@ -16,20 +19,28 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use aem_auth_proxy::standin::ims::Fault;
 use axum::{
-    Json, Router,
-    response::{Html, IntoResponse},
+    Router,
+    body::Bytes,
+    extract::Request,
+    response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use http::StatusCode;
+use base64::Engine;
+use http::{HeaderValue, StatusCode};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::mpsc,
     time::timeout,
@@ -75,23 +86,102 @@ async fn a_page_of_an_allowed_origin_reads_and_writes_content() {
 }
 
 #[tokio::test]
+async fn an_image_and_an_event_stream_of_an_allowed_page_get_through() {
+    let Some(chromium) = chromium() else { return };
+    let mut pages = Pages::serve(SHOWN).await;
+    let aem = allowing(&pages).set("AUTH", "none").upstream(pages.own()).start().await;
+    // The page and the proxy are one site for the browser where they have one host, and so the image tells no `Origin`.
+    let local = format!("http://localhost:{}", aem.addr.port());
+    let report = pages.report_of(&chromium, &json!({"aem": local})).await;
+    assert_eq!(report["image"], "seen", "{report}");
+    assert_eq!(report["script"], "ran", "{report}");
+    assert_eq!(report["events"], "first", "{report}");
+    assert_eq!(report["socket"], "hello", "{report}");
+    aem.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_port_of_this_machine_can_neither_read_nor_write() {
+    let Some(chromium) = chromium() else { return };
+    let allowed = Pages::serve("").await;
+    let mut others = Pages::serve(INTRUDER).await;
+    let proxy = allowing(&allowed).start().await;
+    // The same host, and so the same site: only the port is another one.
+    let local = format!("http://localhost:{}", proxy.addr.port());
+    let report = others.report_of(&chromium, &json!({"aem": local})).await;
+    check_shut_out(&report, &proxy).await;
+    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"origin\"}").await > 0.0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_name_comes_to_stand_for_this_machine_can_neither_read_nor_write() {
+    let Some(chromium) = chromium() else { return };
+    let mut pages = Pages::serve(REBINDER).await;
+    let proxy = Setup::default().start().await;
+    // The page comes from evil.example at the proxy's own port, as far as the browser knows, and then the name stands for
+    // 127.0.0.1: for the browser the proxy is the page's own origin.
+    let front = Rebinding::serve(pages.addr, proxy.addr).await;
+    let origin = format!("http://evil.example:{}", front.addr.port());
+
+    let report = pages
+        .report_at(&chromium, &origin, &[REBOUND], &json!({"rebind": "/rebind", "page": pages.own()}))
+        .await;
+    for attempt in ["read", "post", "put", "preflighted", "aliased"] {
+        assert_eq!(report[attempt], json!([403, "host"]), "{attempt}: {report}");
+    }
+    for attempt in ["blind_read", "blind_write"] {
+        assert_eq!(report[attempt], "basic", "{attempt}: it is the page's own origin: {report}");
+    }
+    assert_eq!(report["image"], "sent", "{report}");
+    assert_eq!(report["form"], "sent", "{report}");
+    assert_eq!(report["socket"], "shut", "{report}");
+    assert_eq!(report["events"], "shut", "{report}");
+    assert_eq!(proxy.standins.aem.requests(), 0, "something reached AEM: {report}");
+    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"host\"}").await >= 10.0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_name_for_this_machine_can_neither_read_nor_write() {
+    let Some(chromium) = chromium() else { return };
+    let mut others = Pages::serve(INTRUDER).await;
+    let proxy = Setup::default().start().await;
+    let hosts = json!({"aem": format!("http://evil.example:{}", proxy.addr.port())});
+
+    let origin = format!("http://evil.example:{}", others.addr.port());
+    let report = others.report_at(&chromium, &origin, &[REBOUND], &hosts).await;
+    check_shut_out(&report, &proxy).await;
+    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"host\"}").await > 0.0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_page_of_another_origin_can_neither_read_nor_write() {
     let Some(chromium) = chromium() else { return };
     let allowed = Pages::serve("").await;
     let mut others = Pages::serve(INTRUDER).await;
     let proxy = allowing(&allowed).tls().start().await;
     let report = others.report_of(&chromium, &json!({"aem": proxy.url("")})).await;
+    check_shut_out(&report, &proxy).await;
+    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"origin\"}").await > 0.0);
+    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"cross_site\"}").await > 0.0);
+    proxy.stop().await;
+}
+
+/// What [`INTRUDER`] has tried came to nothing.
+async fn check_shut_out(report: &Value, proxy: &Proxy) {
     for attempt in ["read", "post", "put", "preflighted"] {
         assert!(report[attempt]["error"].as_str().unwrap().contains("TypeError"), "{attempt}: {report}");
     }
     // What may be sent to anybody unseen was sent, and went no further than to the proxy.
-    for attempt in ["blind_read", "blind_write", "image", "form"] {
+    for attempt in ["blind_read", "blind_write", "image", "form", "frame"] {
         assert_eq!(report[attempt], "sent", "{attempt}: {report}");
     }
+    for attempt in ["socket", "events", "script"] {
+        assert_eq!(report[attempt], "shut", "{attempt}: {report}");
+    }
     assert_eq!(proxy.standins.aem.requests(), 0, "something reached AEM: {report}");
-    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"origin\"}").await > 0.0);
-    assert!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"cross_site\"}").await > 0.0);
-    proxy.stop().await;
 }
 
 fn allowing(pages: &Pages) -> Setup {
@@ -121,11 +211,14 @@ impl Pages {
         let known = Arc::clone(&hosts);
         let page = move || async move {
             let hosts = known.get().cloned().unwrap_or_default();
-            Html(format!(
+            let page = Html(format!(
                 "<!doctype html><title>A page</title><script>const hosts = {hosts};{PAGE}{script}</script>"
-            ))
+            ));
+            // What the page asks for next may go elsewhere.
+            ([("connection", "close")], page)
         };
-        let report = async move |Json(report): Json<Value>| {
+        let report = async move |report: Bytes| {
+            let report = serde_json::from_slice(&report).expect("a report is JSON");
             // Nobody listens any more where the test has ended.
             let _ = reporter.send(report).await;
         };
@@ -133,8 +226,14 @@ impl Pages {
             let fields = [("etag", "\"etag\""), ("location", "/made/1"), ("x-aem-own", "yes")];
             (StatusCode::CREATED, fields).into_response()
         };
-        let router =
-            Router::new().route("/", get(page)).route("/report", post(report)).route("/made", post(made));
+        let router = Router::new()
+            .route("/", get(page))
+            .route("/report", post(report))
+            .route("/made", post(made))
+            .route("/image.gif", get(async || ([("content-type", "image/gif")], GIF)))
+            .route("/script.js", get(async || ([("content-type", "text/javascript")], "window.ran = true;")))
+            .route("/events", get(async || ([("content-type", "text/event-stream")], "data: first\n\n")))
+            .route("/socket", get(socket));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { addr, hosts, reports }
     }
@@ -150,8 +249,14 @@ impl Pages {
 
     /// Shows the page, and waits for what its script says.
     async fn report_of(&mut self, chromium: &PathBuf, hosts: &Value) -> Value {
+        let origin = self.origin();
+        self.report_at(chromium, &origin, &[], hosts).await
+    }
+
+    /// The same at another origin, with further flags.
+    async fn report_at(&mut self, chromium: &PathBuf, origin: &str, flags: &[&str], hosts: &Value) -> Value {
         self.hosts.set(hosts.clone()).expect("one page is shown once");
-        let browser = Browser::show(chromium, &self.origin());
+        let browser = Browser::show(chromium, origin, flags);
         let report = timeout(BROWSER_PATIENCE, self.reports.recv()).await;
         let said = browser.close().await;
         report
@@ -160,6 +265,59 @@ impl Pages {
     }
 }
 
+/// Stands at one address for the page's server, and once it was asked for `/rebind`, for the proxy: as a name does that comes to
+/// stand for another address.
+struct Rebinding {
+    addr: SocketAddr,
+}
+
+impl Rebinding {
+    async fn serve(page: SocketAddr, proxy: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let rebound = Arc::new(AtomicBool::new(false));
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let rebound = Arc::clone(&rebound);
+                tokio::spawn(async move {
+                    let mut head = vec![0; 4096];
+                    let read = client.peek(&mut head).await.unwrap_or(0);
+                    if head[..read].starts_with(b"GET /rebind") {
+                        rebound.store(true, Relaxed);
+                        let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                        let _ = client.write_all(answer).await;
+                        return;
+                    }
+                    let target = if rebound.load(Relaxed) { proxy } else { page };
+                    let mut server = TcpStream::connect(target).await.expect("it listens");
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { addr }
+    }
+}
+
+/// Speaks as much WebSocket as it takes to say `hello` (RFC 6455, sections 4.2.2 and 5).
+async fn socket(request: Request) -> Response {
+    let key = request.headers().get("sec-websocket-key").map_or(&b""[..], HeaderValue::as_bytes);
+    let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat());
+    let accept = base64::engine::general_purpose::STANDARD.encode(accept);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = hyper::upgrade::on(request).await {
+            let mut stream = hyper_util::rt::TokioIo::new(upgraded);
+            let _ = stream.write_all(b"\x81\x05hello").await;
+            // Until the page has heard it.
+            let _ = stream.read(&mut [0; 64]).await;
+        }
+    });
+    let fields = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", &*accept)];
+    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
+}
+
+/// One pixel.
+const GIF: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
+
 /// A Chromium of its own, with a profile that nobody else has.
 struct Browser {
     process: Child,
@@ -167,11 +325,12 @@ struct Browser {
 }
 
 impl Browser {
-    fn show(chromium: &PathBuf, url: &str) -> Self {
+    fn show(chromium: &PathBuf, url: &str, flags: &[&str]) -> Self {
         let profile = tempfile::tempdir().expect("a directory");
         let log = std::fs::File::create(profile.path().join(BROWSER_LOG)).expect("a file");
         let process = Command::new(chromium)
             .args(FLAGS)
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(url)
             .env("TMPDIR", profile.path())
@@ -232,6 +391,9 @@ const FLAGS: [&str; 12] = [
     "--disable-extensions",
 ];
 
+/// What the name server of evil.example says, by now.
+const REBOUND: &str = "--host-resolver-rules=MAP evil.example 127.0.0.1";
+
 const BROWSER_LOG: &str = "chromium.log";
 
 /// A browser takes longer to start than anything else here, and two of them longer still.
@@ -242,6 +404,57 @@ const PAGE: &str = r#"
 const report = {};
 async function step(name, find) {
     try { report[name] = await find(); } catch (error) { report[name] = {error: String(error)}; }
+}
+function image(url) {
+    return new Promise(resolve => {
+        const image = new Image();
+        image.onload = () => resolve("seen");
+        image.onerror = () => resolve("sent");
+        image.src = url;
+    });
+}
+function script(url) {
+    return new Promise(resolve => {
+        const script = document.createElement("script");
+        script.onload = () => resolve(window.ran ? "ran" : "loaded");
+        script.onerror = () => resolve("shut");
+        script.src = url;
+        document.documentElement.append(script);
+    });
+}
+function events(url) {
+    return new Promise(resolve => {
+        const events = new EventSource(url);
+        events.onmessage = event => { events.close(); resolve(event.data); };
+        events.onerror = () => { events.close(); resolve("shut"); };
+    });
+}
+function socket(url) {
+    return new Promise(resolve => {
+        const socket = new WebSocket(url.replace("http", "ws"));
+        socket.onmessage = event => { resolve(event.data); socket.close(); };
+        socket.onerror = () => resolve("shut");
+    });
+}
+function form(url) {
+    return new Promise(resolve => {
+        const frame = document.createElement("iframe");
+        frame.name = "frame";
+        document.documentElement.append(frame);
+        const form = document.createElement("form");
+        Object.assign(form, {action: url, method: "POST", target: "frame"});
+        document.documentElement.append(form);
+        frame.onload = () => resolve("sent");
+        form.submit();
+    });
+}
+function frame(url) {
+    return new Promise(resolve => {
+        const frame = document.createElement("iframe");
+        frame.onload = () => resolve("sent");
+        frame.src = url;
+        document.documentElement.append(frame);
+    });
 }
 async function done() {
     await fetch("/report", {method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify(report)});
@@ -310,22 +523,48 @@ const INTRUDER: &str = r#"
     };
     await step("blind_read", () => blindly({}));
     await step("blind_write", () => blindly({method: "POST", body: "x=1"}));
-    await step("image", () => new Promise(resolve => {
-        const image = new Image();
-        image.onload = () => resolve("seen");
-        image.onerror = () => resolve("sent");
-        image.src = url;
-    }));
-    await step("form", () => new Promise(resolve => {
-        const frame = document.createElement("iframe");
-        frame.name = "frame";
-        document.documentElement.append(frame);
-        const form = document.createElement("form");
-        Object.assign(form, {action: url, method: "POST", target: "frame"});
-        document.documentElement.append(form);
-        frame.onload = () => resolve("sent");
-        form.submit();
-    }));
+    await step("image", () => image(url));
+    await step("form", () => form(url));
+    await step("frame", () => frame(url));
+    await step("script", () => script(url));
+    await step("events", () => events(url));
+    await step("socket", () => socket(url));
     await done();
+})();
+"#;
+
+const SHOWN: &str = r#"
+(async () => {
+    await step("image", () => image(hosts.aem + "/image.gif"));
+    await step("script", () => script(hosts.aem + "/script.js"));
+    await step("events", () => events(hosts.aem + "/events"));
+    await step("socket", () => socket(hosts.aem + "/socket"));
+    await done();
+})();
+"#;
+
+/// Everything is of the page's own origin here, and so nothing is kept from it by the browser.
+const REBINDER: &str = r#"
+(async () => {
+    await fetch(hosts.rebind, {cache: "no-store"});
+    const url = "/echo/content";
+    const seen = async (url, options) => {
+        const answer = await fetch(url, {cache: "no-store", ...options});
+        return [answer.status, (await answer.json()).type.split(":").pop()];
+    };
+    await step("read", () => seen(url));
+    await step("post", () => seen(url, {method: "POST", body: "x=1"}));
+    await step("put", () => seen(url, {method: "PUT", body: "x"}));
+    await step("preflighted", () => seen(url, {headers: {"csrf-token": "x"}}));
+    await step("aliased", () => seen("/api/assets.json"));
+    const blindly = async options => (await fetch(url, {mode: "no-cors", cache: "no-store", ...options})).type;
+    await step("blind_read", () => blindly({}));
+    await step("blind_write", () => blindly({method: "POST", body: "x=1"}));
+    await step("image", () => image(url));
+    await step("form", () => form(url));
+    await step("events", () => events(url));
+    await step("socket", () => socket(location.origin + url));
+    // By its other name: here the page is a foreign one again.
+    navigator.sendBeacon(hosts.page + "/report", JSON.stringify(report));
 })();
 "#;

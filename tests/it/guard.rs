@@ -1,6 +1,10 @@
 //! Who may ask, and what is a request at all.
 
-use crate::harness::{Proxy, Setup, with_upstream};
+use crate::{
+    commands,
+    harness::{Proxy, Setup, file, with_upstream},
+    log,
+};
 
 async fn ask(proxy: &Proxy, request: &str) -> String {
     let mut app = proxy.connect().await;
@@ -37,6 +41,125 @@ async fn other_hosts_and_other_sites_are_refused_before_anything_happens() {
     }
     assert_eq!(proxy.standins.aem.requests(), 0, "something reached AEM");
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_odd_or_somebody_elses_is_refused_by_every_version() {
+    let proxy = Proxy::start().await;
+    for (lines, status) in [
+        ("GET / HTTP/1.0\r\n", 400),
+        ("GET / HTTP/1.0\r\nhost: evil.example\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost:\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: localhost, evil.example\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: localhost evil.example\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: evil.example@localhost\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: localhost:99999\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: ::1\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: localhost.\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 127.evil\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 127.0.0.1.evil.example\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 2130706433\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 0x7f.1\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 0\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 0.0.0.0\r\n", 403),
+        ("GET / HTTP/1.1\r\nhost: 127.1\r\n", 403),
+        ("GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\n", 400),
+        ("GET http://localhost/ HTTP/1.1\r\nhost: evil.example\r\n", 400),
+        ("GET http://evil.example/ HTTP/1.1\r\nhost: evil.example\r\n", 403),
+        ("GET http://localhost@evil.example/ HTTP/1.1\r\nhost: localhost\r\n", 400),
+    ] {
+        let answer = ask(&proxy, &format!("{lines}connection: close\r\n\r\n")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {answer}");
+    }
+    assert_eq!(proxy.standins.aem.requests(), 0, "something reached AEM");
+    for host in ["LOCALHOST", "127.0.0.1:1", "[::1]:65535"] {
+        let answer = ask(&proxy, &format!("GET /api/assets.json HTTP/1.0\r\nhost: {host}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn other_sites_get_no_upgrade_no_preflight_and_none_of_our_own_answers() {
+    // Without a token all others would get 503.
+    let setup = Setup::default().set("GUARD__ALLOWED_ORIGINS", "http://localhost:3000");
+    let standins = setup.start_standins().await;
+    standins.ims.set_always(Some(aem_auth_proxy::standin::ims::Fault::internal_error()));
+    let proxy = setup.start_with(standins).await;
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
+    let preflight = "access-control-request-method: PUT\r\n";
+    for (lines, reason) in [
+        (format!("GET / HTTP/1.1\r\norigin: https://evil.example\r\n{upgrade}"), "origin"),
+        (format!("GET / HTTP/1.1\r\nsec-fetch-site: cross-site\r\n{upgrade}"), "cross-site"),
+        (format!("OPTIONS / HTTP/1.1\r\norigin: https://evil.example\r\n{preflight}"), "origin"),
+        (format!("OPTIONS / HTTP/1.1\r\norigin: null\r\n{preflight}"), "origin"),
+        ("GET / HTTP/1.1\r\norigin: https://evil.example\r\n".to_owned(), "origin"),
+        ("GET / HTTP/1.0\r\norigin: https://evil.example\r\n".to_owned(), "origin"),
+        ("CONNECT localhost:80 HTTP/1.1\r\norigin: https://evil.example\r\n".to_owned(), "origin"),
+        (
+            "POST / HTTP/1.1\r\norigin: https://evil.example\r\ntransfer-encoding: gzip, chunked\r\n"
+                .to_owned(),
+            "origin",
+        ),
+        // A page of another port on this machine, with an image or a link.
+        (
+            "GET / HTTP/1.1\r\nsec-fetch-site: same-site\r\nreferer: http://localhost:3001/\r\n".to_owned(),
+            "origin",
+        ),
+        ("GET / HTTP/1.1\r\nsec-fetch-site: same-site\r\n".to_owned(), "origin"),
+    ] {
+        let mut app = proxy.connect().await;
+        app.send(format!("{lines}host: localhost\r\n\r\n")).await;
+        let answer = app.response().await;
+        check_problem(&answer, 403, "http_request_denied");
+        assert!(answer.contains(&format!("problem:{reason}\"")), "{lines}: {answer}");
+        assert!(!answer.contains("access-control"), "{lines}: {answer}");
+    }
+    for lines in [
+        "GET / HTTP/1.1\r\nsec-fetch-site: same-site\r\nreferer: http://localhost:3000/\r\n",
+        "GET / HTTP/1.1\r\nsec-fetch-site: none\r\n",
+        "GET / HTTP/1.1\r\nsec-fetch-site: same-origin\r\n",
+    ] {
+        let answer = ask(&proxy, &format!("{lines}host: localhost\r\nconnection: close\r\n\r\n")).await;
+        check_problem(&answer, 503, "destination_unavailable");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_of_the_network_takes_a_word_and_is_said_loudly() {
+    let open = "whoever reaches it acts with the proxy's credentials: if that is meant, say so with guard.allow_remote = true";
+    let admin = "whoever reaches it reads the proxy's status and metrics: if that is meant, say so with admin.allow_remote = true";
+    for (name, listen, words) in [
+        ("AEM_PROXY_LISTEN", "0.0.0.0:0", open),
+        ("AEM_PROXY_LISTEN", "[::]:0", open),
+        ("AEM_PROXY_LISTEN", "192.0.2.1:80", open),
+        ("AEM_PROXY_ADMIN__LISTEN", "0.0.0.0:0", admin),
+    ] {
+        let variables =
+            [("AEM_PROXY_UPSTREAM", "http://localhost:1"), ("AEM_PROXY_AUTH", "none"), (name, listen)];
+        let (code, _, err) = commands::text(&commands::run(&[], &variables).await);
+        assert!(code == 78 && err.contains(words), "{listen}: {code} {err}");
+    }
+    let secret = file("s8e-0123456789abcdef");
+    let proxy = Setup::default()
+        .set("LISTEN", "0.0.0.0:0")
+        .set("UPSTREAM", "http://localhost:1")
+        .set("ADMIN__LISTEN", "0.0.0.0:0")
+        .set("GUARD__ALLOW_REMOTE", "true")
+        .set("GUARD__SECRET_FILE", commands::path(secret.path()))
+        .start_without_token()
+        .await;
+    let said = "Open to the network: whoever reaches this address and knows the secret acts with the proxy's credentials, \
+                over plain HTTP";
+    assert!(log::count(said) > 0);
+    assert!(
+        log::count("Open to the network: whoever reaches the admin listener reads status and metrics") > 0
+    );
+    proxy.stop().await;
+    let narrow = Setup::default().set("ADMIN__LISTEN", "0.0.0.0:0").set("ADMIN__ALLOW_REMOTE", "true");
+    narrow.start_without_token().await.stop().await;
 }
 
 #[tokio::test]
@@ -88,7 +211,7 @@ async fn a_head_that_is_too_large_or_too_slow_is_refused() {
     let head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(20 * 1024));
     check_problem(&ask(&proxy, &head).await, 431, "http_request_error");
     let uri = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "a".repeat(20 * 1024));
-    check_problem(&ask(&proxy, &uri).await, 431, "http_request_error");
+    check_problem(&ask(&proxy, &uri).await, 414, "http_request_error");
     check_problem(&ask(&proxy, "GET / HTTP/1.1\r\nhost:").await, 408, "http_request_error");
     let fits = format!(
         "GET /echo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n",

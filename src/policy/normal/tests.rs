@@ -255,7 +255,9 @@ proptest! {
         let seen: Vec<_> = end.split('/').filter(|name| !name.is_empty()).take(2).collect();
         let [first, second] = seen[..] else { return Ok(()) };
         let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase());
-        prop_assume!(end.starts_with('/') && plain(first) && plain(second));
+        if !end.starts_with('/') || !plain(first) || !plain(second) {
+            return Ok(());
+        }
         let rule: crate::policy::Rule = format!("deny * /{first}/{second}/*").parse().unwrap();
         let policy = crate::policy::Policy::new(crate::policy::Preset::Full, vec![rule]);
         let judged = crate::policy::judge(

@@ -26,6 +26,8 @@ pub struct Tls {
 struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    /// Both in PEM.
+    pem: (String, String),
 }
 
 impl Tls {
@@ -40,8 +42,9 @@ impl Tls {
         let ca = Issuer::new(ca, ca_key);
         let key = KeyPair::generate()?;
         let leaf = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth)?.signed_by(&key, &ca)?;
+        let pem = (leaf.pem(), key.serialize_pem());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let identity = Identity { certificate: leaf.der().clone(), key };
+        let identity = Identity { certificate: leaf.der().clone(), key, pem };
         let server_config = Arc::new(identity.server_config(None)?);
         Ok(Self { ca_pem, ca: Arc::new(ca), identity: Arc::new(identity), server_config })
     }
@@ -75,6 +78,11 @@ impl Tls {
         let key = KeyPair::generate()?;
         let params = leaf_params(&[], ExtendedKeyUsagePurpose::ClientAuth)?;
         Ok((params.signed_by(&key, &self.ca)?.pem(), key.serialize_pem()))
+    }
+
+    /// The leaf's certificate and its key, in PEM, for a server that reads them from files.
+    pub fn server_certificate(&self) -> (String, String) {
+        self.identity.pem.clone()
     }
 
     /// The authority's certificate, for the trust store of a client.
