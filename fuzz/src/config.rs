@@ -15,7 +15,7 @@ pub fn check(input: &[u8]) {
     let pairs = variables.lines().filter_map(|line| line.split_once('='));
     let variables: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let loaded = fuzzing::load(Some(toml), &variables);
-    check_hidden(&loaded, toml);
+    check_hidden(&loaded, &variables, toml);
     let Ok(described) = &loaded.described else {
         assert!(loaded.config.is_err(), "what cannot be printed is loaded");
         return;
@@ -34,7 +34,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-fn check_hidden(loaded: &Loaded, toml: &str) {
+fn check_hidden(loaded: &Loaded, variables: &[(String, String)], toml: &str) {
     let mut secrets = Secrets::default();
     if loaded.described.is_err() && toml.parse::<DocumentMut>().is_err() {
         // Nobody knows what is a secret in it.
@@ -44,6 +44,8 @@ fn check_hidden(loaded: &Loaded, toml: &str) {
     texts(true).flat_map(|setting| &setting.texts).for_each(|text| secrets.add(text));
     texts(false).flat_map(|setting| &setting.texts).for_each(|text| secrets.remove(text));
     loaded.settings.iter().for_each(|setting| secrets.remove(&setting.key));
+    // A variable is called by its name, wherever that stands as well.
+    variables.iter().for_each(|(name, _)| secrets.remove(name));
     match &loaded.config {
         Ok(config) => secrets.check_debug(&format!("{config:?}")),
         Err(error) => secrets.check_message(&error.to_string()),
