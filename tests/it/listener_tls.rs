@@ -211,20 +211,22 @@ async fn large_bodies_arrive_whole_both_ways_also_where_the_client_reads_slowly(
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body).await.unwrap();
     assert!(until(&mut stream, "}").await.contains(&sha256_hex(&body)));
-    // More than all sockets on the way take. Where it stands still, something waits for each of them.
+    // More than all sockets on the way take: each of them stands still now and then. The connection stays, so that its end cannot
+    // drive out what is left.
     let body = pattern(DOWNLOAD);
-    let request =
-        format!("GET /download/{DOWNLOAD} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let request = format!("GET /download/{DOWNLOAD} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let begun =
         async { while proxy.metric("aem_proxy_requests_in_flight{proxy=\"default\"}").await < 1.0 {} };
     timeout(PATIENCE, begun).await.expect("it begins");
-    let mut answer = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut answer))
-        .await
-        .expect("the answer goes on")
-        .expect("an orderly end");
-    assert_eq!(sha256_hex(&answer[answer.len() - DOWNLOAD..]), sha256_hex(&body));
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let mut answer = vec![0; DOWNLOAD];
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("the answer goes on").unwrap();
+    assert_eq!(sha256_hex(&answer), sha256_hex(&body));
+    next(&mut stream).await;
     proxy.stop().await;
 }
 
@@ -243,7 +245,8 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
     drop(aem);
     let mut bytes = Vec::new();
     let end = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end");
-    assert!(end.is_err(), "an orderly end of TLS");
+    // Not every client minds that TLS has not ended in order.
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     proxy.stop().await;
 }
 
