@@ -1,27 +1,33 @@
 # Two stages: build with the Rust toolchain, run in an image without shell or package manager.
 #
 #   docker build --build-arg AEM_PROXY_COMMIT="$(git rev-parse --short=12 HEAD)" -t aem-auth-proxy .
+#
+# Both base images by their tags, so that whoever builds gets their security updates without a change here. A release pins
+# them by digest, with these arguments, and says which: see docs/release.md.
+ARG BUILD_IMAGE=rust:1-bookworm
+ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
-FROM rust:1-bookworm AS build
+FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
 
 # The dependencies alone, under an empty program: this layer is built anew only when Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .ci/release .ci/release
 RUN mkdir src \
     && echo 'fn main() {}' | tee build.rs > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked
+    && .ci/release
 
 # The program. cargo goes by the time of a file, and those from the context may be older than the empty ones.
 COPY build.rs ./
 COPY src src
 ARG AEM_PROXY_COMMIT
 RUN touch build.rs src/lib.rs src/main.rs \
-    && cargo build --release --locked \
+    && .ci/release \
     && mkdir -p /image/usr/local/bin /image/run/standins \
-    && cp target/release/aem-auth-proxy /image/usr/local/bin/
+    && cp target/dist/release/aem-auth-proxy /image/usr/local/bin/
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${RUN_IMAGE}
 ARG AEM_PROXY_COMMIT
 LABEL org.opencontainers.image.title="aem-auth-proxy" \
       org.opencontainers.image.description="A local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service" \

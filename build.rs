@@ -1,4 +1,7 @@
 //! Puts the commit into the binary, for `--version`: from `AEM_PROXY_COMMIT` (image builds have no `.git`), or git.
+//!
+//! The commit, and neither the time nor a path nor the name of a machine: the same sources give the same bytes
+//! (docs/release.md).
 
 use std::{path::Path, process::Command};
 

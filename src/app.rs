@@ -1,16 +1,26 @@
 //! Binds sockets, wires the rooms, owns every task.
 
 mod credential;
+mod descriptors;
 mod guard;
 mod keeper;
 mod upstreams;
 mod workers;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use http::{HeaderName, HeaderValue};
-use secrecy::ExposeSecret;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use http::HeaderName;
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -34,6 +44,7 @@ use crate::{
     listener::Listener,
     metrics::Metrics,
     proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, SecretError, Upstream},
+    secret::{SecretString, is_field_value},
     tls::{self, TlsError},
 };
 
@@ -176,6 +187,7 @@ impl App {
         values.extend(passwords);
         guard::say_what_is_open(&config);
         say_what_is_far(&config);
+        say_what_passes(&config);
         for view in &views {
             keeper::warn_of_environments(&config, &view.name, &view.facts.load());
         }
@@ -196,7 +208,8 @@ impl App {
         let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
         let admin = Admin::new(admin_guard, metrics, clock, shown, views);
-        let workers = Workers::start(&proxies, cores())
+        let connections = descriptors::connections(config.limits.connections);
+        let workers = Workers::start(&proxies, cores(), connections)
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
         Ok(Self { proxies, workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown })
@@ -312,8 +325,12 @@ fn proxies<'a>(
     values: &mut Vec<Values>,
 ) -> Result<Arc<[Proxy]>, StartError> {
     let door = Door::wire(config, values)?;
-    let limits =
-        Limits { head: config.limits.head, replay: config.limits.replay, timeouts: config.timeouts.clone() };
+    let limits = Limits {
+        head: config.limits.head,
+        replay: config.limits.replay,
+        min_rate: config.limits.min_rate,
+        timeouts: config.timeouts.clone(),
+    };
     let mut known_fields = BTreeMap::new();
     let mut route = |route: &'a config::Route| {
         let number = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
@@ -340,6 +357,7 @@ fn proxies<'a>(
             path: route.path.clone(),
             credential,
             upstream: upstream.ok_or_else(unknown)?,
+            policy: Arc::clone(&route.policy),
             x_api_key: route.x_api_key,
             x_gw_ims_org_id: route.x_gw_ims_org_id,
             fields,
@@ -387,19 +405,20 @@ fn kept_fields(headers: &[config::Header]) -> Result<(Option<Arc<Fields>>, Optio
 ///
 /// # Errors
 /// When a file with one is unusable.
-pub fn fields(headers: &[config::Header]) -> Result<Vec<(HeaderName, HeaderValue)>, StartError> {
+pub fn fields(headers: &[config::Header]) -> Result<Vec<(HeaderName, SecretString)>, StartError> {
     headers.iter().map(field).collect()
 }
 
-fn field(header: &config::Header) -> Result<(HeaderName, HeaderValue), StartError> {
+fn field(header: &config::Header) -> Result<(HeaderName, SecretString), StartError> {
     let place = format!("`{}`", header.key);
     let value = credential::read_secret(&place, &header.value)?;
-    let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| StartError::SecretFile {
-        place,
-        path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
-        what: "is not one line of plain text".to_owned(),
-    })?;
-    value.set_sensitive(true);
+    if !is_field_value(value.expose_secret()) {
+        return Err(StartError::SecretFile {
+            place,
+            path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
+            what: "is not one line of plain text".to_owned(),
+        });
+    }
     Ok((header.name.clone(), value))
 }
 
@@ -418,6 +437,8 @@ fn shown(
             Some(Credential::None) | None => "none",
         },
         credentials: route.credential.clone(),
+        policy: route.policy.preset().name(),
+        rules: route.policy.rules().iter().map(ToString::to_string).collect(),
     };
     let otherwise = view(&proxy.otherwise);
     ProxyView {
@@ -426,6 +447,8 @@ fn shown(
         upstream: otherwise.upstream,
         auth: otherwise.auth,
         credentials: otherwise.credentials,
+        policy: otherwise.policy,
+        rules: otherwise.rules,
         routes: proxy.routes.iter().map(view).collect(),
     }
 }
@@ -440,6 +463,22 @@ fn say_what_is_far(config: &Config) {
         let is_aem = upstream.url.host_str().unwrap_or_default().ends_with(AEM_DOMAIN);
         if gets_token && !is_aem {
             warn!(upstream = %upstream.url, "The upstream is not an AEM as a Cloud Service host, and will receive the access token");
+        }
+    }
+}
+
+/// One line for each policy that keeps something back beyond what always is, or opens it.
+fn say_what_passes(config: &Config) {
+    for proxy in &config.proxies {
+        for route in proxy.all_routes().filter(|route| !route.policy.is_default()) {
+            info!(
+                // The simple form's proxy needs no name.
+                proxy.name = (proxy.name != config::DEFAULT).then_some(proxy.name.as_str()),
+                path = %route.path,
+                policy = %route.policy.preset(),
+                rules = route.policy.rules().len(),
+                "A policy decides what passes"
+            );
         }
     }
 }
@@ -468,13 +507,24 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
 }
 
+/// Probers and people: of too many connections the oldest is the least likely to be one of theirs.
 async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToken) {
     let mut connections = JoinSet::new();
+    let mut open = VecDeque::<AbortHandle>::new();
     while let Some(stream) = ending.run_until_cancelled(listener.accept()).await {
-        connections.spawn(admin.clone().serve(stream));
         while connections.try_join_next().is_some() {}
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= ADMIN_CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connections.spawn(admin.clone().serve(stream)));
     }
 }
+
+/// Of each of its addresses.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;

@@ -10,7 +10,10 @@ use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode, sync:
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::config::{Config, ConfigError, Log, LogFormat, Sources, describe};
+use crate::{
+    config::{Config, ConfigError, Log, LogFormat, Sources, describe},
+    secret::process,
+};
 
 /// A local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service.
 ///
@@ -73,6 +76,9 @@ struct Settings {
     /// Replaces the credentials' own imsEndpoint [AEM_PROXY_IMS_ENDPOINT]
     #[arg(long, value_name = "HOST", global = true)]
     ims_endpoint: Option<String>,
+    /// What passes: read-only, graphql-persisted, assets-read, assets-write or full [AEM_PROXY_POLICY; default full]
+    #[arg(long, value_name = "PRESET", global = true)]
+    policy: Option<String>,
     /// The admin listener, or off [AEM_PROXY_ADMIN__LISTEN; default 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS", global = true)]
     admin_listen: Option<String>,
@@ -102,6 +108,7 @@ impl Settings {
             ("auth", &self.auth),
             ("ca_file", &self.ca_file),
             ("ims_endpoint", &self.ims_endpoint),
+            ("policy", &self.policy),
             ("admin.listen", &self.admin_listen),
             ("log.level", &self.log_level),
             ("log.format", &self.log_format),
@@ -113,6 +120,7 @@ impl Settings {
 
 /// Reads the process's arguments, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
+    process::close();
     dispatch(std::env::args_os()).into()
 }
 
@@ -128,7 +136,7 @@ fn dispatch(args: impl Iterator<Item = OsString>) -> Exit {
     };
     let sources = cli.settings.sources();
     let result = match cli.command {
-        None | Some(Command::Run) => run::run(&sources),
+        None | Some(Command::Run) => run::run(sources),
         Some(Command::Demo(demo)) => demo.run(&cli.settings),
         Some(Command::Check(check)) => check.run(&sources),
         Some(Command::Token(token)) => token.run(&sources),
@@ -201,6 +209,14 @@ fn init_telemetry(log: &Log) -> Result<(), Failure> {
     crate::telemetry::init(log).map_err(|_| {
         Failure::config("`log.level` is neither a level nor a filter: give info, or info,hyper=debug")
     })
+}
+
+/// What is to be told of the process's memory, once there is a log.
+fn keep_to_itself(config: &Config) {
+    process::tell();
+    if config.secrets.core_dumps {
+        process::open();
+    }
 }
 
 /// For commands that answer on the standard output and want only what is important beside it.
@@ -287,6 +303,6 @@ mod tests {
             }
             found += 1;
         }
-        assert_eq!(found, 9);
+        assert_eq!(found, 10);
     }
 }

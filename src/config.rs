@@ -6,6 +6,7 @@
 
 mod checks;
 mod describe;
+pub(crate) mod fuzzing;
 pub mod keys;
 mod prefix;
 mod raw;
@@ -13,21 +14,22 @@ mod sources;
 mod upstream;
 mod values;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::secret::SecretString;
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
-use secrecy::SecretString;
 use serde::Deserialize;
 
 use self::raw::Raw;
 pub use self::{
     describe::describe,
     prefix::Prefix,
-    sources::{Setting, Source, Sources},
+    sources::{Setting, Source, Sources, Variables},
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},
 };
+use crate::policy::Policy;
 
 /// The effective configuration, complete and checked.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Config {
     pub retry: Retry,
     /// The ways out of this network.
     pub egress: Egress,
+    /// How well the process keeps its memory to itself.
+    pub secrets: Secrecy,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -191,6 +195,8 @@ pub struct Route {
     pub upstream: String,
     /// The name of the credential; none where nothing is sent.
     pub credential: Option<String>,
+    /// What passes.
+    pub policy: Arc<Policy>,
     /// Whether `X-Api-Key` is sent.
     pub x_api_key: bool,
     /// Whether `x-gw-ims-org-id` is sent.
@@ -210,6 +216,18 @@ pub struct Header {
     pub key: String,
 }
 
+impl Proxy {
+    /// All routes, the last of which is for what no other one has.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain([&self.otherwise])
+    }
+
+    /// The route for a path, as it is read.
+    pub fn route(&self, reading: &[u8]) -> &Route {
+        self.routes.iter().find(|route| route.path.covers_reading(reading)).unwrap_or(&self.otherwise)
+    }
+}
+
 impl Config {
     /// The credential called `name`.
     pub fn credential(&self, name: &str) -> Option<&Credential> {
@@ -223,7 +241,7 @@ impl Config {
 
     /// Every route of every proxy.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.proxies.iter().flat_map(|proxy| proxy.routes.iter().chain([&proxy.otherwise]))
+        self.proxies.iter().flat_map(Proxy::all_routes)
     }
 
     /// The names of the credentials that requests are sent with.
@@ -336,6 +354,9 @@ pub struct Timeouts {
     /// A body that does not move in either direction.
     #[serde(deserialize_with = "values::limit")]
     pub idle: Duration,
+    /// How far a client may be behind `limits.min_rate`.
+    #[serde(deserialize_with = "values::limit")]
+    pub slow_client: Duration,
     /// A client's connection between two requests.
     #[serde(deserialize_with = "values::limit")]
     pub keep_alive: Duration,
@@ -369,6 +390,12 @@ pub struct Limits {
     /// How much of a request's body is kept for a second attempt, in bytes.
     #[serde(deserialize_with = "values::replay")]
     pub replay: usize,
+    /// What a client has to send or take while it is waited for, in bytes a second; 0 is nothing.
+    #[serde(deserialize_with = "values::rate")]
+    pub min_rate: usize,
+    /// How many connections clients have at once.
+    #[serde(deserialize_with = "values::connections")]
+    pub connections: usize,
 }
 
 /// `[rewrite]`
@@ -416,6 +443,14 @@ pub struct Retry {
     /// The longest `Retry-After` that is waited for.
     #[serde(deserialize_with = "values::limit")]
     pub max_wait: Duration,
+}
+
+/// `[secrets]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrecy {
+    /// Core dumps may be written, and debuggers of the same user attach.
+    pub core_dumps: bool,
 }
 
 /// `[shutdown]`

@@ -25,8 +25,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use secrecy::zeroize::Zeroizing;
 use url::Url;
+use zeroize::Zeroizing;
 
 pub(crate) use self::access_token::{Claims, millis, number};
 pub use self::{
@@ -43,6 +43,7 @@ use self::{
     document::{Document, Fields},
     oauth::Project,
 };
+use crate::secret::SecretString;
 
 /// What Adobe hands out to get into AEM, of one of three kinds.
 #[derive(Debug)]
@@ -163,6 +164,20 @@ impl Credentials {
             Self::OAuth(credentials) => &credentials.scopes,
             Self::LocalToken(token) => token.scopes(),
         }
+    }
+
+    /// Whether a text from outside holds one of the secrets, a good part of one, or a token: then it is not repeated.
+    pub(crate) fn are_given_away_by(&self, text: &str) -> bool {
+        let secrets = match self {
+            Self::Jwt(credentials) => std::slice::from_ref(&credentials.client_secret),
+            Self::OAuth(credentials) => &credentials.client_secrets,
+            Self::LocalToken(_) => &[],
+        };
+        let is_in = |secret: &SecretString| {
+            let secret = secret.expose_secret();
+            text.contains(secret) || text.len() >= PART_BYTES && secret.contains(text)
+        };
+        text.contains(JWT) || secrets.iter().any(is_in)
     }
 
     /// Where IMS is, if the document says so: see [`JwtCredentials::ims_endpoint`].
@@ -302,6 +317,10 @@ const MAX_FILE_MIB: u64 = 1;
 const MAX_FILE_BYTES: u64 = MAX_FILE_MIB << 20;
 /// More than a document has, so that reading does not leave copies in memory that is given back.
 const USUAL_FILE_BYTES: usize = 16 << 10;
+/// So much of a secret helps whoever guesses the rest.
+const PART_BYTES: usize = 8;
+/// How every JWT begins, access tokens and assertions alike: `{"` in base64.
+const JWT: &str = "eyJ";
 /// What writes into a pipe may have to ask a server first.
 const PIPE_WAIT: Duration = Duration::from_secs(10);
 

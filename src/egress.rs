@@ -2,18 +2,21 @@
 
 use std::{env, fmt};
 
-use http::{HeaderValue, Uri};
+use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::{config::Way, network::is_loopback};
+use crate::{
+    config::Way,
+    network::is_loopback,
+    secret::{Authorization, SecretString},
+};
 
 /// A proxy on the way, which is asked for a tunnel (RFC 9110, section 9.3.6).
 #[derive(Clone)]
 pub struct EgressProxy {
     uri: Uri,
-    authorization: Option<HeaderValue>,
+    authorization: Option<Authorization>,
 }
 
 /// A proxy is set that cannot be used. Going out without it might be what it is there to prevent.
@@ -80,7 +83,7 @@ pub fn through(
     let Some(egress) = egress else { return Ok(builder) };
     let proxy = reqwest::Proxy::all(egress.uri().to_string())?;
     Ok(builder.proxy(match egress.authorization() {
-        Some(value) => proxy.custom_http_auth(value.clone()),
+        Some(value) => proxy.custom_http_auth(value.header()),
         None => proxy,
     }))
 }
@@ -120,7 +123,8 @@ impl Environment {
 
 fn usable(found: Option<Intercept>) -> Option<EgressProxy> {
     let found = found.filter(|found| found.uri().scheme_str() == Some("http"))?;
-    Some(EgressProxy { uri: found.uri().clone(), authorization: found.basic_auth().cloned() })
+    let authorization = found.basic_auth().and_then(Authorization::of);
+    Some(EgressProxy { uri: found.uri().clone(), authorization })
 }
 
 impl EgressProxy {
@@ -130,7 +134,7 @@ impl EgressProxy {
     }
 
     /// What it is to know us by, if anything.
-    pub fn authorization(&self) -> Option<&HeaderValue> {
+    pub fn authorization(&self) -> Option<&Authorization> {
         self.authorization.as_ref()
     }
 }
@@ -160,7 +164,7 @@ mod tests {
             |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
         let found = Environment::read(value).proxy("egress.aem_proxy", &url.parse().unwrap())?;
         Ok(found.map(|proxy| match proxy.authorization() {
-            Some(value) => format!("{proxy} {}", value.to_str().unwrap()),
+            Some(value) => format!("{proxy} {}", value.header().to_str().unwrap()),
             None => proxy.to_string(),
         }))
     }

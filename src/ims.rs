@@ -9,11 +9,10 @@ mod assertion;
 mod endpoint;
 mod error;
 mod exchange;
+pub(crate) mod fuzzing;
 mod http;
 
 use std::time::{Duration, SystemTime};
-
-use secrecy::SecretString;
 
 pub use self::{
     endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError},
@@ -26,10 +25,8 @@ use crate::secret::Authorization;
 /// What an exchange brings: an access token and what is known of it.
 #[derive(Clone)]
 pub struct Grant {
-    /// The `Authorization` field value, built once.
+    /// The `Authorization` field value, built once; the token is a part of it.
     pub authorization: Authorization,
-    /// The token itself, for `token --raw` and the cache file.
-    pub token: SecretString,
     /// When it was asked for, by this machine's clock.
     pub issued_at: SystemTime,
     /// When it ends, by this machine's clock.

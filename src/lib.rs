@@ -7,11 +7,14 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod egress;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ims;
 pub mod jwt;
 pub mod listener;
 pub mod metrics;
 pub mod network;
+pub mod policy;
 pub mod proxy;
 pub mod secret;
 pub mod shutdown;

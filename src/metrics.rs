@@ -11,6 +11,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 use tokio::time::Instant;
+use tracing::warn;
 
 pub use self::upstream::{Turned, UpstreamMetrics};
 use crate::proxy::Refusal;
@@ -23,9 +24,12 @@ pub struct Metrics {
     duration: HistogramVec,
     in_flight: IntGaugeVec,
     denied: IntCounterVec,
+    connected: IntGaugeVec,
+    ended: IntCounterVec,
     unauthorized: IntCounterVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
+    echoes: IntCounterVec,
     queued: IntGaugeVec,
     connections: IntGaugeVec,
     connects: IntCounterVec,
@@ -58,6 +62,15 @@ impl Metrics {
                 &["proxy"],
             )?,
             denied: counter("denied_total", "Requests that the proxy refused", &["proxy", "reason"])?,
+            connected: IntGaugeVec::new(
+                opts("client_connections", "Connections of clients, of all threads"),
+                &["proxy"],
+            )?,
+            ended: counter(
+                "client_connections_ended_total",
+                "Connections of clients that the proxy ended",
+                &["proxy", "reason"],
+            )?,
             unauthorized: counter(
                 "upstream_unauthorized_total",
                 "Times that AEM refused the token",
@@ -69,6 +82,11 @@ impl Metrics {
                 &["proxy", "kind"],
             )?,
             retries: counter("upstream_retries_total", "Requests sent once more", &["proxy", "reason"])?,
+            echoes: counter(
+                "token_echoes_total",
+                "Fields of AEM's answers that held the credential, and were cut",
+                &["proxy"],
+            )?,
             queued: IntGaugeVec::new(
                 opts("upstream_queued", "Requests that wait for their turn at AEM"),
                 &["upstream"],
@@ -107,14 +125,17 @@ impl Metrics {
                 &["credential", "fallback"],
             )?,
         };
-        let all: [Box<dyn Collector>; 15] = [
+        let all: [Box<dyn Collector>; 18] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.denied.clone()),
+            Box::new(metrics.connected.clone()),
+            Box::new(metrics.ended.clone()),
             Box::new(metrics.unauthorized.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.retries.clone()),
+            Box::new(metrics.echoes.clone()),
             Box::new(metrics.queued.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.connects.clone()),
@@ -145,10 +166,13 @@ impl Metrics {
             duration: self.duration.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             denied: self.denied.clone(),
+            connected: self.connected.with_label_values(&[name]),
+            ended: Ended::ALL.map(|reason| self.ended.with_label_values(&[name, reason.label()])),
             unauthorized: Outcome::ALL
                 .map(|outcome| self.unauthorized.with_label_values(&[name, outcome.label()])),
             refusals: Refusal::ALL.map(|refusal| self.refusals.with_label_values(&[name, refusal.kind()])),
             retries: Retried::ALL.map(|reason| self.retries.with_label_values(&[name, reason.label()])),
+            echoes: self.echoes.with_label_values(&[name]),
             name: name.to_owned(),
         }))
     }
@@ -190,9 +214,12 @@ struct Handles {
     duration: Histogram,
     in_flight: IntGauge,
     denied: IntCounterVec,
+    connected: IntGauge,
+    ended: [IntCounter; Ended::ALL.len()],
     unauthorized: [IntCounter; Outcome::ALL.len()],
     refusals: [IntCounter; Refusal::ALL.len()],
     retries: [IntCounter; Retried::ALL.len()],
+    echoes: IntCounter,
 }
 
 /// What became of a request whose token AEM refused.
@@ -245,6 +272,35 @@ impl Retried {
     }
 }
 
+/// Why the proxy ended a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// What came was no request.
+    Malformed,
+    /// Its head was too large.
+    TooLarge,
+    /// It came too slowly, or the answer was taken too slowly.
+    Slow,
+    /// Another connection needed its place.
+    Idle,
+    /// There was no place for it.
+    Full,
+}
+
+impl Ended {
+    const ALL: [Self; 5] = [Self::Malformed, Self::TooLarge, Self::Slow, Self::Idle, Self::Full];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Slow => "slow",
+            Self::Idle => "idle",
+            Self::Full => "full",
+        }
+    }
+}
+
 impl ProxyMetrics {
     /// A request has come; what is returned counts it when it is dropped.
     pub fn start(&self, method: &str, now: Instant) -> InFlight {
@@ -262,6 +318,35 @@ impl ProxyMetrics {
     pub fn refused(&self, refusal: Refusal, outcome: Outcome) {
         self.0.unauthorized[outcome as usize].inc();
         self.0.refusals[refusal as usize].inc();
+    }
+
+    /// A client has come.
+    pub fn connected(&self) {
+        self.0.connected.inc();
+    }
+
+    /// A client has gone.
+    pub fn disconnected(&self) {
+        self.0.connected.dec();
+    }
+
+    /// A client's connection was ended.
+    pub fn connection_ended(&self, reason: Ended) {
+        self.0.ended[reason as usize].inc();
+    }
+
+    /// So many fields of an answer held the credential that the request was sent with.
+    pub fn echoed(&self, fields: usize) {
+        let before = self.0.echoes.get();
+        self.0.echoes.inc_by(fields as u64);
+        // Now and then: at 1, 2, 4, 8 and so on.
+        if before.checked_ilog2() != self.0.echoes.get().checked_ilog2() {
+            warn!(
+                proxy = self.0.name,
+                times = self.0.echoes.get(),
+                "AEM sends the credential back in its answers' heads, where it is cut"
+            );
+        }
     }
 
     /// A request was sent once more.
@@ -360,7 +445,18 @@ fn counter(rest: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCou
 }
 
 /// Why a request is refused, or a connection.
-const DENIALS: [&str; 7] = ["host", "origin", "cross_site", "secret", "method", "peer", "tls"];
+const DENIALS: [&str; 10] = [
+    "host",
+    "origin",
+    "cross_site",
+    "secret",
+    "method",
+    "policy_path",
+    "policy_method",
+    "policy_ambiguous",
+    "peer",
+    "tls",
+];
 
 /// How an exchange ends: well, or in one of [`crate::ims::ImsError::class`].
 const REFRESHES: [&str; 8] =

@@ -8,17 +8,20 @@
 mod authorize;
 mod buffer;
 mod client;
+mod clients;
 mod connection;
 mod cors;
 mod error;
 mod exchange;
 mod fields;
 mod framing;
+pub(crate) mod fuzzing;
 mod guard;
 mod http2;
 #[doc(hidden)]
 pub mod layers;
 mod link;
+mod permit;
 mod refusal;
 mod request;
 mod response;
@@ -30,6 +33,7 @@ mod session;
 mod socket;
 mod tunnel;
 mod upstream;
+mod withheld;
 
 use std::{
     cell::Cell,
@@ -48,13 +52,14 @@ use tracing::debug;
 
 pub use self::{
     authorize::Credential,
+    clients::Place,
     guard::{Asked, Guard, GuardError, Known, Local, Secret, SecretError},
     refusal::Refusal,
     retries::Retries,
     route::{Fields, Route},
     upstream::{Limits, Parts, Upstream},
 };
-use self::{buffer::Buffers, upstream::Pool};
+use self::{buffer::Buffers, clients::Clients, upstream::Pool};
 use crate::{
     config::{Rewrite, UserAgent},
     listener::Stream,
@@ -101,10 +106,6 @@ impl Proxy {
         self.routes.iter().chain([&self.otherwise])
     }
 
-    fn route(&self, path: &[u8]) -> &Route {
-        self.routes.iter().find(|route| route.path.covers(path)).unwrap_or(&self.otherwise)
-    }
-
     /// What AEM sees as `User-Agent` in place of the client's, if anything.
     fn user_agent(&self) -> Option<&[u8]> {
         match &self.rewrite.user_agent {
@@ -129,13 +130,14 @@ pub struct Worker {
     /// By the numbers of the upstreams.
     pools: Vec<Pool>,
     buffers: Rc<Buffers>,
+    clients: Clients,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
 }
 
 impl Worker {
-    /// A worker of `proxies`, whose upstreams are numbered from 0 on.
-    pub fn new(proxies: Arc<[Proxy]>) -> Rc<Self> {
+    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most.
+    pub fn new(proxies: Arc<[Proxy]>, connections: usize) -> Rc<Self> {
         let mut pools = Vec::new();
         for Route { upstream, .. } in proxies.iter().flat_map(Proxy::all_routes) {
             if pools.len() <= upstream.number() {
@@ -147,6 +149,7 @@ impl Worker {
             proxies,
             pools,
             buffers: Rc::default(),
+            clients: Clients::new(connections),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
         })
@@ -209,7 +212,7 @@ impl Worker {
     /// A new connection to `upstream`, or a place on one that another request has made.
     async fn connect(&self, upstream: &Upstream, alone: bool) -> Result<link::Link, upstream::ConnectError> {
         if alone || !upstream.takes_http2() {
-            return upstream.dial(&[], &self.buffers).await.map(link::Link::Wire);
+            return upstream.dial(&[], &self.buffers).await.map(|wire| link::Link::Wire(Box::new(wire)));
         }
         let head_max = self.proxies.first().map_or(0, |proxy| proxy.limits.head);
         // Few need it: not a part of every connection's task.

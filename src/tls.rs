@@ -16,6 +16,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tracing::warn;
+use zeroize::Zeroizing;
 
 pub use self::server::{Serving, server_config, server_files};
 use crate::config::{ClientFiles, TlsVersion, Upstream};
@@ -183,7 +184,7 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(key, path)?)
+    PrivateKeyDer::from_pem_slice(&Zeroizing::new(read(key, path)?))
         .map_err(|_| TlsError::NoKey { key: key.to_owned(), path: path.to_owned() })
 }
 

@@ -35,6 +35,7 @@ use crate::{
     clock::{Clock, rfc3339},
     ims::{Exchange, Grant, ImsError, Retry},
     network,
+    secret::never,
 };
 
 /// What the rest of the program sees of a token. Cheap to clone.
@@ -60,6 +61,11 @@ impl Lease {
         self.0.grant.authorization.as_bytes()
     }
 
+    /// The token itself.
+    pub(crate) fn token(&self) -> &[u8] {
+        self.0.grant.authorization.credentials()
+    }
+
     /// The client id that the token was issued to, as a field value.
     pub fn client_id(&self) -> Option<&[u8]> {
         self.0.client_id.as_ref().map(HeaderValue::as_bytes)
@@ -70,6 +76,10 @@ impl Lease {
         self.0.org.as_ref().map(HeaderValue::as_bytes)
     }
 }
+
+never!(Lease: std::fmt::Debug, Clone);
+never!(TokenHandle: std::fmt::Debug);
+never!(Held: std::fmt::Debug, Clone);
 
 /// Another token, for when IMS refuses the credentials of this one.
 struct Fallback {

@@ -102,7 +102,7 @@ fn every_variable_in_the_papers_is_one_that_the_program_reads() {
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
         for word in words.filter(|word| word.starts_with(keys::PREFIX) && !NO_KEYS.contains(word)) {
             let is_pattern = KEYS.iter().any(|key| key.variable() == word);
-            let variables = vec![(word.into(), "x".into())];
+            let variables = [(word.into(), "x".into())].into_iter().collect();
             let is_read = || describe(&Sources { variables, ..Sources::default() }).is_ok();
             assert!(is_pattern || is_read(), "{}: {word}", paper.display());
             found += 1;

@@ -63,7 +63,7 @@ pub async fn run(programs: &Programs, origin: &Origin, rounds: usize, times: Tim
     let mut samples = Vec::new();
     for round in 1..=rounds {
         for switch in &switches {
-            let keys = switch.keys.clone().into_iter().collect();
+            let keys = programs.settings.iter().cloned().chain(switch.keys.clone()).collect();
             let setup = Setup {
                 keys,
                 is_open: switch.open,

@@ -77,6 +77,9 @@ struct Arguments {
     /// A program that is not found by its name, or another build of ours; may be given several times
     #[arg(long, value_name = "NAME=PATH", value_parser = named_program)]
     program: Vec<(Proxy, PathBuf)>,
+    /// A key of our configuration, beside the defaults; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
     /// Where to write results.json, results.md and cpu.svg; target/compare if it is not given
     #[arg(long, value_name = "DIRECTORY")]
     save: Option<PathBuf>,
@@ -98,6 +101,11 @@ enum Role {
 fn named_program(text: &str) -> std::result::Result<(Proxy, PathBuf), String> {
     let (name, path) = text.split_once('=').ok_or("write it as NAME=PATH")?;
     Ok((clap::ValueEnum::from_str(name, true)?, path.into()))
+}
+
+fn setting(text: &str) -> std::result::Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -146,7 +154,8 @@ async fn compare(arguments: &Arguments) -> Result<bool> {
         given.push((Proxy::Ours, release::build()?));
     }
     process::pin_self(&cores.rest).await?;
-    let programs = Programs { given, cores, open_files, directory: directory.path().to_owned() };
+    let settings = arguments.set.clone();
+    let programs = Programs { given, cores, open_files, directory: directory.path().to_owned(), settings };
     let times = Times { warm_up: WARM_UP, measured: Duration::from_secs_f64(arguments.seconds) };
     println!("{}", machine.line());
     println!("proxies on core {}, origin and load on core {}", programs.cores.proxy, programs.cores.rest);
@@ -170,6 +179,7 @@ async fn compare(arguments: &Arguments) -> Result<bool> {
             versions: results::versions(&programs, &proxies).await,
             seconds: arguments.seconds,
             rounds: arguments.rounds,
+            settings: programs.settings.clone(),
             samples: in_turns(arguments.rounds, &scenarios, &proxies, &programs, &origin, times).await,
             goals: Vec::new(),
         };

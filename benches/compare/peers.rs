@@ -76,6 +76,8 @@ pub struct Programs {
     pub open_files: u64,
     /// For configurations and logs.
     pub directory: PathBuf,
+    /// Keys of our configuration and their values, beside the defaults.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Programs {
@@ -117,7 +119,7 @@ impl Setup {
         Self {
             proxy,
             cores: programs.cores.proxy.clone(),
-            keys: Vec::new(),
+            keys: programs.settings.clone(),
             is_open: false,
             is_http2: false,
             under: Vec::new(),

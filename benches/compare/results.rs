@@ -29,6 +29,8 @@ pub struct Results {
     pub seconds: f64,
     /// How often everything was measured.
     pub rounds: usize,
+    /// Keys of our configuration and their values, beside the defaults.
+    pub settings: Vec<(String, String)>,
     /// All that was measured.
     pub samples: Vec<Sample>,
     /// What came of the goals.
@@ -134,6 +136,9 @@ impl Results {
         );
         for (name, version) in &self.versions {
             text.push_str(&format!("- {name}: {version}\n"));
+        }
+        for (key, value) in &self.settings {
+            text.push_str(&format!("- ours with `{key}` = `{value}`\n"));
         }
         if self.picture().is_some() {
             text.push_str(&format!("\n![CPU time of each proxy for one request]({PICTURE})\n"));

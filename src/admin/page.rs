@@ -24,14 +24,20 @@ pub(super) fn render(status: &Status) -> String {
             Some(name) => format!("{auth} ({name})"),
             None => auth.to_owned(),
         };
+        let policy = |policy: &str, rules: &[String]| match rules {
+            [] => policy.to_owned(),
+            rules => format!("{}, then {policy}", rules.join(", ")),
+        };
         let mut rows = vec![
             ("listens at", proxy.listen.join(", ")),
             ("forwards to", proxy.upstream.clone()),
             ("auth", auth(proxy.auth, &proxy.credentials)),
+            ("policy", policy(proxy.policy, &proxy.rules)),
         ];
         rows.extend(proxy.routes.iter().map(|route| {
             let auth = auth(route.auth, &route.credentials);
-            ("route", format!("{} to {}, {auth}", route.path, route.upstream))
+            let policy = policy(route.policy, &route.rules);
+            ("route", format!("{} to {}, {auth}; policy: {policy}", route.path, route.upstream))
         }));
         table(&mut page, &format!("Proxy {}", proxy.name), &rows);
     }

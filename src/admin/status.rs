@@ -26,6 +26,10 @@ pub struct ProxyView {
     pub auth: &'static str,
     /// The name of the credential.
     pub credentials: Option<String>,
+    /// The preset of what passes.
+    pub policy: &'static str,
+    /// The rules that are asked before it.
+    pub rules: Vec<String>,
     /// What is different for some paths.
     pub routes: Vec<RouteView>,
 }
@@ -41,6 +45,10 @@ pub struct RouteView {
     pub auth: &'static str,
     /// The name of the credential.
     pub credentials: Option<String>,
+    /// The preset of what passes.
+    pub policy: &'static str,
+    /// The rules that are asked before it.
+    pub rules: Vec<String>,
 }
 
 /// A credential, as shown.

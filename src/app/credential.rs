@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::secret::SecretString;
 use arc_swap::ArcSwap;
-use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
 use super::{
@@ -92,8 +92,7 @@ pub(super) fn wire(
 /// When the password cannot be read.
 pub fn basic(name: &str, user: &str, password: &Secret) -> Result<Authorization, StartError> {
     let password = read_secret(&format!("the password of `{name}`"), password)?;
-    Authorization::basic(user, &password)
-        .map_err(|error| StartError::internal("basic authentication")(error.into()))
+    Ok(Authorization::basic(user, &password))
 }
 
 /// User and password, read anew when the password's file changes.

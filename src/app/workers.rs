@@ -48,11 +48,12 @@ enum Job {
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts `count` threads, which share so many `connections`.
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
-    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize) -> io::Result<Self> {
+    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize, connections: usize) -> io::Result<Self> {
+        let most = connections.div_ceil(count.max(1));
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count.max(1) {
@@ -64,6 +65,7 @@ impl Workers {
                 proxies: Arc::clone(proxies),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
+                most,
                 number,
                 _end: end,
             };
@@ -125,6 +127,8 @@ struct Body {
     proxies: Arc<[Proxy]>,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
+    /// How many connections it has at most. Each goes to the thread with the fewest: one that is full is so since all are.
+    most: usize,
     number: usize,
     /// Dropped when the thread ends, however it does.
     _end: oneshot::Sender<()>,
@@ -144,7 +148,7 @@ impl Body {
     }
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
-        let worker = Worker::new(Arc::clone(&self.proxies));
+        let worker = Worker::new(Arc::clone(&self.proxies), self.most);
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
         tasks.spawn_local(Rc::clone(&worker).sweep());
@@ -174,12 +178,16 @@ impl Body {
     /// Serves a connection that is counted already.
     fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize) {
         let load = Load(Arc::clone(&self.load));
-        let serving = Rc::clone(worker).serve(stream, proxy);
+        let place = worker.place(proxy);
+        let serving = Rc::clone(worker).serve(stream, proxy, place.clone());
         let counted = async move {
             let _load = load;
             serving.await;
         };
-        tokio::task::spawn_local(self.connections.track_future(counted));
+        let task = tokio::task::spawn_local(self.connections.track_future(counted));
+        if let Some(place) = place {
+            place.belongs_to(task.abort_handle());
+        }
     }
 }
 
@@ -195,12 +203,13 @@ async fn accept(
         Ok(listener) => listener,
         Err(error) => panic!("the listener cannot be taken over: {error}"),
     };
+    let mut turn = 0usize;
     while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
         if !worker.admits(&stream, proxy) {
             continue;
         }
-        let least = threads.iter().enumerate().min_by_key(|(_, thread)| thread.load.load(Relaxed));
-        let Some((number, thread)) = least else { return };
+        turn = turn.wrapping_add(1);
+        let Some((number, thread)) = least_busy(&threads, turn) else { return };
         thread.load.fetch_add(1, Relaxed);
         if number == own.number {
             own.serve(&worker, stream, proxy);
@@ -214,6 +223,14 @@ async fn accept(
             }
         }
     }
+}
+
+/// The thread with the fewest connections. Where all have as many, each has its turn: else it would always be the first one whose
+/// idle connections make room.
+fn least_busy(threads: &[Thread], turn: usize) -> Option<(usize, &Thread)> {
+    let numbered = threads.iter().enumerate();
+    let in_turn = numbered.cycle().skip(turn % threads.len().max(1)).take(threads.len());
+    in_turn.min_by_key(|(_, thread)| thread.load.load(Relaxed))
 }
 
 /// One connection of a thread's, until it is dropped.

@@ -6,13 +6,14 @@ mod report;
 use clap::Args;
 
 use self::{aem::Probe, report::Report};
-use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, print};
+use super::{Exit, Failure, Output, block_on, init_quiet_telemetry, keep_to_itself, print};
 use crate::{
     app,
     clock::{Clock, rfc3339},
     config::{self, Config, CredentialSource, Route, Sources},
     credentials::Credentials,
     ims::{CredentialExchange, Exchange},
+    policy::{self, Path},
     secret::Authorization,
     tls,
 };
@@ -68,6 +69,7 @@ impl Check {
         match Config::load(sources) {
             Ok(config) => {
                 init_quiet_telemetry(sources)?;
+                keep_to_itself(&config);
                 report.right("configuration", "", "complete");
                 block_on(self.examine(&config, &mut report))?;
             }
@@ -91,6 +93,9 @@ impl Check {
         let mut tried = Vec::new();
         for credential in &config.credentials {
             tried.push(self.try_credential(config, credential, &clock, report).await);
+        }
+        if let Some(path) = &self.path {
+            config.proxies.iter().for_each(|proxy| judge(proxy, path, report));
         }
         let mut asked: Vec<(&str, Option<&str>, String)> = Vec::new();
         for (proxy, route) in config.proxies.iter().flat_map(with_routes) {
@@ -228,7 +233,7 @@ impl Check {
         let credential = name.and_then(|name| tried.iter().find(|tried| tried.credential.name == name));
         let Some(upstream) = config.upstream(&route.upstream) else { return };
         let fields = match app::fields(&route.headers) {
-            Ok(fields) => fields.into_iter().collect(),
+            Ok(fields) => fields.into_iter().map(|(name, value)| (name, value.header())).collect(),
             Err(error) => return report.wrong("fields", subject(proxy), error, None),
         };
         let probe = Probe {
@@ -264,6 +269,24 @@ impl Check {
     }
 }
 
+/// Whether the proxy itself would let an app's GET through. AEM is asked all the same, since that is what is tried.
+fn judge(proxy: &config::Proxy, target: &str, report: &mut Report) {
+    let path = Path::of(target.as_bytes());
+    let judged = policy::judge(
+        "GET",
+        &path,
+        |reading| &proxy.route(reading).policy,
+        || proxy.all_routes().map(|route| &*route.policy),
+    );
+    match judged {
+        Ok(()) => report.right("policy", subject(&proxy.name), format!("lets GET {target} through")),
+        Err(refused) => {
+            let text = format!("the proxy would refuse GET {target}: {refused}");
+            report.warn("policy", subject(&proxy.name), text, REFUSED);
+        }
+    }
+}
+
 /// What the listeners need of files.
 fn listeners(config: &Config, report: &mut Report) {
     if let Some(path) = &config.guard.secret_file {
@@ -287,7 +310,7 @@ fn listeners(config: &Config, report: &mut Report) {
 
 /// A proxy's routes, with its name.
 fn with_routes(proxy: &config::Proxy) -> impl Iterator<Item = (&str, &Route)> {
-    proxy.routes.iter().chain([&proxy.otherwise]).map(|route| (proxy.name.as_str(), route))
+    proxy.all_routes().map(|route| (proxy.name.as_str(), route))
 }
 
 /// One exchange. What would go into `Authorization`, if there is a token.
@@ -339,6 +362,8 @@ const RENEW_DAYS: u64 = 30;
 const STRICT_DAYS: u64 = 7;
 
 const RENEW: &str = "add a new certificate in the AEM Developer Console and download the document again";
+
+const REFUSED: &str = "if the app needs it, choose another policy, or add a line to rules: allow GET /path";
 
 const LOCAL_TOKEN: &str =
     "it cannot be refreshed: get the next one in the AEM Developer Console, Integrations, Local token";

@@ -87,9 +87,9 @@ impl ImsFault {
 impl Demo {
     pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
         let mut sources = settings.sources();
-        // A demo is not to be misled by the variables of a real installation, but listens and logs as told.
+        // A demo is not to be misled by the variables of a real installation, but listens, logs and lets through as told.
         sources.file = None;
-        sources.variables.retain(|(name, _)| name.to_str().is_some_and(is_of_the_demo_too));
+        sources.variables.0.retain(|(name, _)| name.to_str().is_some_and(is_of_the_demo_too));
         let log: Log = Config::section(&sources, "log")?;
         init_telemetry(&log)?;
         tls::install();
@@ -105,10 +105,13 @@ impl Demo {
     async fn all(&self, mut sources: Sources) -> Result<(), Failure> {
         let standins = self.start(Vec::new()).await?;
         let document = standins.credentials_document.to_string();
-        sources.variables.push(("AEM_PROXY_CREDENTIALS_JSON".into(), OsString::from(document)));
-        sources.flags.retain(|(key, _)| key.contains("listen") || key.starts_with("log."));
+        sources.variables.0.push(("AEM_PROXY_CREDENTIALS_JSON".into(), OsString::from(document)));
+        let is_of_the_demo_too =
+            |key: &str| key.contains("listen") || key.starts_with("log.") || key == "policy";
+        sources.flags.retain(|(key, _)| is_of_the_demo_too(key));
         sources.flags.push(("upstream", standins.aem_origin.clone()));
         let config = Config::load(&sources)?;
+        drop(sources);
         let welcome = self.welcome(&config, &standins);
         let greet = async {
             standins.ims.attempts_reach(1).await;
@@ -187,7 +190,8 @@ Ctrl-C stops it all.
 }
 
 fn is_of_the_demo_too(name: &str) -> bool {
-    matches!(name, "RUST_LOG" | "AEM_PROXY_LISTEN" | "AEM_PROXY_ADMIN__LISTEN")
+    matches!(name, "RUST_LOG" | "AEM_PROXY_LISTEN" | "AEM_PROXY_ADMIN__LISTEN" | "AEM_PROXY_POLICY")
+        || name == "AEM_PROXY_RULES"
         || name.starts_with("AEM_PROXY_LOG__")
 }
 

@@ -2,7 +2,7 @@
 
 use tracing::{error, info};
 
-use super::{Failure, block_on, init_telemetry};
+use super::{Failure, block_on, init_telemetry, keep_to_itself};
 use crate::{
     app::App,
     clock::Clock,
@@ -10,9 +10,12 @@ use crate::{
     shutdown,
 };
 
-pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
-    let config = Config::load(sources)?;
+pub(super) fn run(sources: Sources) -> Result<(), Failure> {
+    let config = Config::load(&sources)?;
+    // They hold secrets, and nobody reads them again.
+    drop(sources);
     init_telemetry(&config.log)?;
+    keep_to_itself(&config);
     block_on(serve(config))?
 }
 
@@ -45,11 +48,22 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
             "Listening"
         );
     }
-    let result = app.run(async || signals.next().await, async || hangup.next().await).await;
+    let hangup = async || {
+        hangup.next().await;
+        #[cfg(debug_assertions)]
+        panic_if_asked();
+    };
+    let result = app.run(async || signals.next().await, hangup).await;
     result.map_err(|died| {
         error!(error = %died, "Stopping");
         Failure::wrong(died)
     })
+}
+
+/// For the leak test: a panic while there are secrets in memory. Not in a release.
+#[cfg(debug_assertions)]
+fn panic_if_asked() {
+    assert!(std::env::var_os("AEM_AUTH_PROXY_PANIC_ON_SIGHUP").is_none(), "asked to panic");
 }
 
 /// A part that panics has died, and the process with it, with the exit code that says so. Nothing unwinds: the code for

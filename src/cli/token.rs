@@ -1,9 +1,8 @@
 //! `token`: gets a token, and prints what is known of it.
 
 use clap::Args;
-use secrecy::ExposeSecret;
 
-use super::{Failure, block_on, init_quiet_telemetry, print};
+use super::{Failure, block_on, init_quiet_telemetry, keep_to_itself, print};
 use crate::{
     app,
     clock::{Clock, rfc3339},
@@ -26,9 +25,10 @@ impl Token {
     pub(super) fn run(&self, sources: &Sources) -> Result<(), Failure> {
         let config = Config::load(sources)?;
         init_quiet_telemetry(sources)?;
+        keep_to_itself(&config);
         let grant = grant(&config, self.credential(&config)?)?;
         if self.raw {
-            print(&format!("{}\n", grant.token.expose_secret()));
+            print(&format!("{}\n", grant.authorization.expose_credentials()));
         } else {
             print(&shown(&grant));
         }

@@ -3,13 +3,14 @@
 mod credentials;
 mod listeners;
 mod origins;
+mod policies;
 mod proxies;
 mod simple;
 mod upstreams;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use secrecy::SecretString;
+use crate::secret::SecretString;
 use url::Url;
 
 use super::{
@@ -55,9 +56,10 @@ impl<'a> Checker<'a> {
             }
         }
         let standard = self.standard_credential(&raw);
+        let policy = self.common_policy(&raw.policy, &raw.rules);
         let mut proxies = Vec::new();
         for (name, proxy) in std::mem::take(&mut raw.proxies) {
-            proxies.extend(self.proxy(name, proxy, &standard));
+            proxies.extend(self.proxy(name, proxy, &standard, &policy));
         }
         self.addresses(&proxies, raw.admin.listen.on());
         self.reach(&proxies, &raw.guard, &raw.admin);
@@ -85,6 +87,7 @@ impl<'a> Checker<'a> {
             rewrite: raw.rewrite,
             retry: raw.retry,
             egress,
+            secrets: raw.secrets,
             shutdown: raw.shutdown,
         })
     }

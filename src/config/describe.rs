@@ -13,7 +13,10 @@ use super::{
 /// # Errors
 /// As [`Config::load`](super::Config::load) for sources that cannot be read; values are not checked against each other.
 pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
-    let settings = sources.settings()?;
+    Ok(describe_settings(&sources.settings()?))
+}
+
+pub(super) fn describe_settings(settings: &[Setting]) -> String {
     let mut text = String::new();
     let mut section = String::new();
     for key in KEYS.iter().filter(|key| !key.is_pattern()) {
@@ -22,14 +25,14 @@ pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
             let _ = writeln!(text, "\n[{table}]");
             table.clone_into(&mut section);
         }
-        let _ = match sources::effective(&settings, key.name) {
+        let _ = match sources::effective(settings, key.name) {
             Some(set) => writeln!(text, "{}", line(key, name, set)),
             None => writeln!(text, "# {name} is not set"),
         };
     }
     // What the user has named, table by table.
-    for path in sources::named(&settings) {
-        let Some((key, set)) = keys::find(path).zip(sources::effective(&settings, path)) else { continue };
+    for path in sources::named(settings) {
+        let Some((key, set)) = keys::find(path).zip(sources::effective(settings, path)) else { continue };
         let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
         if table != section {
             let _ = writeln!(text, "\n{}", heading(table));
@@ -37,7 +40,7 @@ pub fn describe(sources: &Sources) -> Result<String, ConfigError> {
         }
         let _ = writeln!(text, "{}", line(key, name, set));
     }
-    Ok(text)
+    text
 }
 
 /// One value as a line of TOML, with its source.

@@ -190,6 +190,16 @@ pub const KEYS: &[Key] = &[
     key("auth", Kind::Text, Some("bearer"), "bearer; none or basic for a local AEM SDK"),
     key("ca_file", Kind::Text, None, "PEM certificates to trust beside the system's roots"),
     key("ims_endpoint", Kind::Text, None, "replaces the credentials' own imsEndpoint"),
+    key(
+        "policy",
+        Kind::Text,
+        Some("full"),
+        "read-only, graphql-persisted, assets-read, assets-write or full",
+    ),
+    Key {
+        default: Some(""),
+        ..list("rules", "allow METHOD... /path and deny METHOD... /path; the first decides")
+    },
     key("basic.user", Kind::Text, Some("admin"), "user for auth = \"basic\""),
     secret("basic.password", "password for auth = \"basic\""),
     key("basic.password_file", Kind::Text, None, "file with that password"),
@@ -245,6 +255,7 @@ pub const KEYS: &[Key] = &[
         "AEM's response head, from the last byte of the request",
     ),
     key("timeouts.idle", Kind::Text, Some("300s"), "a body that does not move in either direction"),
+    key("timeouts.slow_client", Kind::Text, Some("60s"), "how far a client may be behind limits.min_rate"),
     key("timeouts.keep_alive", Kind::Text, Some("300s"), "a client's connection between two requests"),
     key("timeouts.upstream_idle", Kind::Text, Some("30s"), "a connection to AEM between two requests"),
     key("timeouts.upstream_max_age", Kind::Text, Some("300s"), "a connection to AEM, from its beginning"),
@@ -263,6 +274,18 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Some("64 KiB"),
         "how much of a request's body is kept for a second attempt",
+    ),
+    key(
+        "limits.min_rate",
+        Kind::Text,
+        Some("240 B"),
+        "what a client has to send or take in a second while it is waited for; 0 is nothing",
+    ),
+    key(
+        "limits.connections",
+        Kind::Text,
+        Some("10000"),
+        "how many connections clients have at once; beyond it idle ones are closed",
     ),
     Key {
         default: Some("true"),
@@ -288,6 +311,10 @@ pub const KEYS: &[Key] = &[
         Some("2s"),
         "how often credential files are looked at where the system tells nothing",
     ),
+    Key {
+        default: Some("false"),
+        ..flag("secrets.core_dumps", "let core dumps be written, and debuggers of the same user attach")
+    },
     key("shutdown.delay", Kind::Text, Some("0s"), "between /ready turning 503 and the listeners closing"),
     key("shutdown.grace", Kind::Text, Some("25s"), "how long requests in flight may go on"),
     key("credentials.NAME.file", Kind::Text, None, "Adobe's JSON document, or a bare local token"),
@@ -336,6 +363,8 @@ pub const KEYS: &[Key] = &[
     key("proxies.NAME.listen", Kind::Text, None, "where the app finds this proxy"),
     key("proxies.NAME.upstream", Kind::Text, None, "name of an upstream, or AEM's origin"),
     key("proxies.NAME.credentials", Kind::Text, None, "name of a credential, or none"),
+    key("proxies.NAME.policy", Kind::Text, None, "another policy"),
+    list("proxies.NAME.rules", "rules that are asked before those at the top"),
     flag("proxies.NAME.x_api_key", "send X-Api-Key, the client id, unless the app does"),
     flag("proxies.NAME.x_gw_ims_org_id", "send x-gw-ims-org-id, the organisation, unless the app does"),
     secret("proxies.NAME.headers.FIELD", "a field that every request gets"),
@@ -343,6 +372,8 @@ pub const KEYS: &[Key] = &[
     key("proxies.NAME.routes.N.path", Kind::Text, None, "prefix of the paths that this route is for"),
     key("proxies.NAME.routes.N.upstream", Kind::Text, None, "another upstream"),
     key("proxies.NAME.routes.N.credentials", Kind::Text, None, "another credential, or none"),
+    key("proxies.NAME.routes.N.policy", Kind::Text, None, "another policy"),
+    list("proxies.NAME.routes.N.rules", "rules that are asked before the proxy's"),
     flag("proxies.NAME.routes.N.x_api_key", "send X-Api-Key, the client id, unless the app does"),
     flag(
         "proxies.NAME.routes.N.x_gw_ims_org_id",

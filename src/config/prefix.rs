@@ -28,6 +28,12 @@ impl Prefix {
         let next = first_byte(rest).map(|(byte, _)| byte);
         self.0.ends_with('/') || matches!(next, None | Some(b'/' | b'.' | b';' | b'?'))
     }
+
+    /// The same for a path that was read already (`policy::Path`): nothing in it is encoded, and it has no query.
+    pub fn covers_reading(&self, path: &[u8]) -> bool {
+        let Some(rest) = path.strip_prefix(self.0.as_bytes()) else { return false };
+        self.0.ends_with('/') || matches!(rest.first(), None | Some(b'/' | b'.' | b';'))
+    }
 }
 
 /// The first byte of a path, decoded where that changes nothing but the spelling.
@@ -89,6 +95,22 @@ mod tests {
             ("/adobe/", "/adobe%", false),
         ] {
             assert_eq!(prefix.parse::<Prefix>().unwrap().covers(path.as_bytes()), covered, "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_was_read_is_not_decoded_again() {
+        for (prefix, path, covered) in [
+            ("/", "/x", true),
+            ("/adobe/", "/adobe/x", true),
+            ("/adobe/", "/%61dobe/x", false),
+            ("/adobe", "/adobe.json", true),
+            ("/adobe", "/adobe?x", false),
+            ("/adobe", "/adobes", false),
+            ("/adobe", "/ADOBE", false),
+        ] {
+            let prefix: Prefix = prefix.parse().unwrap();
+            assert_eq!(prefix.covers_reading(path.as_bytes()), covered, "{prefix} {path}");
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use secrecy::SecretString;
+use crate::secret::SecretString;
 use serde::Deserialize;
 
 use super::{
-    Admin, Guard, HttpVersion, Limits, Listen, Log, Retry, Rewrite, Shutdown, Timeouts, TlsVersion, Token,
-    Watch, values,
+    Admin, Guard, HttpVersion, Limits, Listen, Log, Retry, Rewrite, Secrecy, Shutdown, Timeouts, TlsVersion,
+    Token, Watch, values,
 };
 
 /// All of them.
@@ -23,6 +23,8 @@ pub(super) struct Raw {
     pub(super) basic: RawBasic,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) ims_endpoint: Option<String>,
+    pub(super) policy: String,
+    pub(super) rules: Vec<String>,
     pub(super) admin: Admin,
     pub(super) guard: Guard,
     #[serde(default)]
@@ -36,6 +38,7 @@ pub(super) struct Raw {
     pub(super) retry: Retry,
     #[serde(default)]
     pub(super) egress: RawEgress,
+    pub(super) secrets: Secrecy,
     pub(super) shutdown: Shutdown,
     #[serde(default)]
     pub(super) credentials: BTreeMap<String, RawCredential>,
@@ -104,6 +107,9 @@ pub(super) struct RawProxy {
     pub(super) listen: Option<Listen>,
     pub(super) upstream: Option<String>,
     pub(super) credentials: Option<String>,
+    pub(super) policy: Option<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<String>,
     pub(super) x_api_key: Option<bool>,
     pub(super) x_gw_ims_org_id: Option<bool>,
     #[serde(default)]
@@ -121,6 +127,9 @@ pub(super) struct RawRoute {
     pub(super) path: Option<String>,
     pub(super) upstream: Option<String>,
     pub(super) credentials: Option<String>,
+    pub(super) policy: Option<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<String>,
     pub(super) x_api_key: Option<bool>,
     pub(super) x_gw_ims_org_id: Option<bool>,
     #[serde(default)]

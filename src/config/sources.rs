@@ -1,6 +1,6 @@
 //! Where values come from: defaults, the TOML file, the environment, flags; lowest first.
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{borrow::Cow, ffi::OsString, fmt, io, path::PathBuf};
 
 use figment::{
     Error, Metadata, Profile, Provider,
@@ -9,11 +9,13 @@ use figment::{
     value::{Dict, Map, Value},
 };
 use toml_edit::{ImDocument, Item};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ConfigError, Problem,
     keys::{self, KEYS, Key, Kind, PREFIX},
 };
+use crate::secret::never;
 
 /// What there is to read, gathered by the caller, so that tests need no process of their own.
 /// It may hold secrets, and has no `Debug`.
@@ -22,12 +24,34 @@ pub struct Sources {
     /// The file named by `--config`.
     pub file: Option<PathBuf>,
     /// The environment.
-    pub variables: Vec<(OsString, OsString)>,
+    pub variables: Variables,
     /// Flags that were given: the key's name and the value.
     pub flags: Vec<(&'static str, String)>,
 }
 
-/// One value of one key, with where it stands. It may be a secret, and has no `Debug`.
+/// Environment variables with their values. They may be secrets: there is no `Debug`, and they are wiped. (The system's own
+/// copy stays where it is for as long as the process lives.)
+#[derive(Default)]
+pub struct Variables(pub(crate) Vec<(OsString, OsString)>);
+
+never!(Sources: fmt::Debug, fmt::Display, serde::Serialize, Clone);
+never!(Setting: fmt::Debug, fmt::Display, serde::Serialize, Clone);
+
+impl FromIterator<(OsString, OsString)> for Variables {
+    fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl Drop for Variables {
+    fn drop(&mut self) {
+        for (_, value) in self.0.drain(..) {
+            value.into_encoded_bytes().zeroize();
+        }
+    }
+}
+
+/// One value of one key, with where it stands. It may be a secret: there is no `Debug`, and it is wiped.
 pub struct Setting {
     /// The key's name, with the user's own words in it.
     pub key: String,
@@ -35,6 +59,21 @@ pub struct Setting {
     pub value: Value,
     /// Where it stands.
     pub source: Source,
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        wipe(&mut self.value);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(_, text) => text.zeroize(),
+        Value::Array(_, items) => items.iter_mut().for_each(wipe),
+        Value::Dict(_, items) => items.values_mut().for_each(wipe),
+        _ => {}
+    }
 }
 
 /// Where a value stands.
@@ -54,11 +93,20 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
-            Self::File(path, None) => path.display().fmt(f),
-            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", in_one_line(&path.to_string_lossy())),
+            Self::File(path, None) => f.write_str(&in_one_line(&path.to_string_lossy())),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(&in_one_line(name)),
         }
     }
+}
+
+/// A name with what would end a line, or is none of a comment's in TOML, spelled out. Variables and files may be called so.
+fn in_one_line(name: &str) -> Cow<'_, str> {
+    if !name.contains(char::is_control) {
+        return Cow::Borrowed(name);
+    }
+    let spelled = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    Cow::Owned(name.chars().map(spelled).collect())
 }
 
 impl Provider for Setting {
@@ -77,14 +125,28 @@ impl Provider for Setting {
 impl Sources {
     /// The sources of this process.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, String)>) -> Self {
-        Self { file, variables: std::env::vars_os().collect(), flags }
+        let is_ours = |name: &OsString| name.to_str().is_some_and(is_ours);
+        Self { file, variables: std::env::vars_os().filter(|(name, _)| is_ours(name)).collect(), flags }
     }
 
     /// Every value of every source, lowest first.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
+        self.settings_with(self.path().map(|path| {
+            let text = std::fs::read_to_string(&path);
+            (path, text)
+        }))
+    }
+
+    /// The same with this `file`, whatever file is named.
+    pub(super) fn settings_with(
+        &self,
+        file: Option<(PathBuf, io::Result<String>)>,
+    ) -> Result<Vec<Setting>, ConfigError> {
         let mut settings: Vec<_> = defaults().collect();
         let mut problems = Vec::new();
-        self.read_file(&mut settings, &mut problems);
+        if let Some((path, text)) = file {
+            read_file(path, text, &mut settings, &mut problems);
+        }
         self.read_environment(&mut settings, &mut problems);
         settings.extend(self.flags.iter().map(|(name, value)| Setting {
             key: (*name).to_owned(),
@@ -95,51 +157,17 @@ impl Sources {
     }
 
     fn path(&self) -> Option<PathBuf> {
-        let variable = || self.variables.iter().find(|(name, _)| *name == *CONFIG_VARIABLE);
+        let variable = || self.variables.0.iter().find(|(name, _)| *name == *CONFIG_VARIABLE);
         self.file.clone().or_else(|| {
             variable().map(|(_, path)| path.into()).filter(|path: &PathBuf| path.as_os_str() != "")
         })
     }
 
-    fn read_file(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
-        let Some(path) = self.path() else { return };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                return problems.push(Problem {
-                    key: String::new(),
-                    source: Some(Source::File(path, None)),
-                    what: format!("cannot be read: {}", error.kind()),
-                    mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
-                });
-            }
-        };
-        match ImDocument::parse(text.as_str()) {
-            Ok(document) => {
-                let mut file = TomlFile { path, text: &text, settings, problems };
-                file.walk("", document.as_item());
-            }
-            Err(error) => {
-                let line = error.span().map(|span| line_of(&text, span.start));
-                // The message alone: the error's Display quotes the line, which may hold a secret.
-                let what = error.message().lines().next().unwrap_or_default().to_owned();
-                problems.push(Problem {
-                    key: String::new(),
-                    source: Some(Source::File(path, line)),
-                    what: format!("is not TOML: {what}"),
-                    mend: "mend that line; strings stand in quotes".to_owned(),
-                });
-            }
-        }
-    }
-
     fn read_environment(&self, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
         let mut ours = Vec::new();
-        for (name, value) in &self.variables {
+        for (name, value) in &self.variables.0 {
             let Some(name) = name.to_str() else { continue };
-            if name == RUST_LOG
-                || (name.starts_with(PREFIX) && name != CONFIG_VARIABLE && !is_service_link(name))
-            {
+            if is_ours(name) && name != CONFIG_VARIABLE && !is_service_link(name) {
                 // An empty variable is one that was not set: compose files pass them on so.
                 if !value.is_empty() {
                     ours.push((name, value));
@@ -157,6 +185,42 @@ impl Sources {
                 }
                 Err(problem) => problems.push(problem),
             }
+        }
+    }
+}
+
+fn read_file(
+    path: PathBuf,
+    text: io::Result<String>,
+    settings: &mut Vec<Setting>,
+    problems: &mut Vec<Problem>,
+) {
+    let text = match text {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) => {
+            return problems.push(Problem {
+                key: String::new(),
+                source: Some(Source::File(path, None)),
+                what: format!("cannot be read: {}", error.kind()),
+                mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
+            });
+        }
+    };
+    match ImDocument::parse(text.as_str()) {
+        Ok(document) => {
+            let mut file = TomlFile { path, text: &text, settings, problems };
+            file.walk("", document.as_item());
+        }
+        Err(error) => {
+            let line = error.span().map(|span| line_of(&text, span.start));
+            // The message alone: the error's Display quotes the line, which may hold a secret.
+            let what = error.message().lines().next().unwrap_or_default().to_owned();
+            problems.push(Problem {
+                key: String::new(),
+                source: Some(Source::File(path, line)),
+                what: format!("is not TOML: {what}"),
+                mend: "mend that line; strings stand in quotes".to_owned(),
+            });
         }
     }
 }
@@ -218,6 +282,10 @@ fn from_text(key: &Key, text: &str) -> Value {
         Kind::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
         Kind::Flag => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
     }
+}
+
+fn is_ours(name: &str) -> bool {
+    name == RUST_LOG || name.starts_with(PREFIX)
 }
 
 /// Kubernetes tells every pod of every Service in its namespace: a Service called `aem-proxy` brings

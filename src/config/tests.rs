@@ -344,6 +344,26 @@ fn what_config_prints_can_be_read_again() {
     assert_eq!(again.guard.allowed_hosts, ["a", "b"]);
 }
 
+#[test]
+fn what_config_prints_is_toml_whatever_a_number_is() {
+    for (number, printed) in [("nan", "nan"), ("-inf", "-inf"), ("1e-7", "0.0000001"), ("2", "2")] {
+        let (sources, _file) = sources(Some(&format!("token.refresh_at = {number}")), &[], &[]);
+        let text = describe(&sources).unwrap();
+        assert!(text.contains(&format!("refresh_at = {printed} #")), "{text}");
+        assert!(text.parse::<toml_edit::DocumentMut>().is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn where_a_value_stands_is_told_in_one_line() {
+    let name = "AEM_PROXY_CREDENTIALS__A\nlisten = 'evil'\u{c}__CLIENT_ID";
+    let (sources, _) = sources(None, &[UPSTREAM, FILE, (name, "x")], &[]);
+    let text = describe(&sources).unwrap();
+    assert!(text.contains("# AEM_PROXY_CREDENTIALS__A\\nlisten = 'evil'\\u{c}__CLIENT_ID"), "{text}");
+    let document: toml_edit::DocumentMut = text.parse().unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(document["listen"].as_str(), Some("127.0.0.1:8080"));
+}
+
 /// Author, publish and an open API, the way that the documentation shows it.
 const FULL: &str = "
 [credentials.main]
@@ -568,6 +588,20 @@ fn what_does_not_fit_together_is_told_with_its_place() {
             "`proxies.default.listen` (FILE:4) is set beside listen (FILE:2)",
         ),
         ("credentials_name = 'x'", "`credentials_name` (FILE:1) is set, but there is no document"),
+        (
+            "policy = 'readonly'",
+            "`policy` (FILE:1) names a policy that there is not: did you mean read-only?",
+        ),
+        ("policy = '?'", "give one of read-only, graphql-persisted, assets-read, assets-write, full"),
+        (
+            "rules = ['deny * /x', 'allow GET,POST /y']",
+            "`rules` (FILE:1) has a line, the 2nd, that has a method that is none: write methods in capitals",
+        ),
+        (
+            "[[proxies.publish.routes]]\npath = '/a'\nrules = ['allow GET /a/../b']",
+            "`proxies.publish.routes.0.rules` (FILE:34) has a line, the 1st, that has a path that can be read in more",
+        ),
+        ("[proxies.publish]\npolicy = 'none'", "`proxies.publish.policy` (FILE:30) names a policy"),
     ] {
         let is_table = change.starts_with('[');
         let repeats = change.contains("[proxies.publish]");
@@ -580,6 +614,44 @@ fn what_does_not_fit_together_is_told_with_its_place() {
         let error = refuse(Some(&toml), &[], &[]);
         assert!(error.contains(expected), "{change}: {error}");
     }
+}
+
+#[test]
+fn a_policy_holds_for_all_below_that_name_none_and_rules_add_up() {
+    let toml = "
+upstream = 'https://author-p1-e2.adobeaemcloud.com'
+credentials_file = 'service_token.json'
+policy = 'read-only'
+rules = ['deny * /top']
+[proxies.default]
+rules = ['deny * /proxy']
+[[proxies.default.routes]]
+path = '/a/'
+rules = ['deny * /route']
+[[proxies.default.routes]]
+path = '/b/'
+policy = 'full'
+[proxies.publish]
+listen = '127.0.0.1:8082'
+upstream = 'https://publish-p1-e2.adobeaemcloud.com'
+policy = 'assets-read'
+";
+    let config = load(Some(toml), &[], &[]);
+    let shown = |route: &Route| {
+        let rules = route.policy.rules().iter().map(ToString::to_string).collect::<Vec<_>>();
+        format!("{} {}", rules.join(", "), route.policy.preset())
+    };
+    let shown: Vec<_> = config.routes().map(shown).collect();
+    assert_eq!(
+        shown,
+        [
+            "deny * /route, deny * /proxy, deny * /top read-only",
+            "deny * /proxy, deny * /top full",
+            "deny * /proxy, deny * /top read-only",
+            "deny * /top assets-read",
+        ]
+    );
+    assert!(load(None, &[UPSTREAM, FILE], &[]).proxies[0].otherwise.policy.is_default());
 }
 
 #[test]

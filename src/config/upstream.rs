@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use crate::secret::SecretString;
 use serde::Deserialize;
 use url::Url;
 

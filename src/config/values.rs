@@ -179,6 +179,22 @@ pub(super) fn replay<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Err
     }
 }
 
+/// Bytes in a second; none is 0.
+pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match parse_size(&String::deserialize(from)?) {
+        None => Err(D::Error::custom("is not a size; write it as \"240 B\", or \"0\" for none")),
+        Some(bytes) if bytes > RATE_MAX => {
+            Err(D::Error::custom("is more than a slow network carries; give 1 MiB or less"))
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// A number of connections.
+pub(super) fn connections<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    count(from).map(Option::unwrap_or_default)
+}
+
 /// A number of things, at least one.
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
     match String::deserialize(from)?.parse() {
@@ -189,6 +205,9 @@ pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>,
 
 /// More than any system has.
 const COUNT_MAX: usize = 1 << 20;
+
+/// In a second.
+const RATE_MAX: usize = 1 << 20;
 
 /// Each request in flight may hold as much.
 const REPLAY_MAX: usize = 64 << 20;
@@ -248,7 +267,9 @@ pub(super) fn as_toml(value: &Value) -> String {
             .or_else(|| number.to_i128().map(|n| n as f64))
             .or_else(|| number.to_u128().map(|n| n as f64))
             .unwrap_or_default()
-            .to_string(),
+            .to_string()
+            // TOML writes them small.
+            .to_ascii_lowercase(),
         Value::Bool(_, flag) => flag.to_string(),
         Value::Char(..) | Value::Dict(..) | Value::Empty(..) => "\"?\"".to_owned(),
     }

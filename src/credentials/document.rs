@@ -1,9 +1,10 @@
 //! The JSON of a credentials document: fields by name and place, their values never shown.
 
-use secrecy::zeroize::{Zeroize, Zeroizing};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::CredentialsError;
+use crate::secret::{never, wipe_json};
 
 /// A parsed document, wiped from memory when dropped.
 pub(super) struct Document(Value);
@@ -34,19 +35,12 @@ impl Document {
 
 impl Drop for Document {
     fn drop(&mut self) {
-        wipe(&mut self.0);
+        wipe_json(&mut self.0);
     }
 }
 
-/// As deep as the document, which the parser limits to 128 levels.
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(items) => items.iter_mut().for_each(wipe),
-        Value::Object(object) => object.values_mut().for_each(wipe),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
+never!(Document: std::fmt::Debug, serde::Serialize, Clone);
+never!(Fields<'_>: std::fmt::Debug, serde::Serialize);
 
 /// One object of the document and the way to it. A field that is `null` counts as absent.
 #[derive(Clone)]

@@ -5,7 +5,8 @@ use std::{
     time::SystemTime,
 };
 
-use secrecy::{SecretString, zeroize::Zeroizing};
+use crate::secret::SecretString;
+use zeroize::Zeroizing;
 
 use super::{
     Certificate, CredentialsError, PrivateKey, document::Fields, host_and_scheme, pem, read_limited,

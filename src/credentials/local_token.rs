@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use secrecy::SecretString;
-
 use super::{Claims, CredentialsError, document::Fields, is_blank, pem};
 use crate::secret::Authorization;
 
@@ -13,7 +11,6 @@ use crate::secret::Authorization;
 /// Development Access Token"); many keep the bare token.
 #[derive(Debug, Clone)]
 pub struct LocalToken {
-    token: SecretString,
     authorization: Authorization,
     created_at: SystemTime,
     expires_at: SystemTime,
@@ -67,10 +64,8 @@ impl LocalToken {
         }
         let (created_at, lifetime) = claims.life().ok_or(LocalTokenError::NoEnd)?;
         let expires_at = created_at.checked_add(lifetime.min(LIFETIME_MAX)).ok_or(LocalTokenError::NoEnd)?;
-        let token = SecretString::from(token);
         Ok(Self {
-            authorization: Authorization::bearer(&token).map_err(|_| LocalTokenError::NotAToken)?,
-            token,
+            authorization: Authorization::bearer(token).map_err(|_| LocalTokenError::NotAToken)?,
             created_at,
             expires_at,
             client_id: claims.client_id,
@@ -85,12 +80,7 @@ impl LocalToken {
             .map_err(|problem| CredentialsError::AccessToken { field: top.path(name), problem })
     }
 
-    /// The token itself.
-    pub fn token(&self) -> &SecretString {
-        &self.token
-    }
-
-    /// The value of the `Authorization` field.
+    /// The value of the `Authorization` field; the token is a part of it.
     pub fn authorization(&self) -> &Authorization {
         &self.authorization
     }
@@ -155,7 +145,6 @@ mod tests {
         Engine,
         engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
     };
-    use secrecy::ExposeSecret;
     use serde_json::{Value, json};
 
     use super::*;
@@ -190,7 +179,7 @@ mod tests {
     fn check(name: &str, parsed: Result<Credentials, CredentialsError>) {
         match parsed {
             Ok(Credentials::LocalToken(read)) => {
-                assert_eq!(read.token().expose_secret(), token(&claims()), "{name}");
+                assert_eq!(read.authorization().expose_credentials(), token(&claims()), "{name}");
                 assert_eq!(read.created_at(), UNIX_EPOCH + Duration::from_millis(CREATED), "{name}");
                 assert_eq!(read.expires_at(), UNIX_EPOCH + Duration::from_millis(CREATED + DAY_MS), "{name}");
             }

@@ -4,7 +4,7 @@
 //! space in it means nothing, so that all forms become one without being laid out anew.
 
 use base64::{Engine, engine::general_purpose::STANDARD_PAD_INDIFFERENT};
-use secrecy::zeroize::Zeroizing;
+use zeroize::Zeroizing;
 
 /// One block: `label` is the words between `BEGIN` and the dashes.
 pub(super) struct Block<'a> {

@@ -12,12 +12,16 @@ use x509_cert::der::{
 };
 
 use super::pem;
+use crate::secret::{Sealed, never};
 
 /// An RSA key of which is known that it can sign.
 pub struct PrivateKey {
-    signing_key: EncodingKey,
+    /// DER of the `RSAPrivateKey` (RFC 8017, appendix A.1.2).
+    der: Sealed,
     public_key: Vec<u8>,
 }
+
+never!(PrivateKey: Clone, fmt::Display, serde::Serialize);
 
 /// Why a text is not a private key that can sign for IMS. No message shows anything of the text.
 #[derive(Debug, thiserror::Error)]
@@ -94,15 +98,12 @@ impl PrivateKey {
             return Err(PrivateKeyError::Size { bits });
         }
         let pair = RsaKeyPair::from_der(der).map_err(|_| PrivateKeyError::Damaged)?;
-        Ok(Self {
-            signing_key: EncodingKey::from_rsa_der(der),
-            public_key: pair.public_key().as_ref().to_vec(),
-        })
+        Ok(Self { der: Sealed::of(&[der]), public_key: pair.public_key().as_ref().to_vec() })
     }
 
-    /// The key as `jsonwebtoken` takes it.
-    pub fn signing_key(&self) -> &EncodingKey {
-        &self.signing_key
+    /// The key as `jsonwebtoken` takes it: a copy for one signature, which wipes itself.
+    pub fn signing_key(&self) -> EncodingKey {
+        EncodingKey::from_rsa_der(self.der.bytes())
     }
 
     /// DER of the `RSAPublicKey` that belongs to the key (RFC 8017, appendix A.1.1).

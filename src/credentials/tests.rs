@@ -1,7 +1,6 @@
 use std::fs;
 
 use base64::{Engine, engine::general_purpose};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
@@ -357,7 +356,7 @@ fn what_the_key_signs_the_certificate_verifies() {
     let credentials = jwt(Credentials::parse(DOCUMENT.as_bytes(), None).unwrap());
     let claims = json!({"sub": credentials.technical_account_id});
     let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256);
-    let token = jsonwebtoken::encode(&header, &claims, credentials.private_key.signing_key()).unwrap();
+    let token = jsonwebtoken::encode(&header, &claims, &credentials.private_key.signing_key()).unwrap();
 
     let (message, signature) = token.rsplit_once('.').unwrap();
     let key = jsonwebtoken::DecodingKey::from_rsa_der(credentials.certificate.as_ref().unwrap().public_key());

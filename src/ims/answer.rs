@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::warn;
@@ -13,14 +12,14 @@ use super::{
 };
 use crate::{
     credentials::{Claims, Credentials, millis, number},
-    secret::Authorization,
+    secret::{Authorization, never, wipe_json},
 };
 
 /// An answer, with all that is needed to read it.
 pub(super) struct Answered<'a> {
     pub(super) answer: Answer,
     pub(super) retry_after: Option<Duration>,
-    pub(super) body: &'a SecretString,
+    pub(super) body: &'a [u8],
     pub(super) asked_at: SystemTime,
     pub(super) credentials: &'a Credentials,
     pub(super) now: SystemTime,
@@ -36,10 +35,13 @@ struct Body {
     error_description: Option<Value>,
 }
 
+never!(Answered<'_>: std::fmt::Debug, serde::Serialize);
+never!(Body: std::fmt::Debug, serde::Serialize, Clone);
+
 impl Answered<'_> {
     pub(super) fn read(self) -> Result<Grant, ImsError> {
         // The error is dropped: serde_json may quote what it did not expect.
-        let body = serde_json::from_str::<Body>(self.body.expose_secret()).ok();
+        let body = serde_json::from_slice::<Body>(self.body).ok();
         match self.answer.status {
             429 => Err(ImsError::Throttled { retry_after: self.retry_after, answer: self.answer }),
             200..=299 => match body {
@@ -59,7 +61,7 @@ impl Answered<'_> {
                 _ => Err(self.malformed("no error code")),
             },
             500..=599 => {
-                let code = Code::new(body.as_ref().and_then(Body::error));
+                let code = self.code(body.as_ref());
                 Err(self.unavailable(code))
             }
             _ => Err(self.malformed("neither a token nor an error")),
@@ -74,14 +76,12 @@ impl Answered<'_> {
         if lifetime.is_zero() {
             return Err(self.malformed("a token that has ended already"));
         }
-        let secret = SecretString::from(token);
-        let Ok(authorization) = Authorization::bearer(&secret) else {
+        let Ok(authorization) = Authorization::bearer(token) else {
             return Err(self.malformed("a token that no header can carry"));
         };
         let claims = claims.unwrap_or_default();
         Ok(Grant {
             authorization,
-            token: secret,
             issued_at: self.asked_at,
             expires_at: self.asked_at + lifetime,
             client_id: self.credentials.client_id().unwrap_or_default().to_owned(),
@@ -133,8 +133,14 @@ impl Answered<'_> {
         }
     }
 
+    /// IMS's word for what is wrong, unless it is one of ours that it sends back.
+    fn code(&self, body: Option<&Body>) -> Code {
+        let word = body.and_then(Body::error);
+        Code::new(word.filter(|word| !self.credentials.are_given_away_by(word)))
+    }
+
     fn refusal(self, body: &Body) -> ImsError {
-        let code = Code::new(body.error());
+        let code = self.code(Some(body));
         match code {
             Code::InternalError => self.unavailable(code),
             Code::None => self.malformed("no error code"),
@@ -191,6 +197,14 @@ impl Answered<'_> {
 
     fn malformed(self, what: &'static str) -> ImsError {
         ImsError::Malformed { answer: self.answer, what }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let fields =
+            [&mut self.access_token, &mut self.expires_in, &mut self.error, &mut self.error_description];
+        fields.into_iter().flatten().for_each(wipe_json);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The JWT that is exchanged (RFC 7519, signed with RS256).
 
+use crate::secret::SecretString;
 use jsonwebtoken::{Algorithm, Header};
-use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::{Endpoint, ImsError};
@@ -16,7 +16,7 @@ pub(super) fn sign(
     clock: &Clock,
 ) -> Result<SecretString, ImsError> {
     let claims = claims(credentials, endpoint, clock.unix_seconds());
-    jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, credentials.private_key.signing_key())
+    jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &credentials.private_key.signing_key())
         .map(SecretString::from)
         .map_err(|_| ImsError::Unsigned)
 }
@@ -97,10 +97,7 @@ mod tests {
             jsonwebtoken::DecodingKey::from_rsa_der(credentials.certificate.as_ref().unwrap().public_key());
         let mut validation = jsonwebtoken::Validation::new(Algorithm::RS256);
         validation.set_audience(&[format!("https://ims-na1.adobelogin.com/c/{}", credentials.client_id)]);
-        let token = {
-            use secrecy::ExposeSecret;
-            jsonwebtoken::decode::<Value>(jwt.expose_secret(), &key, &validation).unwrap()
-        };
+        let token = { jsonwebtoken::decode::<Value>(jwt.expose_secret(), &key, &validation).unwrap() };
         assert_eq!(token.header.typ.as_deref(), Some("JWT"));
         assert_eq!(token.header.kid, None);
     }

@@ -1,14 +1,18 @@
 //! The exchange of credentials, each kind in its own way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::SystemTime,
 };
 
-use http::header::{DATE, HeaderMap};
-use secrecy::{ExposeSecret, SecretString};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, DATE, HeaderMap};
 use tracing::{debug, warn};
-use url::Url;
+use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
 
 use super::{
     Answer, Endpoint, Exchange, Grant, Http, ImsError,
@@ -20,6 +24,7 @@ use crate::{
     clock::Clock,
     credentials::{Credentials, JwtCredentials, LocalToken, OAuthCredentials},
     egress::EgressProxy,
+    secret::SecretString,
 };
 
 /// The way from credentials of any kind to a token.
@@ -126,7 +131,7 @@ impl CredentialExchange {
         credentials: &OAuthCredentials,
         place: usize,
     ) -> Result<Grant, ImsError> {
-        let secret = credentials.client_secrets.get(place).map(ExposeSecret::expose_secret);
+        let secret = credentials.client_secrets.get(place).map(SecretString::expose_secret);
         let scopes = credentials.scopes.join(",");
         let mut form = vec![
             ("grant_type", "client_credentials"),
@@ -141,9 +146,10 @@ impl CredentialExchange {
 
     async fn ask(&self, ims: &Ims, url: &Url, form: &[(&str, &str)]) -> Result<Grant, ImsError> {
         let asked_at = self.clock.now();
-        let request = ims.http.client().post(url.clone()).form(form);
+        let request = ims.http.client().post(url.clone()).header(CONTENT_TYPE, FORM).body(encoded(form));
         let response = request.send().await.map_err(ImsError::unreachable)?;
-        let answer = self.answer(response.status().as_u16(), response.headers());
+        let answer =
+            answer_of(&self.credentials, response.status().as_u16(), response.headers(), self.clock.now());
         let retry_after = error::retry_after(response.headers(), self.clock.now());
         let body = read_bounded(response).await?;
         debug!(status = answer.status, debug_id = answer.debug_id, "IMS answered");
@@ -158,11 +164,6 @@ impl CredentialExchange {
         .read()
     }
 
-    fn answer(&self, status: u16, headers: &HeaderMap) -> Answer {
-        let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
-        Answer { status, debug_id: error::debug_id(headers), date, received_at: self.clock.now() }
-    }
-
     /// Its times are those of IMS's clock. There is no answer to compare this machine's with, so they are taken as they
     /// are.
     fn local(&self, token: &LocalToken) -> Result<Grant, ImsError> {
@@ -171,7 +172,6 @@ impl CredentialExchange {
         }
         Ok(Grant {
             authorization: token.authorization().clone(),
-            token: token.token().clone(),
             issued_at: token.created_at(),
             expires_at: token.expires_at(),
             client_id: token.client_id().unwrap_or_default().to_owned(),
@@ -194,6 +194,17 @@ impl Exchange for CredentialExchange {
     }
 }
 
+pub(super) fn answer_of(
+    credentials: &Credentials,
+    status: u16,
+    headers: &HeaderMap,
+    received_at: SystemTime,
+) -> Answer {
+    let debug_id = error::debug_id(headers).filter(|id| !credentials.are_given_away_by(id));
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok()).and_then(error::http_date);
+    Answer { status, debug_id, date, received_at }
+}
+
 /// Once for each change: from then on the exchange begins with the one that works.
 fn warn_of_a_dead_secret(credentials: &OAuthCredentials, refused: usize, works: usize) {
     let (refused, works, count) = (refused + 1, works + 1, credentials.client_secrets.len());
@@ -203,17 +214,29 @@ fn warn_of_a_dead_secret(credentials: &OAuthCredentials, refused: usize, works: 
     );
 }
 
+/// The form as a body that is wiped when the last of those who send it lets go of it.
+fn encoded(form: &[(&str, &str)]) -> Bytes {
+    // No byte becomes more than three: what grows leaves copies behind.
+    let bytes = form.iter().map(|(name, value)| name.len() + value.len() * 3 + 2).sum();
+    let mut encoded = form_urlencoded::Serializer::new(String::with_capacity(bytes));
+    encoded.extend_pairs(form);
+    Bytes::from_owner(Zeroizing::new(encoded.finish().into_bytes()))
+}
+
 /// The body, up to [`MAX_BODY_BYTES`]; what is longer is cut, and then no JSON.
-async fn read_bounded(mut response: reqwest::Response) -> Result<SecretString, ImsError> {
-    let mut body = Vec::new();
+async fn read_bounded(mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, ImsError> {
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY_BYTES));
     while let Some(chunk) = response.chunk().await.map_err(ImsError::unreachable)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_BODY_BYTES {
+        let room = MAX_BODY_BYTES - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
             break;
         }
     }
-    Ok(SecretString::from(String::from_utf8_lossy(&body).into_owned()))
+    Ok(body)
 }
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Tokens are below 2 KB; a login page of a captive portal is not worth reading.
 const MAX_BODY_BYTES: usize = 64 * 1024;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::withheld::Withheld;
 use crate::{
-    secret::Authorization,
+    secret::{Authorization, never},
     token::{Lease, NoToken, TokenHandle},
 };
 
@@ -26,6 +27,9 @@ pub(super) enum Identity {
     Fixed(Arc<Authorization>),
     None,
 }
+
+never!(Credential: std::fmt::Debug);
+never!(Identity: std::fmt::Debug, Clone);
 
 impl Credential {
     /// What this request is sent with.
@@ -49,6 +53,15 @@ impl Identity {
             Self::Token(lease) => Some(lease.authorization()),
             Self::Fixed(authorization) => Some(authorization.as_bytes()),
             Self::None => None,
+        }
+    }
+
+    /// What the answer is not to hold.
+    pub(super) fn withheld(&self) -> Withheld<'_> {
+        match self {
+            Self::Token(lease) => Withheld::new(lease.token()),
+            Self::Fixed(authorization) => Withheld::new(authorization.credentials()),
+            Self::None => Withheld::NOTHING,
         }
     }
 

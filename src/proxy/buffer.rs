@@ -6,11 +6,14 @@
 use std::{
     cell::RefCell,
     io,
+    ops::{Deref, DerefMut},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::secret::{never, wipe};
 
 /// Bytes that have come and were not used yet, in order. Without memory until it is equipped or pushed to.
 #[derive(Default)]
@@ -38,18 +41,28 @@ impl Buffer {
     }
 
     /// Room behind the bytes, at least `bytes` long: what is filled in there is added with [`Buffer::fill`].
+    #[inline]
     pub(super) fn room(&mut self, bytes: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < bytes {
-            if self.start > 0 {
-                self.bytes.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
-            if self.bytes.len() - self.end < bytes {
-                self.bytes.resize((self.end + bytes).max(self.bytes.len() * 2), 0);
-            }
+            self.make_room(bytes);
         }
         &mut self.bytes[self.end..]
+    }
+
+    #[cold]
+    fn make_room(&mut self, bytes: usize) {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.bytes.len() - self.end < bytes {
+            let mut more = vec![0; (self.end + bytes).max(self.bytes.len() * 2)];
+            more[..self.end].copy_from_slice(&self.bytes[..self.end]);
+            // It may be a head, with a token in it.
+            wipe(&mut self.bytes[..self.end]);
+            self.bytes = more;
+        }
     }
 
     /// `bytes` more are filled.
@@ -72,6 +85,12 @@ impl Buffer {
         self.end = 0;
     }
 
+    /// The same for bytes of which the first `secret` hold a token: other bytes may not come over them for long.
+    pub(super) fn wipe(&mut self, secret: usize) {
+        wipe(&mut self.filled_mut()[..secret]);
+        self.clear();
+    }
+
     /// The same bytes in just as much memory as they need; nothing is left here.
     pub(super) fn packed(&mut self) -> Self {
         let bytes = self.filled().to_vec();
@@ -79,6 +98,7 @@ impl Buffer {
         Self { start: 0, end: bytes.len(), bytes }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.fill(bytes.len());
@@ -121,6 +141,32 @@ impl Buffer {
     }
 }
 
+/// A request's head as it waits for AEM. It holds the token, and is wiped: there is no `Debug`.
+pub(super) struct Head(Buffer);
+
+never!(Head: std::fmt::Debug, Clone);
+never!(Buffer: std::fmt::Debug, Clone);
+
+impl Deref for Head {
+    type Target = Buffer;
+
+    fn deref(&self) -> &Buffer {
+        &self.0
+    }
+}
+
+impl DerefMut for Head {
+    fn deref_mut(&mut self) -> &mut Buffer {
+        &mut self.0
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        wipe(self.0.filled_mut());
+    }
+}
+
 /// The memory that a thread's connections share.
 #[derive(Default)]
 pub(super) struct Buffers {
@@ -137,19 +183,24 @@ impl Buffers {
         }
     }
 
-    /// The bytes of a head, in memory that was used for another head before, most often.
-    pub(super) fn copy(&self, head: &[u8]) -> Vec<u8> {
-        let mut bytes = self.small.borrow_mut().pop().unwrap_or_default();
-        bytes.extend_from_slice(head);
-        bytes
+    /// Room for a head. Many may wait for AEM at once, and each has one: so it is small, and grows if it must.
+    pub(super) fn head(&self) -> Head {
+        let bytes = self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL]);
+        Head(Buffer { bytes, start: 0, end: 0 })
     }
 
-    /// Takes the memory of such a copy back.
-    pub(super) fn take_back(&self, mut bytes: Vec<u8>) {
+    /// Whether `buffer` has one of the buffers that go round.
+    pub(super) fn is_shared(&self, buffer: &Buffer) -> bool {
+        buffer.bytes.len() == SIZE
+    }
+
+    /// Takes the memory of a head back.
+    pub(super) fn take_back(&self, mut head: Head) {
+        wipe(head.filled_mut());
+        head.clear();
         let mut small = self.small.borrow_mut();
-        if bytes.capacity() <= SMALL_MAX && small.len() < FREE_MAX {
-            bytes.clear();
-            small.push(bytes);
+        if head.bytes.len() <= SMALL_MAX && small.len() < FREE_MAX {
+            small.push(std::mem::take(&mut head.bytes));
         }
     }
 
@@ -173,7 +224,10 @@ const MOST: usize = 64 * 1024;
 /// [`MOST`], and what sealing or chunking adds to it.
 const SIZE: usize = MOST + 1024;
 
-/// The head of nearly every request fits.
+/// An app's head fits, our token with it.
+const SMALL: usize = 2 * 1024;
+
+/// The head of nearly every request fits, a browser's too.
 const SMALL_MAX: usize = 8 * 1024;
 
 /// A read into less room than this would not be worth its call.
@@ -210,6 +264,22 @@ mod tests {
         assert_eq!(buffers.free.borrow().len(), 1);
         buffers.equip(&mut buffer);
         assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn nothing_of_a_head_stays_in_the_memory_that_goes_round() {
+        let buffers = Buffers::default();
+        let mut head = buffers.head();
+        head.push(b"authorization: Bearer long-token");
+        buffers.take_back(head);
+        let head = buffers.head();
+        assert!(head.is_empty() && head.bytes.iter().all(|byte| *byte == 0));
+
+        let mut buffer = Buffer::default();
+        buffer.push(b"Bearer long-token, and a body");
+        buffer.wipe(17);
+        assert_eq!(buffer.bytes[..29], *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0, and a body");
+        assert!(buffer.is_empty());
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::{
 use tokio::time::{Instant, Sleep};
 
 use super::{
+    Limits,
     buffer::{Buffer, Buffers},
     socket::Socket,
 };
-use crate::config::Timeouts;
 
 /// A client's connection.
 pub(super) struct Client {
@@ -37,8 +37,8 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: Socket, timeouts: &Timeouts) -> Self {
-        let watch = Watch::new(timeouts);
+    pub(super) fn new(stream: Socket, limits: &Limits) -> Self {
+        let watch = Watch::new(limits);
         Self { stream, input: Buffer::default(), output: Buffer::default(), watch, half: false }
     }
 
@@ -47,13 +47,25 @@ impl Client {
         buffers.equip(&mut self.input);
         let read = self.input.poll_fill(&mut self.stream, cx);
         buffers.release(&mut self.input);
+        if let Poll::Ready(Ok(bytes)) = &read {
+            self.watch.pace.bytes += bytes;
+        }
         read
+    }
+
+    /// Gives a buffer of the thread's back in which only a part of a head waits for the rest.
+    pub(super) fn pack_input(&mut self, buffers: &Buffers) {
+        if buffers.is_shared(&self.input) && self.input.len() <= PACKED_MAX {
+            let packed = self.input.packed();
+            buffers.release(&mut std::mem::replace(&mut self.input, packed));
+        }
     }
 
     /// Sends what the socket takes; tells how much that was.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> io::Result<usize> {
         let sent = self.output.poll_drain(&mut self.stream, cx)?;
         buffers.release(&mut self.output);
+        self.watch.pace.bytes += sent;
         Ok(sent)
     }
 
@@ -70,21 +82,40 @@ impl Client {
     }
 }
 
-/// A limit on how long something may take or stand still. No timer is set for a request: the one there is looks, when it
-/// goes off, whether anything is overdue.
+/// A limit on how long something may take or stand still, and one on how slow the client may be. No timer is set for a request:
+/// the one there is looks, when it goes off, whether anything is overdue.
 pub(super) struct Watch {
     timer: Pin<Box<Sleep>>,
     since: Instant,
     limit: Duration,
     /// As often as the shortest of the usual limits asks: nothing that begins after a look is missed by the next.
     every: Duration,
+    pace: Pace,
+}
+
+/// How far behind a client is. While it is waited for it owes so many bytes in a second, of a request's body or taken of an
+/// answer: a byte now and then must not hold a connection to AEM for ever. While AEM is waited for it owes nothing, nor is it
+/// given anything for having been fast before.
+struct Pace {
+    /// Bytes in a second; 0 where it may be as slow as it likes.
+    rate: usize,
+    /// How far it may be behind.
+    most: Duration,
+    behind: Duration,
+    /// Since when it is waited for.
+    waiting: Option<Instant>,
+    /// Moved since it was looked at last.
+    bytes: usize,
 }
 
 impl Watch {
-    fn new(timeouts: &Timeouts) -> Self {
+    fn new(limits: &Limits) -> Self {
+        let timeouts = &limits.timeouts;
         let every = timeouts.keep_alive.min(timeouts.response_head).min(timeouts.idle);
         let timer = Box::pin(tokio::time::sleep(every));
-        Self { timer, since: Instant::now(), limit: timeouts.keep_alive, every }
+        let most = timeouts.slow_client.min(timeouts.idle);
+        let pace = Pace { rate: limits.min_rate, most, behind: Duration::ZERO, waiting: None, bytes: 0 };
+        Self { timer, since: Instant::now(), limit: timeouts.keep_alive, every, pace }
     }
 
     /// From now on `limit` holds.
@@ -98,9 +129,15 @@ impl Watch {
         self.since = Instant::now();
     }
 
+    /// Since when its limit has held.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Ready when the limit has passed, and then once a second: it may take some time until that helps.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let due = self.since + self.limit;
+        let due = self.pace.due().map_or(due, |pace| pace.min(due));
         if due < self.timer.deadline() {
             self.timer.as_mut().reset(due);
         }
@@ -114,7 +151,87 @@ impl Watch {
             self.timer.as_mut().reset(due.min(now + self.every));
         }
     }
+
+    /// The same for a request on its way; `waits` tells whether it is the client that it waits for.
+    pub(super) fn poll_pace(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<()> {
+        self.pace.look(waits);
+        self.poll(cx)
+    }
+
+    /// Whether it is the client's pace that is overdue.
+    pub(super) fn is_slow(&self) -> bool {
+        self.pace.due().is_some_and(|due| due <= Instant::now())
+    }
+
+    /// The next request owes nothing yet.
+    pub(super) fn rest(&mut self) {
+        self.pace = Pace { behind: Duration::ZERO, waiting: None, bytes: 0, ..self.pace };
+    }
+}
+
+impl Pace {
+    fn look(&mut self, waits: bool) {
+        if !(waits || self.waiting.is_some()) {
+            self.bytes = 0;
+            return;
+        }
+        let now = Instant::now();
+        if let Some(since) = self.waiting {
+            self.behind += now - since;
+        }
+        let bytes = std::mem::take(&mut self.bytes);
+        if self.rate > 0 {
+            self.behind =
+                self.behind.saturating_sub(Duration::from_secs_f64(bytes as f64 / self.rate as f64));
+        }
+        self.waiting = waits.then_some(now);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let since = self.waiting.filter(|_| self.rate > 0)?;
+        Some(since + self.most.saturating_sub(self.behind))
+    }
 }
 
 /// Between finding something overdue and looking whether that helped.
 const OVERDUE_PAUSE: Duration = Duration::from_secs(1);
+
+/// As much of a head as is worth to be put elsewhere: most heads are shorter.
+const PACKED_MAX: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_pays_for_the_time_it_takes_with_bytes() {
+        let limit = Duration::from_secs(10);
+        let new = || Pace { rate: 100, most: limit, behind: Duration::ZERO, waiting: None, bytes: 0 };
+        // How long it lasts with so many bytes each second, of which AEM holds it up for a part.
+        let lasts = async |bytes: usize, held_up: bool| {
+            let mut pace = new();
+            for second in 0..1000 {
+                pace.look(!held_up || second % 2 == 0);
+                tokio::time::advance(Duration::from_secs(1)).await;
+                pace.bytes += bytes;
+                if pace.due().is_some_and(|due| due < Instant::now()) {
+                    return Some(second);
+                }
+            }
+            None
+        };
+        assert_eq!(lasts(0, false).await, Some(10));
+        assert_eq!(lasts(1, false).await, Some(10));
+        assert_eq!(lasts(50, false).await, Some(19));
+        assert_eq!(lasts(100, false).await, None);
+        assert_eq!(lasts(0, true).await, Some(20));
+        let mut pace = new();
+        pace.bytes = 1 << 30;
+        pace.look(true);
+        assert_eq!(pace.due(), Some(Instant::now() + limit), "haste is not saved up");
+        pace.look(false);
+        assert_eq!(pace.due(), None);
+        let any = Pace { rate: 0, waiting: Some(Instant::now()), ..new() };
+        assert_eq!(any.due(), None);
+    }
+}

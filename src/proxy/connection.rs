@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use memchr::memchr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::futures::OwnedNotified,
@@ -18,12 +19,13 @@ use tracing::debug;
 
 use super::{
     Proxy, Worker,
-    buffer::{Buffer, Buffers},
+    buffer::Buffers,
     client::Client,
+    clients::{Leaving, Place},
     cors::Preflight,
-    error::{ProxyError, not_a_request},
+    error::ProxyError,
     exchange::{self, Request, Sent, Then, Up},
-    fields::{BadFraming, storage},
+    fields::storage,
     framing::Length,
     guard::{Asked, GuardError, Local},
     http2::{self, Beginning},
@@ -32,7 +34,7 @@ use super::{
     rewrite::Members,
     socket::Socket,
 };
-use crate::listener::Stream;
+use crate::{listener::Stream, metrics::Ended};
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +45,8 @@ pub(super) enum End {
     Linger,
     /// An answer broke off: the client must not take it for whole.
     Abort,
-    /// What came was no request; the status says why.
-    Refuse(u16),
+    /// What came was no request.
+    Refuse(NoRequest),
     /// What came is the beginning of HTTP/2.
     Http2,
     /// The client has left.
@@ -54,9 +56,16 @@ pub(super) enum End {
 impl Worker {
     /// Serves one connection until it ends, or until the worker stops and the request in flight then is answered.
     ///
-    /// `proxy` is the number of the proxy that the connection was made to.
-    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize) {
+    /// `proxy` is the number of the proxy that the connection was made to; without a `place` it is only told that there is none.
+    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
+        let Some(place) = place else {
+            let connection = self.connection(Socket::Own(stream), proxy, local);
+            return if let Some(connection) = connection {
+                connection.turn_away().await
+            };
+        };
+        let _leaving = Leaving(&self, place.clone());
         let speaks_tls = self.proxies.get(proxy).is_some_and(|proxy| proxy.tls.is_some());
         let socket = if speaks_tls {
             // Few need it: not a part of every connection's task.
@@ -66,6 +75,7 @@ impl Worker {
             Socket::Own(stream)
         };
         let Some(mut connection) = self.connection(socket, proxy, local) else { return };
+        connection.place = Some(place.clone());
         let end = connection.converse().await;
         if end != End::Http2 {
             return connection.part(end).await;
@@ -74,7 +84,7 @@ impl Worker {
         let stream = connection.client.stream.hand_over();
         drop(connection);
         // Few need it: not a part of every connection's task.
-        Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local)).await;
+        Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local, &place)).await;
     }
 
     /// Serves the one request of a stream.
@@ -87,10 +97,23 @@ impl Worker {
     fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
         let begins = stream.is_connection();
-        let client = Client::new(stream, &proxy.limits.timeouts);
+        let client = Client::new(stream, &proxy.limits);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
-        Some(Connection { worker: self, proxy, client, local, stopped, begins, seen: 0, named })
+        let (seen, empty_lines) = (0, 0);
+        let place = None;
+        Some(Connection {
+            worker: self,
+            proxy,
+            client,
+            local,
+            place,
+            stopped,
+            begins,
+            seen,
+            empty_lines,
+            named,
+        })
     }
 }
 
@@ -99,12 +122,16 @@ struct Connection<'w> {
     proxy: &'w Proxy,
     client: Client,
     local: Local,
+    /// Where it is one of many; a stream of HTTP/2 has none of its own.
+    place: Option<Place>,
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
     /// How much of the input is known to hold no whole head.
     seen: usize,
-    /// The origin that the client has come to with its last request: most often it comes to it again.
+    /// Before the next request.
+    empty_lines: u8,
+    /// The origin that the client has come to with its last request, if that was let in: most often it comes to it again.
     named: Rc<[u8]>,
 }
 
@@ -117,23 +144,35 @@ impl<'w> Connection<'w> {
                 Ok(request) => request,
                 Err(end) => return end,
             };
+            if let Some(place) = &self.place {
+                place.works();
+            }
             match exchange::run(&mut self.client, self.worker, request).await {
                 Then::Next => {}
                 Then::End(end) => return end,
             }
+            if let Some(place) = &self.place {
+                place.rests(self.client.watch.since());
+            }
+        }
+    }
+
+    /// Says that there is no place for it, unless there are many to say that to, or it would take a handshake to say it.
+    async fn turn_away(self) {
+        let worker = self.worker;
+        match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
+            Some(_refused) => self.part(End::Refuse(NoRequest::TooMany)).await,
+            None => self.proxy.metrics.connection_ended(Ended::Full),
         }
     }
 
     /// The next request, or the end of the connection if none comes.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request<'w>, End>> {
         loop {
-            if self.seen == 0 {
-                // Some clients end a body with a line end too many (RFC 9112, section 2.2).
-                while self.client.input.filled().starts_with(b"\r\n") {
-                    self.client.input.consume(2);
-                }
+            if self.seen == 0 && self.skips_too_many_lines() {
+                return Poll::Ready(Err(End::Refuse(NoRequest::Malformed)));
             }
-            if self.client.input.len() > self.seen {
+            if self.is_worth_a_look() {
                 let beginning =
                     if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
                 self.begins = beginning == Beginning::Open;
@@ -144,17 +183,17 @@ impl<'w> Connection<'w> {
                 };
                 match request {
                     Ok(Some(request)) => {
-                        self.seen = 0;
+                        (self.seen, self.empty_lines) = (0, 0);
                         self.worker.buffers.release(&mut self.client.input);
                         return Poll::Ready(Ok(request));
                     }
                     Ok(None) => {}
-                    Err(NoRequest(status)) => return Poll::Ready(Err(End::Refuse(status))),
+                    Err(error) => return Poll::Ready(Err(End::Refuse(error))),
                 }
                 let fresh = self.seen == 0;
                 self.seen = self.client.input.len();
                 if self.seen > self.proxy.limits.head {
-                    return Poll::Ready(Err(End::Refuse(431)));
+                    return Poll::Ready(Err(End::Refuse(self.too_large())));
                 }
                 if fresh {
                     self.client.watch.begin(self.proxy.limits.timeouts.request_head, Instant::now());
@@ -171,9 +210,46 @@ impl<'w> Connection<'w> {
             }
         }
         match self.client.watch.poll(cx) {
-            Poll::Ready(()) if self.seen > 0 => Poll::Ready(Err(End::Refuse(408))),
+            Poll::Ready(()) if self.seen > 0 => Poll::Ready(Err(End::Refuse(NoRequest::TooSlow))),
             Poll::Ready(()) => Poll::Ready(Err(End::Close)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.client.pack_input(&self.worker.buffers);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Skips empty lines: some clients end a body with a line end too many (RFC 9112, section 2.2). Tells whether there are
+    /// more of them than anybody means.
+    fn skips_too_many_lines(&mut self) -> bool {
+        while self.client.input.filled().starts_with(b"\r\n") && self.empty_lines <= EMPTY_LINES_MAX {
+            self.client.input.consume(2);
+            self.empty_lines += 1;
+            // HTTP/2 begins with its first byte.
+            self.begins = false;
+        }
+        self.empty_lines > EMPTY_LINES_MAX
+    }
+
+    /// Whether there is more to see of a head than there was: its end, something that it may not have, or a lot. A head that
+    /// comes byte by byte is not read anew with each of them.
+    fn is_worth_a_look(&self) -> bool {
+        let input = self.client.input.filled();
+        if self.seen == 0 {
+            // Half of an empty line is no request yet.
+            return !input.is_empty() && input != b"\r";
+        }
+        let more = &input[self.seen.min(input.len())..];
+        more.len() > self.seen || more.iter().any(u8::is_ascii_control)
+    }
+
+    /// What of a head that is too large is too large.
+    fn too_large(&self) -> NoRequest {
+        let line = memchr(b'\n', self.client.input.filled());
+        if line.is_some_and(|end| end < self.proxy.limits.head) {
+            NoRequest::HeadTooLarge
+        } else {
+            NoRequest::LineTooLong
         }
     }
 
@@ -183,24 +259,34 @@ impl<'w> Connection<'w> {
         let Some(head) = RequestHead::parse(self.client.input.filled(), &mut storage)? else {
             return Ok(None);
         };
+        if head.bytes > self.proxy.limits.head {
+            return Err(self.too_large());
+        }
         let now = Instant::now();
-        let admitted = self.proxy.guard.admit(&head.asked, self.local);
+        let guard = &self.proxy.guard;
+        let known = self.named.get(guard.scheme().len()..).filter(|host| head.asked.is_plainly_for(host));
+        let admitted = match known {
+            Some(host) => guard.admit_page(&head.asked, host),
+            None => guard.admit(&head.asked, self.local),
+        };
+        if known.is_none() {
+            self.named = named(guard.scheme(), &head.asked, admitted);
+        }
         let to = AnswerTo {
             head: head.method == "HEAD",
             minor: head.minor,
             keep_alive: head.keeps_alive(),
             web_origin: admitted.ok().flatten(),
             no_store: head.is_for_csrf_token(),
+            ..AnswerTo::default()
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
         let members = self.proxy.members(&head);
         let sent = self.proxy.prepare(&head, admitted, members, &self.worker.buffers);
-        // A body that is coded otherwise has no end that could be found: it is never read.
-        let length = head.length().unwrap_or(Length::UntilClose);
+        let length = head.length();
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
         let up = Up::new(length, limits.head, expects, limits.replay);
-        self.named = named(&self.named, self.proxy.guard.scheme(), &head.asked);
         let (asking, protocol) = (head.asking(), head.protocol().map(Box::from));
         let bytes = head.bytes;
         self.client.input.consume(bytes);
@@ -228,8 +314,9 @@ impl<'w> Connection<'w> {
                 }
             }
             End::Linger => linger(&mut client.stream).await,
-            End::Refuse(status) => {
-                let answer = not_a_request(status);
+            End::Refuse(why) => {
+                self.proxy.metrics.connection_ended(why.reason());
+                let answer = why.answer();
                 if let Ok(Ok(())) = timeout(LINGER, client.stream.write_all(&answer)).await {
                     linger(&mut client.stream).await;
                 }
@@ -257,9 +344,6 @@ impl Proxy {
         members: Members,
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
-        if head.bytes > self.limits.head {
-            return Err(ProxyError::RequestHeadTooLarge);
-        }
         let web_origin = admitted?;
         if self.is_draining() {
             return Err(ProxyError::Draining);
@@ -272,11 +356,10 @@ impl Proxy {
         if let Some(name) = self.guard.secret_header() {
             self.guard.admits_secret(head.all(name))?;
         }
-        let length = head.length().map_err(|_: BadFraming| ProxyError::RequestCoding)?;
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
         }
-        let route = if self.routes.is_empty() { &self.otherwise } else { self.route(head.path()) };
+        let route = self.permit(head)?;
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
@@ -286,26 +369,17 @@ impl Proxy {
             codings: (!members.is_empty()).then_some(CODINGS),
             ..route.added(&identity, fields)
         };
-        let mut out = Buffer::default();
-        buffers.equip(&mut out);
-        let written = head.write(&added, length, &mut out);
-        // Many may wait for AEM at once: no longer than it must in a buffer of the thread's.
-        let written = written.map(|lines| (buffers.copy(out.filled()), lines));
-        out.clear();
-        buffers.release(&mut out);
-        let (head, lines) = written.map_err(|_| ProxyError::Target)?;
-        Ok(Sent { head, lines, identity, route })
+        let mut out = buffers.head();
+        let lines = head.write(&added, head.length(), &mut out);
+        Ok(Sent { head: out, lines, identity, route })
     }
 }
 
-/// The origin that a client has come to; `before` where it is that one again.
-fn named(before: &Rc<[u8]>, scheme: &str, asked: &Asked<'_>) -> Rc<[u8]> {
-    // Whoever names none gets no answer of AEM's.
-    let host = asked.for_host().unwrap_or_default();
-    if before.strip_prefix(scheme.as_bytes()) == Some(host.as_bytes()) {
-        Rc::clone(before)
-    } else {
-        [scheme, host].concat().into_bytes().into()
+/// The origin that a client has come to, if it is one of the proxy's: whoever names another gets no answer of AEM's.
+fn named(scheme: &str, asked: &Asked<'_>, admitted: Result<Option<&str>, GuardError>) -> Rc<[u8]> {
+    match (asked.for_host(), admitted) {
+        (Err(_), _) | (_, Err(GuardError::NoHost | GuardError::Host)) => Rc::from([]),
+        (Ok(host), _) => [scheme, host].concat().into_bytes().into(),
     }
 }
 
@@ -321,6 +395,9 @@ async fn linger(stream: &mut Socket) {
     let drained = async { while let Ok(Ok(1..)) = timeout(LINGER, stream.read(&mut unread)).await {} };
     let _ = timeout(LINGER_MAX, drained).await;
 }
+
+/// One is for a body that ends with a line end too many, and the others for who does that twice.
+const EMPTY_LINES_MAX: u8 = 4;
 
 /// How long a client that was answered may be silent before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);

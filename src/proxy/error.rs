@@ -12,13 +12,15 @@ use super::{
     buffer::Buffer,
     cors::{self, Preflight},
     guard::GuardError,
-    request::{line, number},
+    request::{NoRequest, line, number},
     response::{AnswerTo, connection},
     upstream::Busy,
 };
 use crate::{
     clock::Clock,
+    metrics::Ended,
     network::{Cause, causes},
+    policy::Refused,
     token::NoToken,
 };
 
@@ -35,16 +37,12 @@ pub(super) enum ProxyError {
     Draining,
     #[error("refused: {0}")]
     Denied(GuardError),
+    #[error("refused: {0}")]
+    Policy(Refused),
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
-    #[error("the request's target cannot be forwarded")]
-    Target,
-    #[error("the request's transfer coding is not chunked alone")]
-    RequestCoding,
     #[error("the response's transfer coding is not chunked alone")]
     ResponseCoding,
-    #[error("the request's head is too large")]
-    RequestHeadTooLarge,
     #[error(transparent)]
     Busy(#[from] Busy),
     #[error("AEM cannot be reached")]
@@ -69,6 +67,12 @@ impl From<GuardError> for ProxyError {
     fn from(error: GuardError) -> Self {
         // Not a source: the message tells it already.
         Self::Denied(error)
+    }
+}
+
+impl From<Refused> for ProxyError {
+    fn from(refused: Refused) -> Self {
+        Self::Policy(refused)
     }
 }
 
@@ -109,35 +113,18 @@ impl ProxyError {
                 )
             },
             Self::Denied(error) => denied(*error),
+            Self::Policy(refused) => kept_back(*refused),
             Self::Connect => problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "http_request_denied",
                 "connect",
                 "This is a reverse proxy: address requests to it as to AEM itself, without CONNECT.",
             ),
-            Self::Target => problem(
-                StatusCode::BAD_REQUEST,
-                "http_request_error",
-                "target",
-                "The request's target cannot be forwarded.",
-            ),
-            Self::RequestCoding => problem(
-                StatusCode::NOT_IMPLEMENTED,
-                "http_request_error",
-                "transfer-coding",
-                "The proxy takes no transfer coding but chunked.",
-            ),
             Self::ResponseCoding => problem(
                 StatusCode::BAD_GATEWAY,
                 "http_response_transfer_coding",
                 "response-transfer-coding",
                 "AEM's response has a transfer coding that the proxy does not take.",
-            ),
-            Self::RequestHeadTooLarge => problem(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "http_request_error",
-                "request-head-too-large",
-                REQUEST_HEAD_TOO_LARGE,
             ),
             Self::Busy(busy) => problem(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -163,7 +150,7 @@ impl ProxyError {
                 StatusCode::REQUEST_TIMEOUT,
                 "http_request_error",
                 "request-stalled",
-                "The request's body did not move for too long (timeouts.idle).",
+                "The request's body did not move for too long (timeouts.idle), or came too slowly (timeouts.slow_client).",
             ),
             Self::RequestBroken(_) => problem(
                 StatusCode::BAD_REQUEST,
@@ -206,11 +193,15 @@ impl ProxyError {
             Err(preflight) => return preflight.write(to, close, out),
         };
         // After what was no proper request nobody knows where the next one begins.
-        let close = close || problem.error == "http_request_error" || matches!(self, Self::Draining);
+        let last = matches!(self, Self::Draining | Self::Connect);
+        let close = close || problem.error == "http_request_error" || last;
         let body = problem.body();
         problem.write_head(&body, out);
         if let Self::NoToken(NoToken { retry_after }) = self {
             number("retry-after", seconds(*retry_after), out);
+        }
+        if let Some(methods) = self.allowed() {
+            line("allow", methods.as_bytes(), out);
         }
         if let Self::Busy(_) = self {
             number("retry-after", BUSY_RETRY_SECONDS, out);
@@ -234,6 +225,18 @@ impl ProxyError {
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
             Self::Denied(GuardError::Secret) => Some("secret"),
             Self::Connect => Some("method"),
+            Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
+            Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
+            Self::Policy(_) => Some("policy_path"),
+            _ => None,
+        }
+    }
+
+    /// What `Allow` says: it belongs to 405 (RFC 9110, section 15.5.6).
+    fn allowed(&self) -> Option<String> {
+        match self {
+            Self::Connect => Some(METHODS.to_owned()),
+            Self::Policy(Refused::Method(methods)) => Some(methods.to_string()),
             _ => None,
         }
     }
@@ -244,7 +247,12 @@ impl ProxyError {
         let causes = causes(self);
         match self {
             Self::Preflight(_) => {}
-            Self::NoToken(_) | Self::Draining | Self::Denied(_) | Self::Busy(_) | Self::RequestBroken(_) => {
+            Self::NoToken(_)
+            | Self::Draining
+            | Self::Denied(_)
+            | Self::Policy(_)
+            | Self::Busy(_)
+            | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }
             _ => warn!(error = %self, causes, "Request not forwarded, or not answered by AEM"),
@@ -260,9 +268,6 @@ impl Problem {
         line("cache-control", b"no-store", out);
         line("date", httpdate::fmt_http_date(Clock::system().now()).as_bytes(), out);
         line("proxy-status", self.proxy_status().as_bytes(), out);
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            line("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", out);
-        }
         number("content-length", body.len() as u64, out);
     }
 
@@ -319,6 +324,45 @@ fn denied(error: GuardError) -> Problem {
         ),
     };
     Problem { status, error, details: None, name, detail }
+}
+
+/// What to do is the operator's to decide: the texts name the keys.
+fn kept_back(refused: Refused) -> Problem {
+    let (name, detail) = match refused {
+        Refused::Rule => (
+            "policy-rule",
+            "A rule of this proxy denies this path. If the app needs it, put an allow line before that rule in `rules`.",
+        ),
+        Refused::Closed => (
+            "policy-closed",
+            "AEM's consoles, package managers and the like are closed under every policy. If the app needs this one, add a line to `rules`: allow METHOD /path.",
+        ),
+        Refused::Preset => (
+            "policy-path",
+            "The policy of this proxy does not let this path through. Choose another `policy`, or add a line to `rules`: allow METHOD /path.",
+        ),
+        Refused::Method(_) => (
+            "policy-method",
+            "The policy of this proxy lets this path through for the methods in Allow alone. Choose another `policy`, or add a line to `rules`: allow METHOD /path.",
+        ),
+        Refused::Ambiguous => (
+            "policy-ambiguous",
+            "This path can be read in more than one way, so the policy cannot judge it. Write it plainly: encoded once, in UTF-8, without encoded slashes, backslashes, control characters and dot segments.",
+        ),
+        Refused::Override => (
+            "policy-override",
+            "The request names another method or operation beside its own method, and the policy does not let that through. Send it with the method that is meant.",
+        ),
+        Refused::Destination => (
+            "policy-destination",
+            "The policy of this proxy does not let the destination through. Give a path that it allows for this method, or add a line to `rules`: allow METHOD /path.",
+        ),
+    };
+    let status = match refused {
+        Refused::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+        _ => StatusCode::FORBIDDEN,
+    };
+    Problem { status, error: "http_request_denied", details: None, name, detail }
 }
 
 fn unreachable(cause: Cause) -> Problem {
@@ -402,29 +446,92 @@ fn egress(cause: Cause) -> (StatusCode, &'static str, &'static str, &'static str
     (StatusCode::BAD_GATEWAY, error, name, detail)
 }
 
-/// What came was no request: the whole answer as bytes, since there is no HTTP exchange to put it into.
-pub(super) fn not_a_request(status: u16) -> Vec<u8> {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    let (name, detail) = match status {
-        StatusCode::REQUEST_TIMEOUT => (
-            "request-head-timeout",
-            "The request's head did not come to its end in time (timeouts.request_head).",
-        ),
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ("request-head-too-large", REQUEST_HEAD_TOO_LARGE),
-        StatusCode::URI_TOO_LONG => ("uri-too-long", "The request's target is longer than 65534 bytes."),
-        _ => ("bad-request", "What came is not an HTTP/1.1 request."),
-    };
-    let problem = Problem { status, error: "http_request_error", details: None, name, detail };
-    let body = problem.body();
-    let mut out = Buffer::default();
-    problem.write_head(&body, &mut out);
-    out.push(b"connection: close\r\n\r\n");
-    out.push(body.as_bytes());
-    out.filled().to_vec()
+impl NoRequest {
+    /// The whole answer as bytes, since there is no HTTP exchange to put it into.
+    pub(super) fn answer(self) -> Vec<u8> {
+        let (status, name, detail) = self.problem();
+        let error = if self == Self::TooMany { "connection_limit_reached" } else { "http_request_error" };
+        let problem = Problem { status, error, details: None, name, detail };
+        let body = problem.body();
+        let mut out = Buffer::default();
+        problem.write_head(&body, &mut out);
+        if self == Self::TooMany {
+            number("retry-after", BUSY_RETRY_SECONDS, &mut out);
+        }
+        out.push(b"connection: close\r\n\r\n");
+        out.push(body.as_bytes());
+        out.filled().to_vec()
+    }
+
+    /// The status of that answer.
+    pub(super) fn status(self) -> StatusCode {
+        self.problem().0
+    }
+
+    /// The label in the metrics.
+    pub(super) fn reason(self) -> Ended {
+        match self {
+            Self::LineTooLong | Self::HeadTooLarge => Ended::TooLarge,
+            Self::TooSlow => Ended::Slow,
+            Self::TooMany => Ended::Full,
+            _ => Ended::Malformed,
+        }
+    }
+
+    /// What comes from a client's mistake is no 5xx: that would look like a failure of ours. But for the 501 that RFC 9112 asks
+    /// for in section 6.1.
+    fn problem(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Malformed => {
+                (StatusCode::BAD_REQUEST, "bad-request", "What came is not an HTTP/1.1 request.")
+            }
+            Self::Version => (
+                StatusCode::BAD_REQUEST,
+                "version",
+                "The proxy speaks HTTP/1.1 and HTTP/1.0, and HTTP/2 only as it begins without asking.",
+            ),
+            Self::Target => (StatusCode::BAD_REQUEST, "target", "The request's target cannot be forwarded."),
+            Self::Ambiguous => (
+                StatusCode::BAD_REQUEST,
+                "ambiguous",
+                "The request could be read in two ways: its length, its host or another field is said twice, or oddly.",
+            ),
+            Self::Coding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "transfer-coding",
+                "The proxy takes no transfer coding but chunked.",
+            ),
+            Self::Expectation => (
+                StatusCode::EXPECTATION_FAILED,
+                "expectation",
+                "The only expectation there is, is 100-continue.",
+            ),
+            Self::LineTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                "The request's target is longer than 65534 bytes, or than limits.head.",
+            ),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "request-head-too-large",
+                "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.",
+            ),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request-head-timeout",
+                "The request's head did not come to its end in time (timeouts.request_head).",
+            ),
+            Self::TooMany => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connections",
+                "The proxy has as many connections as it takes (limits.connections), all with a request on them.",
+            ),
+        }
+    }
 }
 
-const REQUEST_HEAD_TOO_LARGE: &str =
-    "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.";
+/// What a request may be sent with that is for AEM.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// What a page gets to see of a problem's head.
 const EXPOSED: [&str; 3] = ["allow", "proxy-status", "retry-after"];
 const PROBLEM_JSON: &[u8] = b"application/problem+json";

@@ -23,7 +23,7 @@ use self::{
 use super::{
     Proxy, Upstream, Worker,
     authorize::Identity,
-    buffer::Buffer,
+    buffer::{Buffer, Head},
     client::Client,
     connection::End,
     error::ProxyError,
@@ -61,7 +61,7 @@ pub(super) struct Request<'w> {
 
 /// A head as AEM is to see it, and what it takes to write it anew for another token.
 pub(super) struct Sent<'w> {
-    pub head: Vec<u8>,
+    pub head: Head,
     /// Where it names who we are.
     pub lines: request::Identity,
     pub identity: Identity,
@@ -132,7 +132,7 @@ async fn attempt<'w>(
     let upstream = &*sent.route.upstream;
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
-    let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(&sent.head));
+    let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(sent.head.filled()));
     let mut link = match worker.at_hand(upstream, alone, since) {
         Some(link) => link,
         None => {
@@ -194,11 +194,11 @@ fn push(
     let buffers = &worker.buffers;
     let earlier = request.up.kept().unwrap_or_default();
     let pushed = if earlier.is_empty() && (request.up.is_done() || request.up.gate.is_some()) {
-        link.push(&sent.head, buffers)
+        link.push(sent.head.filled(), buffers)
     } else {
         let mut together = Buffer::default();
         buffers.equip(&mut together);
-        together.push(&sent.head);
+        together.push(sent.head.filled());
         together.push(earlier);
         if request.up.gate.is_none() && !request.up.is_done() {
             let body = request.up.pass(&mut client.input, |data| {
@@ -209,7 +209,7 @@ fn push(
             buffers.release(&mut client.input);
         }
         let pushed = link.push(together.filled(), buffers);
-        together.clear();
+        together.wipe(sent.head.len());
         buffers.release(&mut together);
         pushed
     };
@@ -221,6 +221,7 @@ async fn finish(exchange: Exchange<'_, '_>, turn: &mut Option<upstream::Turn<'_>
     let upstream = exchange.upstream();
     let Exchange { client, worker, down, link, request, .. } = exchange;
     let (limits, buffers) = (&request.proxy.limits.timeouts, &worker.buffers);
+    client.watch.rest();
     if matches!(down.stage, Stage::Tunnel) {
         // It is a connection that is held, and no request any more.
         *turn = None;
@@ -303,7 +304,7 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
             if sent > 0 {
                 client.watch.moved();
             }
-            client.watch.poll(cx).map(|()| End::Abort)
+            client.watch.poll_pace(cx, true).map(|()| End::Abort)
         }
     });
     let now = match flushed.await {
@@ -311,6 +312,7 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
         end => return Then::End(end),
     };
     client.watch.begin(request.proxy.limits.timeouts.keep_alive, now);
+    client.watch.rest();
     worker.buffers.release(&mut client.input);
     match (close, read) {
         (false, _) => Then::Next,

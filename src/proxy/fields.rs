@@ -6,8 +6,9 @@
 use std::mem::MaybeUninit;
 
 use httparse::Header;
+use memchr::{memchr, memchr_iter};
 
-use super::framing::Length;
+use super::{framing::Length, withheld::Withheld};
 
 /// More fields than this are no head that anybody means.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -52,6 +53,8 @@ pub(super) enum Field {
     Cookie,
     /// `Destination` of WebDAV, and `X-Destination` of the Assets HTTP API.
     Destination,
+    /// A name that somebody else may take for one of framing: `Content_Length`, `Transfer_Encoding`.
+    Disguised,
     Expect,
     Forwarded,
     Host,
@@ -118,9 +121,11 @@ impl Field {
         };
         if is_named(name, candidate.0) {
             candidate.1
+        } else if is_disguised(name) {
+            Self::Disguised
         } else if first != b'x' && first != b'a' {
             Self::Other
-        } else if name.len() > X_FORWARDED.len() && begins(name, X_FORWARDED) {
+        } else if begins(name, X_FORWARDED) {
             // AEM's CDN answers 403 or redirects in circles when a forwarded host is not its own.
             Self::Forwarded
         } else if begins(name, ACCESS_CONTROL) {
@@ -174,6 +179,8 @@ pub(super) struct Hop {
     names: bool,
     length: Option<u64>,
     coding: Option<Coding>,
+    typed: bool,
+    destined: bool,
 }
 
 /// What `Transfer-Encoding` says.
@@ -182,8 +189,23 @@ enum Coding {
     Chunked,
     /// Something else before `chunked`: it would be passed on undecoded and unannounced, since the field stays here.
     Other,
-    /// Not `chunked` last: nobody knows where the body ends.
-    Endless,
+}
+
+impl Coding {
+    /// The one that `value` names. `chunked` comes last and once, without parameters, or nobody knows where the body ends (RFC
+    /// 9112, sections 6.1 and 7): whatever is nearly that has been read as `chunked` by one and as nothing by another.
+    fn of(value: &[u8]) -> Option<Self> {
+        if value.eq_ignore_ascii_case(CHUNKED) {
+            return Some(Self::Chunked);
+        }
+        let (before, last) = value.split_at(value.iter().rposition(|byte| *byte == b',')?);
+        let is_last = last[1..].trim_ascii().eq_ignore_ascii_case(CHUNKED);
+        let is_other = |coding: &[u8]| {
+            let coding = coding.trim_ascii();
+            is_token(coding) && ![CHUNKED, IDENTITY].iter().any(|own| own.eq_ignore_ascii_case(coding))
+        };
+        (is_last && before.split(|byte| *byte == b',').all(is_other)).then_some(Self::Other)
+    }
 }
 
 /// The framing of a message is not one that is taken.
@@ -199,7 +221,7 @@ impl Hop {
     /// Takes note of a field.
     ///
     /// # Errors
-    /// When there is no length that all fields agree on.
+    /// When it is said twice, or could be read in two ways.
     pub(super) fn note(&mut self, field: Field, value: &[u8]) -> Result<(), BadFraming> {
         match field {
             Field::Connection => self.connection(value),
@@ -207,20 +229,17 @@ impl Hop {
                 self.trailers |= members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"));
             }
             Field::ContentLength => {
-                let length = decimal(value).ok_or(BadFraming::Broken)?;
-                if self.length.is_some_and(|earlier| earlier != length) {
-                    return Err(BadFraming::Broken);
-                }
+                let length = decimal(value).filter(|_| self.length.is_none()).ok_or(BadFraming::Broken)?;
                 self.length = Some(length);
             }
             Field::TransferEncoding => {
-                let last = members(value).last().unwrap_or_default();
-                self.coding = Some(match self.coding {
-                    _ if !last.eq_ignore_ascii_case(b"chunked") => Coding::Endless,
-                    None if members(value).count() == 1 => Coding::Chunked,
-                    _ => Coding::Other,
-                });
+                let coding = Coding::of(value).filter(|_| self.coding.is_none());
+                self.coding = Some(coding.ok_or(BadFraming::Broken)?);
             }
+            Field::Disguised => return Err(BadFraming::Broken),
+            // Of two the one may be taken here, and the other there.
+            Field::ContentType => once(&mut self.typed)?,
+            Field::Destination => once(&mut self.destined)?,
             _ => {}
         }
         Ok(())
@@ -248,7 +267,6 @@ impl Hop {
         match self.coding {
             Some(Coding::Chunked) => Ok(Some(Length::Chunked)),
             Some(Coding::Other) => Err(BadFraming::Coding),
-            Some(Coding::Endless) => Err(BadFraming::Broken),
             None => Ok(self.length.map(Length::Exact)),
         }
     }
@@ -301,26 +319,53 @@ pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(may)
 }
 
-/// Digits and nothing else; no sign, no space, no list.
+/// Digits and nothing else: no sign, no space, no list. None with a zero before them, which some take for octal; none that a
+/// signed number cannot hold, which is what Java has.
 fn decimal(value: &[u8]) -> Option<u64> {
-    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
+    let digits = value.iter().all(u8::is_ascii_digit) && (value == b"0" || !value.starts_with(b"0"));
+    let number: u64 = std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()?;
+    (number <= LENGTH_MAX).then_some(number)
 }
 
-/// The fields after a chunked body that may pass, one line each. Fields that would change the message's framing, routing
-/// or identity have no place there (RFC 9110, section 6.5.1).
-pub(super) fn trailers(lines: &[u8]) -> Vec<u8> {
+fn once(seen: &mut bool) -> Result<(), BadFraming> {
+    if std::mem::replace(seen, true) { Err(BadFraming::Broken) } else { Ok(()) }
+}
+
+/// Whether every line of a head ends with CRLF. A bare LF ends one for some (RFC 9112, section 2.2), and for others does not;
+/// httparse takes it. A CR that stands alone it does not take.
+pub(super) fn has_strict_lines(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
+}
+
+/// Whether `line` is a field line (RFC 9112, section 5), without its end.
+pub(super) fn is_field_line(line: &[u8]) -> bool {
+    let Some(colon) = memchr(b':', line) else { return false };
+    is_token(&line[..colon]) && line[colon + 1..].iter().all(|byte| is_text(*byte))
+}
+
+/// Whether a byte may stand in a value: no control character but a tab (RFC 9110, section 5.5).
+pub(super) fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// The fields after a chunked body that may pass, one line each, and how many do not since they hold what is `withheld`. Fields
+/// that would change the message's framing, routing or identity have no place there (RFC 9110, section 6.5.1).
+pub(super) fn trailers(lines: &[u8], withheld: Withheld<'_>) -> (Vec<u8>, usize) {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
-        return Vec::new();
+        return (Vec::new(), 0);
     };
-    let mut kept = Vec::new();
+    let (mut kept, mut cut) = (Vec::new(), 0);
     for field in fields.iter().filter(|field| Field::of(field.name).may_trail()) {
+        if withheld.is_in(field.value) {
+            cut += 1;
+            continue;
+        }
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             kept.extend_from_slice(part);
         }
     }
-    kept
+    (kept, cut)
 }
 
 /// Whether a field's name is this one, which is of small letters and hyphens: in a name each of them has one other form at
@@ -330,9 +375,23 @@ fn is_named(name: &str, own: &str) -> bool {
     name.len() == own.len() && name.bytes().zip(own.bytes()).fold(0, differ) == 0
 }
 
+/// Whether a name is one of framing's once hyphens and underscores are the same, as they are where fields become variables.
+fn is_disguised(name: &str) -> bool {
+    let is_same = |own: &str| {
+        let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
+        name.len() == own.len() && name.bytes().zip(own.bytes()).all(same)
+    };
+    is_same("content-length") || is_same("transfer-encoding")
+}
+
 fn begins(name: &str, with: &[u8]) -> bool {
     name.as_bytes().get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with))
 }
+
+const CHUNKED: &[u8] = b"chunked";
+const IDENTITY: &[u8] = b"identity";
+/// `Long.MAX_VALUE`.
+pub(super) const LENGTH_MAX: u64 = i64::MAX as u64;
 
 const X_FORWARDED: &[u8] = b"x-forwarded-";
 const ACCESS_CONTROL: &[u8] = b"access-control-";
@@ -368,6 +427,7 @@ mod tests {
             ("Forwarded", Field::Forwarded),
             ("X-Forwarded-Host", Field::Forwarded),
             ("x-forwarded-anything", Field::Forwarded),
+            ("X-Forwarded-", Field::Forwarded),
             ("Connection", Field::Connection),
             ("Keep-Alive", Field::KeepAlive),
             ("Authorization", Field::Authorization),
@@ -405,28 +465,115 @@ mod tests {
 
     #[test]
     fn a_length_is_one_number() {
-        use Field::{ContentLength as Said, TransferEncoding as Coded};
+        use Field::ContentLength as Said;
         assert_eq!(length(&[]), Ok(None));
-        assert_eq!(length(&[(Said, "5"), (Said, "5")]), Ok(Some(Length::Exact(5))));
-        for bad in ["-1", "+1", "", "5, 5", "0x5", " 5", "99999999999999999999"] {
+        for (said, expected) in [("0", 0), ("5", 5), ("9223372036854775807", LENGTH_MAX)] {
+            assert_eq!(length(&[(Said, said)]), Ok(Some(Length::Exact(expected))));
+        }
+        for bad in [
+            "-1",
+            "+1",
+            "",
+            "5, 5",
+            "5,5",
+            "0x5",
+            " 5",
+            "5 5",
+            "5_0",
+            "05",
+            "00",
+            "5.0",
+            "1e1",
+            "٥",
+            "9223372036854775808",
+            "99999999999999999999",
+        ] {
             assert_eq!(length(&[(Said, bad)]), Err(BadFraming::Broken), "{bad}");
         }
-        assert_eq!(length(&[(Said, "5"), (Said, "6")]), Err(BadFraming::Broken));
+        for again in ["5", "6"] {
+            assert_eq!(length(&[(Said, "5"), (Said, again)]), Err(BadFraming::Broken));
+        }
+    }
+
+    #[test]
+    fn a_coding_is_chunked_alone() {
+        use Field::{ContentLength as Said, TransferEncoding as Coded};
         assert_eq!(length(&[(Coded, "Chunked")]), Ok(Some(Length::Chunked)));
-        assert_eq!(length(&[(Coded, "gzip, chunked")]), Err(BadFraming::Coding));
-        assert_eq!(length(&[(Coded, "chunked"), (Coded, "chunked")]), Err(BadFraming::Coding));
-        for endless in ["gzip", "chunked, gzip", "xchunked", "", "chunked;q=1"] {
-            assert_eq!(length(&[(Coded, endless)]), Err(BadFraming::Broken), "{endless}");
+        for known in ["gzip, chunked", "gzip,deflate,chunked", "x-foo ,chunked"] {
+            assert_eq!(length(&[(Coded, known)]), Err(BadFraming::Coding), "{known}");
+        }
+        for broken in [
+            "gzip",
+            "chunked, gzip",
+            "chunked, chunked",
+            "gzip, chunked, chunked",
+            "identity",
+            "identity, chunked",
+            "xchunked",
+            "chunkedx",
+            "",
+            ",",
+            ", chunked",
+            "chunked,",
+            "chunked ,",
+            "chunked;q=1",
+            "gzip;q=1, chunked",
+            "\"chunked\"",
+            "chunked chunked",
+            "gzip chunked",
+            "chunked\t\tx",
+            "chun\u{212a}ed",
+        ] {
+            assert_eq!(length(&[(Coded, broken)]), Err(BadFraming::Broken), "{broken}");
+        }
+        for twice in ["chunked", "gzip", "gzip, chunked"] {
+            assert_eq!(length(&[(Coded, "chunked"), (Coded, twice)]), Err(BadFraming::Broken), "{twice}");
         }
         assert!(hop(&[(Said, "5"), (Coded, "chunked")]).unwrap().is_framed_twice());
+    }
+
+    #[test]
+    fn what_may_be_taken_for_framing_or_stands_there_twice_is_refused() {
+        for name in ["Content_Length", "transfer_encoding", "TRANSFER_ENCODING"] {
+            assert_eq!(Field::of(name), Field::Disguised, "{name}");
+        }
+        for name in ["content-lengths", "x_content_length", "accept_charset", "transfer.encoding"] {
+            assert_eq!(Field::of(name), Field::Other, "{name}");
+        }
+        assert!(hop(&[(Field::Disguised, "5")]).is_err());
+        for field in [Field::ContentType, Field::Destination] {
+            assert!(hop(&[(field, "a")]).is_ok() && hop(&[(field, "a"), (field, "a")]).is_err());
+        }
+    }
+
+    #[test]
+    fn lines_end_with_cr_and_lf() {
+        assert!(has_strict_lines(b"GET / HTTP/1.1\r\na: b\r\n\r\n") && has_strict_lines(b"GET"));
+        for loose in [&b"\n"[..], b"a\n", b"a\r\n\n", b"a\n\r\n", b"a\r\nb: c\n\r\n"] {
+            assert!(!has_strict_lines(loose), "{}", loose.escape_ascii());
+        }
+        for line in [&b"a:"[..], b"a: b", b"a:\tb\xff ", b"a::"] {
+            assert!(is_field_line(line), "{}", line.escape_ascii());
+        }
+        for line in [&b""[..], b"a", b":", b": b", b"a : b", b" a: b", b"a: b\x00", b"a: b\rc", b"a: \x7f"] {
+            assert!(!is_field_line(line), "{}", line.escape_ascii());
+        }
     }
 
     #[test]
     fn trailers_that_belong_into_the_head_do_not_pass() {
         let lines =
             b"X-Sum: 1\r\nAuthorization: Basic x\r\ncontent-length: 9\r\nHost: evil\r\ny: \xfc\r\n\r\n";
-        assert_eq!(trailers(lines), b"X-Sum: 1\r\ny: \xfc\r\n");
+        let trailers = |lines| trailers(lines, Withheld::NOTHING).0;
+        assert_eq!(trailers(&lines[..]), b"X-Sum: 1\r\ny: \xfc\r\n");
         assert_eq!(trailers(b"\r\n"), b"");
         assert_eq!(trailers(b"not a field\r\n\r\n"), b"");
+    }
+
+    #[test]
+    fn trailers_that_hold_the_credential_do_not_pass() {
+        let lines = b"X-Sum: 1\r\nX-Debug: Bearer a-token-that-is-long\r\n\r\n";
+        let (kept, cut) = trailers(lines, Withheld::new(b"a-token-that-is-long"));
+        assert_eq!((&*kept, cut), (&b"X-Sum: 1\r\n"[..], 1));
     }
 }

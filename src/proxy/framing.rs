@@ -5,7 +5,12 @@
 
 use std::io::Write;
 
-use super::buffer::Buffer;
+use memchr::{memchr, memchr_iter, memrchr};
+
+use super::{
+    buffer::Buffer,
+    fields::{FIELDS_MAX, LENGTH_MAX, is_field_line, is_text, is_token},
+};
 
 /// How a message says where its body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,8 @@ enum State {
     /// After the last chunk.
     Trailers,
     Done,
+    /// Nothing that follows means anything.
+    Broken,
 }
 
 impl Decoder {
@@ -87,49 +94,68 @@ impl Decoder {
                 self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
                 Ok((data.len(), data))
             }
-            State::Size | State::ChunkEnd | State::Trailers => Ok((self.line(input)?, &[])),
+            State::Size | State::ChunkEnd | State::Trailers => {
+                let taken = self.line(input);
+                if taken.is_err() {
+                    self.state = State::Broken;
+                }
+                Ok((taken?, &[]))
+            }
             State::Done => Ok((0, &[])),
+            State::Broken => Err(FramingError("nobody knows where it goes on")),
         }
     }
 
     /// Takes bytes up to the end of a line, and the line when it is whole.
     fn line(&mut self, input: &[u8]) -> Result<usize, FramingError> {
-        let (taken, whole) = match input.iter().position(|byte| *byte == b'\n') {
+        let (taken, whole) = match memchr(b'\n', input) {
             Some(end) => (end + 1, true),
             None => (input.len(), false),
         };
-        let most = if self.state == State::Trailers { self.trailers_max } else { SIZE_LINE_MAX };
+        let most = match self.state {
+            State::Trailers => self.trailers_max,
+            State::ChunkEnd => b"\r\n".len(),
+            _ => SIZE_LINE_MAX,
+        };
         if self.line.len() + taken > most {
             return Err(FramingError("a line between chunks is too long"));
         }
         self.line.extend_from_slice(&input[..taken]);
         if whole {
-            self.lined()?;
+            self.lined()?
+        } else {
+            self.begun()?
         }
         Ok(taken)
     }
 
     fn lined(&mut self) -> Result<(), FramingError> {
         self.state = match self.state {
-            State::ChunkEnd => {
-                if self.line != b"\r\n" {
-                    return Err(FramingError("a chunk is longer than its size"));
-                }
-                State::Size
-            }
+            State::ChunkEnd if self.line == b"\r\n" => State::Size,
+            State::ChunkEnd => return Err(OVERLONG),
             State::Size => match chunk_size(&self.line)? {
                 0 => State::Trailers,
                 size => State::Chunk(size),
             },
             // The fields stay in `line`, to be read when the empty line has come.
-            State::Trailers if !ends_with_empty_line(&self.line) => return Ok(()),
             _ => {
-                self.state = State::Done;
+                if is_end_of_fields(&self.line)? {
+                    self.state = State::Done;
+                }
                 return Ok(());
             }
         };
         self.line.clear();
         Ok(())
+    }
+
+    /// Whether what has come of a line can become one: whoever waits for its end waits for ever otherwise.
+    fn begun(&self) -> Result<(), FramingError> {
+        match self.state {
+            State::ChunkEnd if self.line != b"\r" => Err(OVERLONG),
+            State::Size if !begins_chunk_size(&self.line) => Err(NO_SIZE),
+            _ => Ok(()),
+        }
     }
 
     /// The fields after a chunked body, each with its line end, once all is decoded.
@@ -142,22 +168,81 @@ fn up_to(input: &[u8], left: u64) -> &[u8] {
     &input[..usize::try_from(left).unwrap_or(usize::MAX).min(input.len())]
 }
 
-fn ends_with_empty_line(lines: &[u8]) -> bool {
-    lines == b"\r\n" || lines.ends_with(b"\n\r\n")
+/// Whether the last of these lines is the empty one, behind fields that are some.
+fn is_end_of_fields(lines: &[u8]) -> Result<bool, FramingError> {
+    let bad = FramingError("what stands behind the last chunk is no field");
+    let before = lines.strip_suffix(b"\r\n").ok_or(bad)?;
+    let line = &before[memrchr(b'\n', before).map_or(0, |end| end + 1)..];
+    if !line.is_empty() {
+        return if is_field_line(line) { Ok(false) } else { Err(bad) };
+    }
+    if memchr_iter(b'\n', before).count() > FIELDS_MAX {
+        return Err(FramingError("there are too many fields behind the last chunk"));
+    }
+    Ok(true)
 }
 
-/// The size at the beginning of a line; extensions after it mean nothing to anybody (RFC 9112, section 7.1.1).
-/// `httparse::parse_chunk_size` takes an empty line for a size of 0.
+/// The size in a line (RFC 9112, section 7.1). Extensions after it mean nothing to anybody, and have to be some: what is hidden
+/// in a broken one has been a request to others. `httparse::parse_chunk_size` takes an empty line for a size of 0.
 fn chunk_size(line: &[u8]) -> Result<u64, FramingError> {
-    let bad = FramingError("a chunk's size is no number");
-    let line = line.strip_suffix(b"\r\n").ok_or(bad)?;
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (size, extension) = line.split_at(digits);
-    let ends = extension.trim_ascii_start();
-    if digits > 16 || !(ends.is_empty() || ends.starts_with(b";")) {
-        return Err(bad);
+    let line = line.strip_suffix(b"\r\n").ok_or(NO_SIZE)?;
+    let (size, extensions) = line.split_at(hex_digits(line));
+    if size.len() > SIZE_DIGITS_MAX || !are_extensions(extensions) {
+        return Err(NO_SIZE);
     }
-    std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok()).ok_or(bad)
+    let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
+    size.filter(|size| *size <= LENGTH_MAX).ok_or(NO_SIZE)
+}
+
+fn begins_chunk_size(line: &[u8]) -> bool {
+    let digits = hex_digits(line);
+    let may_follow = line.get(digits).is_none_or(|byte| digits > 0 && b" \t;\r".contains(byte));
+    let text = line.strip_suffix(b"\r").unwrap_or(line);
+    digits <= SIZE_DIGITS_MAX && may_follow && text.iter().all(|byte| is_text(*byte))
+}
+
+fn hex_digits(line: &[u8]) -> usize {
+    line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count()
+}
+
+/// `;name`, `;name=token`, `;name="text"`, any number of times (RFC 9112, section 7.1.1).
+fn are_extensions(mut rest: &[u8]) -> bool {
+    while !rest.is_empty() {
+        let Some(extension) = blank(rest).strip_prefix(b";").map(blank) else { return false };
+        let (name, behind) = token(extension);
+        if name.is_empty() {
+            return false;
+        }
+        rest = behind;
+        if let Some(value) = blank(behind).strip_prefix(b"=").map(blank) {
+            let Some(behind) = behind_value(value) else { return false };
+            rest = behind;
+        }
+    }
+    true
+}
+
+fn behind_value(value: &[u8]) -> Option<&[u8]> {
+    let Some(mut rest) = value.strip_prefix(b"\"") else {
+        let (text, behind) = token(value);
+        return (!text.is_empty()).then_some(behind);
+    };
+    loop {
+        rest = match rest {
+            [b'"', behind @ ..] => return Some(behind),
+            [b'\\', byte, behind @ ..] | [byte, behind @ ..] if is_text(*byte) => behind,
+            _ => return None,
+        };
+    }
+}
+
+fn token(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().take_while(|byte| is_token(&[**byte])).count())
+}
+
+/// `text` without what is blank before it.
+fn blank(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|byte| b" \t".contains(byte)).count()..]
 }
 
 /// How a body is framed on its way out.
@@ -204,7 +289,13 @@ impl Encoding {
 const CHUNK_EXTRA: usize = 20;
 
 /// A size with some extension.
-const SIZE_LINE_MAX: usize = 4 * 1024;
+const SIZE_LINE_MAX: usize = 1024;
+
+/// Those of 64 bits.
+const SIZE_DIGITS_MAX: usize = 16;
+
+const NO_SIZE: FramingError = FramingError("a chunk's size is no number");
+const OVERLONG: FramingError = FramingError("a chunk is longer than its size");
 
 #[cfg(test)]
 mod tests {
@@ -252,19 +343,75 @@ mod tests {
             &b"x\r\n"[..],
             b"5\r\nhelloX\r\n",
             b"5\r\nhello\n",
+            b"5\r\nhello\r\r\n",
             b"5\nhello\r\n",
             b"-1\r\n",
+            b"+1\r\n",
             b"\r\n",
+            b";a\r\n",
             b"0x5\r\nhello\r\n",
             b"11111111111111111\r\n",
+            b"8000000000000000\r\n",
+            b"00000000000000005\r\nhello\r\n",
             b" 5\r\nhello\r\n",
+            b"5 \r\nhello\r\n",
+            b"5\t\r\nhello\r\n",
+            b"5\rhello\r\n",
+            b"5,\r\nhello\r\n",
+            b"5;\r\nhello\r\n",
+            b"5;a=\r\nhello\r\n",
+            b"5;=b\r\nhello\r\n",
+            b"5;a=\"b\r\nhello\r\n",
+            b"5;a=\"b\"c\r\nhello\r\n",
+            b"5;a b\r\nhello\r\n",
+            b"5;a\0\r\nhello\r\n",
+            b"5;a\rb\r\nhello\r\n",
+            b"5;a\nhello\r\n",
+            b"5;a=\"\\\x7f\"\r\nhello\r\n",
             &[b'1'; 5000],
+            &[&b"5;a="[..], &[b'b'; 2000]].concat(),
+            b"0\r\n\n",
+            b"0\r\na: b\n\r\n",
+            b"0\r\na: b\r\n\n",
+            b"0\r\n a: b\r\n\r\n",
+            b"0\r\na: b\r\n c\r\n\r\n",
+            b"0\r\na : b\r\n\r\n",
+            b"0\r\na\r\n\r\n",
+            b"0\r\n: b\r\n\r\n",
+            b"0\r\na: \0\r\n\r\n",
+            b"0\r\na: b\rc\r\n\r\n",
         ] {
-            let refused = decode(input, Length::Chunked, 7);
-            assert!(refused.is_err_and(|error| error.0 != "unfinished"), "{}", input.escape_ascii());
+            for step in [1, 7, input.len()] {
+                let refused = decode(input, Length::Chunked, step);
+                let text = input[..input.len().min(50)].escape_ascii();
+                assert!(refused.is_err_and(|error| error.0 != "unfinished"), "{text}, {step}");
+            }
         }
-        let endless = [&b"0\r\n"[..], &[b'a'; 2000]].concat();
-        assert!(decode(&endless, Length::Chunked, 100).is_err_and(|error| error.0 != "unfinished"));
+        for endless in ["a".repeat(2000), "a: b\r\n".repeat(101) + "\r\n"] {
+            let endless = format!("0\r\n{endless}");
+            let refused = decode(endless.as_bytes(), Length::Chunked, 100);
+            assert!(refused.is_err_and(|error| error.0 != "unfinished"));
+        }
+    }
+
+    #[test]
+    fn what_has_been_broken_stays_broken() {
+        let mut decoder = Decoder::new(Length::Chunked, 1000);
+        assert!(decoder.decode(b"x").is_err());
+        assert!(decoder.decode(b"0\r\n\r\n").is_err() && !decoder.is_done());
+    }
+
+    #[test]
+    fn extensions_are_read_over() {
+        for extension in
+            [";a", ";a=b", "; a = b ;c", " ;a", ";a=\"\"", ";a=\"x;\\\"y\";b", "\t;a", ";a=\"\u{fc}\""]
+        {
+            let input = format!("2{extension}\r\nok\r\n000{extension}\r\n\r\n");
+            for step in [1, 3, 100] {
+                let (body, ..) = decode(input.as_bytes(), Length::Chunked, step).expect(extension);
+                assert_eq!(body, b"ok");
+            }
+        }
     }
 
     #[test]

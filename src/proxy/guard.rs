@@ -103,6 +103,11 @@ impl Guard {
         if !self.any_host && !self.is_ours(host, local) {
             return Err(GuardError::Host);
         }
+        self.admit_page(asked, host.as_bytes())
+    }
+
+    /// The same for a request whose `host` is known to be the proxy's.
+    pub(super) fn admit_page(&self, asked: &Asked<'_>, host: &[u8]) -> Result<Option<&str>, GuardError> {
         match asked.origin {
             Value::None => self.admit_site(asked, host).map(|()| None),
             // A page that came through this proxy has the proxy's own origin; all others have to be configured.
@@ -113,7 +118,7 @@ impl Guard {
     }
 
     /// A browser that sends no `Origin` (an image, a link) may say how far away the page is that it does it for.
-    fn admit_site(&self, asked: &Asked<'_>, host: &str) -> Result<(), GuardError> {
+    fn admit_site(&self, asked: &Asked<'_>, host: &[u8]) -> Result<(), GuardError> {
         match asked.site {
             Site::Untold | Site::Own => Ok(()),
             // All ports of a host are one site: which of their pages it is only `Referer` tells, and a page can leave it
@@ -162,7 +167,8 @@ impl Guard {
 
     /// Whether `origin` is of a page that is let in: the proxy's own, as the client calls it, or an allowed one.
     pub(super) fn knows(&self, origin: &[u8], asked: &Asked<'_>) -> bool {
-        asked.for_host().is_ok_and(|host| self.is_own(origin, host)) || self.allowed(origin).is_some()
+        asked.for_host().is_ok_and(|host| self.is_own(origin, host.as_bytes()))
+            || self.allowed(origin).is_some()
     }
 
     /// Whether `origin` is the proxy's: as the client calls it, or by another name of this machine with the same port.
@@ -176,7 +182,7 @@ impl Guard {
             }
             _ => false,
         };
-        self.is_own(origin, host) || named.is_some_and(is_alias)
+        self.is_own(origin, host.as_bytes()) || named.is_some_and(is_alias)
     }
 
     /// The allowed origin that `origin` is, if it is one.
@@ -186,9 +192,9 @@ impl Guard {
     }
 
     /// Whether `origin` is what a browser calls us when it comes to `host`.
-    fn is_own(&self, origin: &[u8], host: &str) -> bool {
+    fn is_own(&self, origin: &[u8], host: &[u8]) -> bool {
         let own = origin.strip_prefix(self.scheme.as_bytes());
-        own.is_some_and(|own| own.eq_ignore_ascii_case(host.as_bytes()))
+        own.is_some_and(|own| own.eq_ignore_ascii_case(host))
     }
 }
 
@@ -278,6 +284,11 @@ impl<'a> Asked<'a> {
             _ => Site::Cross,
         };
         self.site = self.site.max(site);
+    }
+
+    /// Whether the request is for `host`, and says so in the plainest way.
+    pub(super) fn is_plainly_for(&self, host: &[u8]) -> bool {
+        self.authority.is_none() && matches!(self.host, Value::One(own) if own == host)
     }
 
     /// The host that the request is for: that of its one `Host` field, which is its target's too where that is an absolute

@@ -22,7 +22,7 @@ use super::{
 /// What carries a request to AEM and its response back.
 pub(super) enum Link {
     /// A connection of its own.
-    Wire(Wire),
+    Wire(Box<Wire>),
     /// A stream of an HTTP/2 connection.
     Stream(Box<Stream>),
 }

@@ -25,7 +25,9 @@ impl Refusal {
     pub(super) fn of(head: &ResponseHead<'_, '_>, asking: Asking) -> Option<Self> {
         match head.status {
             401 => Some(Self::Unauthorized),
-            302 | 303 | 307 if head.location.is_some_and(is_login) => Some(Self::LoginRedirect),
+            302 | 303 | 307 if !asking.logs_out && head.location.is_some_and(is_login) => {
+                Some(Self::LoginRedirect)
+            }
             403 if head.has_reason => Some(Self::Reason),
             200 if asking.json && asking.safe && head.content_type.is_some_and(is_html) => {
                 Some(Self::LoginPage)
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_way_of_saying_it_is_known() {
-        let asking = Asking { json: true, safe: true, idempotent: true };
+        let asking = Asking { json: true, safe: true, idempotent: true, logs_out: false };
         for (head, expected) in [
             ("401 Unauthorized", Some(Refusal::Unauthorized)),
             (
@@ -120,7 +122,16 @@ mod tests {
     #[test]
     fn a_page_is_none_where_a_page_was_asked_or_something_was_done() {
         let page = "200 OK\r\ncontent-type: text/html";
-        assert_eq!(of(page, Asking { json: false, safe: true, idempotent: true }), None);
-        assert_eq!(of(page, Asking { json: true, safe: false, idempotent: false }), None);
+        let get = Asking { json: false, safe: true, idempotent: true, logs_out: false };
+        assert_eq!(of(page, get), None);
+        assert_eq!(of(page, Asking { json: true, safe: false, idempotent: false, ..get }), None);
+    }
+
+    #[test]
+    fn whoever_logs_out_is_led_to_the_login_page_and_no_token_is_to_blame() {
+        let login = "302 Found\r\nlocation: /libs/granite/core/content/login.html";
+        let logout = Asking { json: false, safe: true, idempotent: true, logs_out: true };
+        assert_eq!(of(login, logout), None);
+        assert_eq!(of("401 Unauthorized", logout), Some(Refusal::Unauthorized));
     }
 }

@@ -4,23 +4,24 @@ mod target;
 
 use std::ops::Range;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memchr_iter};
 
-use self::target::{Line, authority, origin_form};
+use self::target::{Line, authority, form_for};
 use super::{
     buffer::Buffer,
-    fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, kinds, members, protocol},
+    fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, has_strict_lines, kinds, members, protocol},
     framing::Length,
     guard::{Asked, Guard},
     rewrite,
 };
+use crate::secret::SecretString;
 
 /// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
 pub(super) struct RequestHead<'h, 'b> {
     pub method: &'b str,
-    /// As the client wrote it.
+    /// Path and query as the client wrote them, or `*`.
     target: &'b [u8],
     /// The minor version: 0 or 1.
     pub minor: u8,
@@ -54,7 +55,7 @@ pub(super) struct Added<'a> {
     /// In place of whatever the client sent, if there is one.
     pub authorization: Option<&'a [u8]>,
     /// In place of the client's fields of the same name.
-    pub fields: &'a [(HeaderName, HeaderValue)],
+    pub fields: &'a [(HeaderName, SecretString)],
     /// Where the client has not sent one of its own.
     pub unless_sent: [(&'static str, Option<&'a [u8]>); 2],
 }
@@ -68,6 +69,8 @@ pub(super) struct Asking {
     pub safe: bool,
     /// Doing it twice is doing it once (RFC 9110, section 9.2.2).
     pub idempotent: bool,
+    /// It ends a session: a login page comes next, whatever token was sent.
+    pub logs_out: bool,
 }
 
 /// Where in a written head the lines stand that depend on the credential, and which of them are to be there.
@@ -78,13 +81,30 @@ pub(super) struct Identity {
     owed: [bool; 2],
 }
 
-/// What has come is no request that could be answered as one; the status that says why.
+/// Why what has come is no request that could be answered as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRequest(pub u16);
-
-/// The target cannot be forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadTarget;
+pub(super) enum NoRequest {
+    /// It is not HTTP/1.1.
+    Malformed,
+    /// Its version is another one.
+    Version,
+    /// Its target is none for a server.
+    Target,
+    /// It could be read in two ways.
+    Ambiguous,
+    /// It has a transfer coding beside `chunked`.
+    Coding,
+    /// It expects what nobody knows.
+    Expectation,
+    /// Its request line is too long.
+    LineTooLong,
+    /// Its head is too large.
+    HeadTooLarge,
+    /// Its head does not come to its end.
+    TooSlow,
+    /// There are too many connections.
+    TooMany,
+}
 
 impl<'h, 'b> RequestHead<'h, 'b> {
     /// Reads a head at the beginning of `bytes`; `None` when its end has not come yet.
@@ -92,13 +112,26 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// # Errors
     /// When this is no HTTP/1 request.
     pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, NoRequest> {
+        let head = Self::parse_leniently(bytes, storage);
+        let read = match &head {
+            Ok(Some(head)) => &bytes[..head.bytes],
+            Ok(None) => bytes,
+            Err(error) => return Err(*error),
+        };
+        // An empty line before it is for the connection to skip.
+        let begins = !matches!(bytes.first(), Some(b'\r' | b'\n'));
+        if begins && has_strict_lines(read) { head } else { Err(NoRequest::Malformed) }
+    }
+
+    /// The same for lines that end with LF alone.
+    fn parse_leniently(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, NoRequest> {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut storage.fields) {
             Ok(Status::Complete(head_bytes)) => {
                 let (Some(method), Some(target), Some(minor)) =
                     (request.method, request.path, request.version)
                 else {
-                    return Err(NoRequest(400));
+                    return Err(NoRequest::Malformed);
                 };
                 let line = Line { method, target: target.as_bytes(), minor };
                 let kinds = kinds(request.headers, &mut storage.kinds);
@@ -108,6 +141,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             Err(httparse::Error::Token) => {
                 Self::parse_other_bytes(bytes, &mut storage.other, &mut storage.kinds)
             }
+            Err(httparse::Error::Version) => target::other_version(bytes),
             Err(error) => Err(error.into()),
         }
     }
@@ -137,11 +171,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     ) -> Result<Self, NoRequest> {
         let Line { method, target, minor } = line;
         if target.len() > TARGET_MAX {
-            return Err(NoRequest(414));
+            return Err(NoRequest::LineTooLong);
+        }
+        if !is_method(method) {
+            return Err(NoRequest::Malformed);
         }
         let mut head = Self {
             method,
-            target,
+            target: form_for(method, target).ok_or(NoRequest::Target)?,
             minor,
             fields,
             kinds,
@@ -151,47 +188,59 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             bytes,
             asked: Asked::new(authority(target)),
         };
-        head.survey()?;
+        head.survey(authority(target))?;
         Ok(head)
     }
 
-    fn survey(&mut self) -> Result<(), NoRequest> {
+    fn survey(&mut self, authority: Option<&[u8]>) -> Result<(), NoRequest> {
         for (header, field) in self.fields.iter().zip(self.kinds) {
             match *field {
                 Field::Other => {}
-                Field::Host => self.asked.host(header.value),
+                Field::Host => {
+                    // They are the same (RFC 9112, section 3.2), or it is for two hosts.
+                    if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(header.value)) {
+                        return Err(NoRequest::Ambiguous);
+                    }
+                    self.asked.host(header.value);
+                }
                 Field::Origin => self.asked.origin(header.value),
                 Field::Referer => self.asked.referer(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
                 Field::Accept => self.accepts_json |= accepts_json(header.value),
-                Field::Expect => {
-                    self.expects_continue =
-                        self.minor > 0 && header.value.eq_ignore_ascii_case(b"100-continue");
-                }
-                field => self.hop.note(field, header.value).map_err(|_| NoRequest(400))?,
+                Field::Expect => self.expect(header.value)?,
+                field => self.hop.note(field, header.value).map_err(|_| NoRequest::Ambiguous)?,
             }
         }
         // Framed twice, or coded for a version that knows no codings: who reads it otherwise sees another request in
         // it (RFC 9112, sections 6.1 and 6.3).
-        let two_ways = self.hop.is_framed_twice() || (self.hop.is_coded() && self.minor == 0);
-        if two_ways || self.hop.length() == Err(BadFraming::Broken) {
-            return Err(NoRequest(400));
+        if self.hop.is_framed_twice() || (self.hop.is_coded() && self.minor == 0) {
+            return Err(NoRequest::Ambiguous);
         }
+        self.hop.length().map(drop).map_err(|_: BadFraming| NoRequest::Coding)
+    }
+
+    /// An expectation: there is only one, and HTTP/1.0 has none (RFC 9110, section 10.1.1).
+    fn expect(&mut self, value: &[u8]) -> Result<(), NoRequest> {
+        if self.minor == 0 {
+            return Ok(());
+        }
+        if self.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(NoRequest::Expectation);
+        }
+        self.expects_continue = true;
         Ok(())
     }
 
     /// How long the body is.
-    ///
-    /// # Errors
-    /// When it has another transfer coding than `chunked`.
-    pub(super) fn length(&self) -> Result<Length, BadFraming> {
-        Ok(self.hop.length()?.unwrap_or(Length::Exact(0)))
+    pub(super) fn length(&self) -> Length {
+        // What could not be framed was refused.
+        self.hop.length().ok().flatten().unwrap_or(Length::Exact(0))
     }
 
     /// What it asks to go on in, if it does: a WebSocket, or another protocol that HTTP does not know how to speak
-    /// (RFC 9110, section 7.8).
+    /// (RFC 9110, section 7.8). Not with a body, which the other protocol might be taken for.
     pub(super) fn protocol(&self) -> Option<&'b [u8]> {
-        let asks = self.hop.upgrade && self.minor > 0;
+        let asks = self.hop.upgrade && self.minor > 0 && self.length() == Length::Exact(0);
         asks.then(|| protocol(self.fields)).flatten()
     }
 
@@ -202,17 +251,21 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Path and query, for the choice of a route; as the client wrote them.
     pub(super) fn path(&self) -> &'b [u8] {
-        match origin_form(self.target).unwrap_or_default() {
-            query if query.starts_with(b"?") => b"/",
-            path => path,
-        }
+        if self.target.starts_with(b"?") { b"/" } else { self.target }
     }
 
     /// What is asked for.
     pub(super) fn asking(&self) -> Asking {
         let safe = SAFE.contains(&self.method);
         let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
-        Asking { json: self.accepts_json || is_json_path(self.path()), safe, idempotent }
+        let path = self.path();
+        let logs_out = path.starts_with(LOGOUT);
+        Asking { json: self.accepts_json || is_json_path(path), safe, idempotent, logs_out }
+    }
+
+    /// Every field: its name, what it is, its value.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'b str, Field, &'b [u8])> {
+        self.fields.iter().zip(self.kinds).map(|(header, field)| (header.name, *field, header.value))
     }
 
     /// The first field called `name`.
@@ -229,8 +282,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Whether it asks for one of the tokens that AEM takes from browsers with a write. They are short-lived, and one's own
     /// (Adobe, "CSRF protection").
     pub(super) fn is_for_csrf_token(&self) -> bool {
-        let path = if self.target.starts_with(b"/") { self.target } else { self.path() };
-        path.strip_prefix(CSRF_TOKEN).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
+        self.path().strip_prefix(CSRF_TOKEN).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
     }
 
     /// Whether a field called `name` goes on to AEM.
@@ -241,22 +293,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Writes the head as AEM is to see it: what is `added`, nothing that is between the client and us, nothing that
     /// AEM's CDN must not see.
-    ///
-    /// # Errors
-    /// When the target is of no form that can be forwarded.
-    pub(super) fn write(
-        &self,
-        added: &Added<'_>,
-        length: Length,
-        out: &mut Buffer,
-    ) -> Result<Identity, BadTarget> {
-        let target = origin_form(self.target).ok_or(BadTarget)?;
+    pub(super) fn write(&self, added: &Added<'_>, length: Length, out: &mut Buffer) -> Identity {
         out.push(self.method.as_bytes());
         out.push(b" ");
-        if target.starts_with(b"?") {
+        if self.target.starts_with(b"?") {
             out.push(b"/");
         }
-        out.push(target);
+        out.push(self.target);
         out.push(b" HTTP/1.1\r\nhost: ");
         out.push(added.host);
         out.push(b"\r\n");
@@ -267,7 +310,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let identity = self.write_added(added, out);
         out.push(via(self.minor));
         out.push(b"\r\n");
-        Ok(identity)
+        identity
     }
 
     /// Writes a field of the client's, unless it stays here or is replaced.
@@ -275,6 +318,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let Header { name, value } = *header;
         match field {
             Field::Host | Field::Forwarded | Field::ProxyAuthorization => {}
+            Field::Expect if !self.expects_continue => {}
             Field::Authorization if added.authorization.is_some() => {}
             Field::UserAgent if added.user_agent.is_some() => {}
             field if field.is_hop_by_hop() => {}
@@ -321,7 +365,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     fn write_added(&self, added: &Added<'_>, out: &mut Buffer) -> Identity {
         for (name, value) in added.fields {
-            line(name.as_str(), value.as_bytes(), out);
+            line(name.as_str(), value.expose_bytes(), out);
         }
         if let Some(user_agent) = added.user_agent
             && !added.sets("user-agent")
@@ -366,15 +410,20 @@ impl Added<'_> {
 
 impl From<httparse::Error> for NoRequest {
     fn from(error: httparse::Error) -> Self {
-        Self(if error == httparse::Error::TooManyHeaders { 431 } else { 400 })
+        if error == httparse::Error::TooManyHeaders { Self::HeadTooLarge } else { Self::Malformed }
     }
+}
+
+/// Whether a method is one that everybody reads alike. Methods have capitals, and to HTTP `get` is another one than `GET` (RFC
+/// 9110, section 9.1); not so to every server, or to every list of what is forbidden.
+fn is_method(method: &str) -> bool {
+    method.len() <= METHOD_MAX && !method.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// Whether a JSON document is what the client wants, rather than a page.
 fn accepts_json(accept: &[u8]) -> bool {
-    accept.len() >= JSON.len()
-        && memmem::find(accept, b"json").is_some()
-        && memmem::find(accept, b"html").is_none()
+    let names = |kind: &[u8; 4]| accept.windows(kind.len()).any(|part| part == kind);
+    names(b"json") && !names(b"html")
 }
 
 /// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
@@ -462,6 +511,9 @@ fn cookie(header: &Header<'_>, out: &mut Buffer) {
 
 const CSRF_TOKEN: &[u8] = b"/libs/granite/csrf/token.json";
 
+/// Where Sling's sessions end.
+const LOGOUT: &[u8] = b"/system/sling/logout";
+
 const IDENTITY: &[u8] = b"identity";
 
 const LOGIN_TOKEN: &[u8] = b"login-token";
@@ -470,6 +522,9 @@ const JSON: &[u8] = b".json";
 
 /// The safe methods of HTTP, and those of WebDAV that read.
 const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];
+
+/// Twice as long as any that is registered.
+const METHOD_MAX: usize = 32;
 
 /// As long as the longest that browsers and servers are known to take; the contract's answer is 414.
 const TARGET_MAX: usize = 65_534;

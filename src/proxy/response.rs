@@ -5,10 +5,11 @@ use httparse::{Header, Status};
 use super::{
     buffer::Buffer,
     cors,
-    fields::{BadFraming, Field, Hop, Storage, kinds, protocol},
+    fields::{BadFraming, Field, Hop, Storage, has_strict_lines, kinds, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
     rewrite::Names,
+    withheld::Withheld,
 };
 
 /// A head that has come whole. No `Debug`: it holds cookies.
@@ -52,10 +53,13 @@ pub(super) enum BadResponse {
     /// Too many fields.
     #[error("there are too many fields")]
     TooLarge,
+    /// More of them than anybody has to say.
+    #[error("there are too many interim responses")]
+    Interim,
 }
 
-/// What was asked, as far as it decides how an answer looks.
-#[derive(Debug, Clone, Copy, Default)]
+/// What was asked, as far as it decides how an answer looks. No `Debug`: it holds the credential.
+#[derive(Clone, Copy, Default)]
 pub(super) struct AnswerTo<'w> {
     /// A HEAD: the answer has no body.
     pub head: bool,
@@ -67,6 +71,8 @@ pub(super) struct AnswerTo<'w> {
     pub web_origin: Option<&'w str>,
     /// No cache may keep the answer.
     pub no_store: bool,
+    /// What the request was sent with: it does not come back.
+    pub withheld: Withheld<'w>,
 }
 
 /// How a response goes on behind its head.
@@ -109,8 +115,20 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Reads a head at the beginning of `bytes`; `None` when its end has not come yet.
     ///
     /// # Errors
-    /// When this is no HTTP/1 response.
+    /// When this is no HTTP/1 response, or one that could be read in two ways.
     pub(super) fn parse(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
+        let head = Self::parse_leniently(bytes, storage)?;
+        let read = head.as_ref().map_or(bytes, |head| &bytes[..head.bytes]);
+        // Nothing stands before a response.
+        let begins = !matches!(bytes.first(), Some(b'\r' | b'\n'));
+        if !begins || !has_strict_lines(read) {
+            return Err(BadResponse::Malformed(httparse::Error::NewLine));
+        }
+        Ok(head)
+    }
+
+    /// The same for lines that end with LF alone.
+    fn parse_leniently(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         let head_bytes =
@@ -160,7 +178,15 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 field => self.hop.note(field, header.value).map_err(|_| BadResponse::Framing)?,
             }
         }
-        Ok(())
+        if self.is_contradictory() { Err(BadResponse::Framing) } else { Ok(()) }
+    }
+
+    /// Whether it says two things about its length, or one that its version or its status does not know: the next reader takes
+    /// the other one (RFC 9112, sections 6.1 and 6.2). Some say of no body that it has no bytes.
+    fn is_contradictory(&self) -> bool {
+        let bodiless = matches!(self.status, 100..200 | 204);
+        let coded = self.hop.is_coded() && (bodiless || self.minor == 0);
+        self.hop.is_framed_twice() || coded || (bodiless && self.hop.said().is_some_and(|bytes| bytes > 0))
     }
 
     /// What AEM goes on in, if it is a protocol that could have been asked for.
@@ -171,12 +197,6 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Whether AEM keeps the connection after this response.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.hop.close && (self.minor > 0 || self.hop.keep_alive)
-    }
-
-    /// Whether it says two things about its length, or one that its version does not know: what such a peer says next is
-    /// not to be relied on.
-    pub(super) fn is_contradictory(&self) -> bool {
-        self.hop.is_framed_twice() || (self.hop.is_coded() && self.minor == 0)
     }
 
     /// Where the body ends, and how it is framed for the client (RFC 9112, section 6.3).
@@ -198,8 +218,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Ok(Body { length, encoding, closes: !known && !chunks, renamed: None })
     }
 
-    /// Writes the head as the client is to see it: without what is between AEM and us. `close` when the connection ends
-    /// with this answer.
+    /// Writes the head as the client is to see it: without what is between AEM and us, and without fields that hold what the
+    /// request was sent with; how many those are is the answer. `close` when the connection ends with this answer.
     pub(super) fn write(
         &self,
         body: Body,
@@ -207,7 +227,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         names: Option<&Names<'_>>,
         close: bool,
         out: &mut Buffer,
-    ) {
+    ) -> usize {
         let status = [
             b'0' + (self.status / 100) as u8,
             b'0' + (self.status / 10 % 10) as u8,
@@ -216,7 +236,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.push(b"HTTP/1.1 ");
         out.push(&status);
         out.push(b" ");
-        out.push(self.reason.as_bytes());
+        let mut cut = 0;
+        if to.withheld.is_in(self.reason.as_bytes()) {
+            cut += 1;
+        } else {
+            out.push(self.reason.as_bytes());
+        }
         out.push(b"\r\n");
         for (header, field) in self.fields.iter().zip(self.kinds) {
             match *field {
@@ -224,20 +249,17 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 Field::CacheControl if to.no_store => {}
                 field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
                 _ if body.renamed.is_some() && is_of_bytes(header.name) => {}
+                _ if to.withheld.is_in(header.value) => cut += 1,
                 field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
         }
         self.write_in_place(to, out);
-        if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0) {
+        // 1xx and 204 say nothing of a body, whatever was asked (RFC 9112, section 6.1; RFC 9110, section 8.6).
+        let may_say = !matches!(self.status, 100..200 | 204);
+        if body.encoding == Encoding::Chunked || (self.hop.is_coded() && to.head && to.minor > 0 && may_say) {
             out.push(b"transfer-encoding: chunked\r\n");
-        } else if let (Some(said), false, false, false) = (
-            self.hop.said(),
-            self.hop.is_coded(),
-            matches!(self.status, 100..200 | 204),
-            body.renamed.is_some(),
-        ) {
-            // Beside a coding a length would cut the body short; 1xx and 204 have none.
+        } else if let (Some(said), true, false) = (self.hop.said(), may_say, body.renamed.is_some()) {
             number("content-length", said, out);
         }
         if let Some(Renamed::Whole(bytes)) = body.renamed {
@@ -251,6 +273,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         out.push(via(self.minor));
         out.push(b"\r\n");
+        cut
     }
 
     /// What stands in place of AEM's own fields.
@@ -266,9 +289,15 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// Writes an interim response, which has no framing and no connection of its own.
-    pub(super) fn write_interim(&self, to: AnswerTo<'_>, names: Option<&Names<'_>>, out: &mut Buffer) {
-        let to = AnswerTo { head: to.head, minor: 1, keep_alive: true, ..AnswerTo::default() };
-        self.write(Body::NONE, to, names, false, out);
+    pub(super) fn write_interim(
+        &self,
+        to: AnswerTo<'_>,
+        names: Option<&Names<'_>>,
+        out: &mut Buffer,
+    ) -> usize {
+        let AnswerTo { head, withheld, .. } = to;
+        let to = AnswerTo { head, withheld, minor: 1, keep_alive: true, ..AnswerTo::default() };
+        self.write(Body::NONE, to, names, false, out)
     }
 }
 
@@ -305,8 +334,14 @@ pub(super) fn connection(to: AnswerTo<'_>, close: bool, out: &mut Buffer) {
 mod tests {
     use super::{super::fields::storage, *};
 
-    const GET: AnswerTo<'_> =
-        AnswerTo { head: false, minor: 1, keep_alive: true, web_origin: None, no_store: false };
+    const GET: AnswerTo<'_> = AnswerTo {
+        head: false,
+        minor: 1,
+        keep_alive: true,
+        web_origin: None,
+        no_store: false,
+        withheld: Withheld::NOTHING,
+    };
     const HEAD: AnswerTo<'_> = AnswerTo { head: true, ..GET };
     const OLD: AnswerTo<'_> = AnswerTo { minor: 0, ..GET };
 
@@ -344,11 +379,7 @@ mod tests {
 
     #[test]
     fn a_body_of_unknown_length_is_chunked_for_those_who_know_chunks() {
-        for head in [
-            "200 OK",
-            "200 OK\r\ntransfer-encoding: chunked",
-            "200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
-        ] {
+        for head in ["200 OK", "200 OK\r\ntransfer-encoding: chunked"] {
             let length = if head.contains("chunked") { Length::Chunked } else { Length::UntilClose };
             check(head, GET, "200 OK\r\ntransfer-encoding: chunked", length);
             check(head, OLD, "200 OK\r\nconnection: close", length);
@@ -362,6 +393,8 @@ mod tests {
         check("200 OK\r\ntransfer-encoding: chunked", HEAD, "200 OK\r\ntransfer-encoding: chunked", none);
         check("304 Not Modified\r\ncontent-length: 77", GET, "304 Not Modified\r\ncontent-length: 77", none);
         check("204 No Content\r\ncontent-length: 0", GET, "204 No Content", none);
+        check("204 No Content\r\ntransfer-encoding: chunked", HEAD, "204 No Content", none);
+        check("103 Early Hints\r\ntransfer-encoding: chunked", HEAD, "103 Early Hints", none);
     }
 
     #[test]
@@ -398,11 +431,54 @@ mod tests {
     }
 
     #[test]
+    fn what_the_request_was_sent_with_does_not_come_back() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJjcmVhdGVkX2F0IjoiMSJ9.signature";
+        let text = format!(
+            "HTTP/1.1 302 {token}\r\nX-Debug: Bearer {token}\r\nLocation: https://aem.example/?t={token}#x\r\n\
+             Set-Cookie: login-token={token}; Path=/\r\nX-Part: {}\r\nETag: \"x\"\r\ncontent-length: 0\r\n\r\n",
+            &token[1..]
+        );
+        let mut storage = storage();
+        let head = ResponseHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
+        let to = AnswerTo { withheld: Withheld::new(token.as_bytes()), ..GET };
+        let rest = format!("X-Part: {}\r\nETag: \"x\"\r\n", &token[1..]);
+        let mut out = Buffer::default();
+        assert_eq!(head.write(Body::NONE, to, None, false, &mut out), 4);
+        let expected = format!("HTTP/1.1 302 \r\n{rest}content-length: 0\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
+        assert_eq!(std::str::from_utf8(out.filled()).unwrap(), expected);
+        out.clear();
+        assert_eq!(head.write_interim(to, None, &mut out), 4);
+        assert!(!out.filled().windows(token.len()).any(|part| part == token.as_bytes()));
+        assert_eq!(head.write(Body::NONE, GET, None, false, &mut out), 0);
+    }
+
+    #[test]
     fn what_cannot_be_framed_is_refused() {
         assert_eq!(error("200 OK\r\ntransfer-encoding: gzip, chunked"), BadResponse::Coding);
         assert_eq!(error("200 OK\r\ntransfer-encoding: gzip"), BadResponse::Framing);
-        assert_eq!(error("200 OK\r\ncontent-length: 1\r\ncontent-length: 2"), BadResponse::Framing);
+        for contradictory in [
+            "200 OK\r\ncontent-length: 1\r\ncontent-length: 2",
+            "200 OK\r\ncontent-length: 1\r\ncontent-length: 1",
+            "200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
+            "200 OK\r\ncontent_length: 1",
+            "204 No Content\r\ntransfer-encoding: chunked",
+            "204 No Content\r\ncontent-length: 1",
+            "103 Early Hints\r\ncontent-length: 1",
+        ] {
+            assert_eq!(error(contradictory), BadResponse::Framing, "{contradictory}");
+        }
         assert_eq!(error("200 OK\r\nname : x"), BadResponse::Malformed(httparse::Error::HeaderName));
+        assert_eq!(error("200 OK\nname: x"), BadResponse::Malformed(httparse::Error::NewLine));
         assert_eq!(error("099 No"), BadResponse::Status);
+        for (bytes, refused) in
+            [(&b"\r\nHTTP/1.1 200 OK\r\n\r\n"[..], true), (b"HTTP/1.1 200\n", true), (b"HTTP/1.1 ", false)]
+        {
+            assert_eq!(
+                ResponseHead::parse(bytes, &mut storage()).is_err(),
+                refused,
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
     }
 }

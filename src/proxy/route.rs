@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use super::{
     Upstream,
     authorize::{Credential, Identity},
     request::Added,
 };
-use crate::config::Prefix;
+use crate::{config::Prefix, policy::Policy, secret::SecretString};
 
 /// What requests below a path get.
 pub struct Route {
@@ -20,6 +20,8 @@ pub struct Route {
     pub credential: Credential,
     /// Where they go.
     pub upstream: Arc<Upstream>,
+    /// What passes.
+    pub policy: Arc<Policy>,
     /// Whether `X-Api-Key` is sent, unless the client does.
     pub x_api_key: bool,
     /// Whether `x-gw-ims-org-id` is sent, unless the client does.
@@ -29,14 +31,14 @@ pub struct Route {
 }
 
 /// Fields that a route sets. Their values may come from files that change.
-pub type Fields = ArcSwap<Vec<(HeaderName, HeaderValue)>>;
+pub type Fields = ArcSwap<Vec<(HeaderName, SecretString)>>;
 
 impl Route {
     /// What AEM gets beside what the client sent.
     pub(super) fn added<'a>(
         &'a self,
         identity: &'a Identity,
-        fields: &'a [(HeaderName, HeaderValue)],
+        fields: &'a [(HeaderName, SecretString)],
     ) -> Added<'a> {
         let api_key = identity.client_id().filter(|_| self.x_api_key);
         let org = identity.org().filter(|_| self.x_gw_ims_org_id);

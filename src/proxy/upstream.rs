@@ -44,6 +44,8 @@ pub struct Limits {
     pub head: usize,
     /// How much of a request's body is kept for a second attempt, in bytes.
     pub replay: usize,
+    /// What a client has to send or take while it is waited for, in bytes a second.
+    pub min_rate: usize,
     /// Every wait.
     pub timeouts: Timeouts,
 }

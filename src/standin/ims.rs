@@ -24,7 +24,6 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, errors::ErrorKind};
-use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use x509_cert::der::DateTime;
 
@@ -91,7 +90,11 @@ async fn exchange(State(ims): State<Ims>, request: Request) -> Response {
     let form = Form::read(request).await;
     let assertion = form.as_ref().ok().and_then(|form| form.field("jwt_token"));
     let claims = assertion.and_then(|jwt| dangerous::insecure_decode_claims(jwt).ok());
-    ims.switches.jwt_attempted(claims, form.as_ref().ok().map(|form| form.kind));
+    ims.switches.jwt_attempted(
+        assertion.map(str::to_owned),
+        claims,
+        form.as_ref().ok().map(|form| form.kind),
+    );
     if let Some(fault) = ims.switches.next_fault(GrantKind::Jwt)
         && let Some(response) = fault.act(connection).await
     {

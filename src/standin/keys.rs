@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use crate::secret::SecretString;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA256};
 use rsa::{
@@ -18,7 +19,6 @@ use rustls::{
     pki_types::{PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     server::VerifierBuilderError,
 };
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::random_hex;

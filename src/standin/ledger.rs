@@ -130,6 +130,11 @@ impl Ledger {
         self.book().entries.values_mut().for_each(|entry| entry.revoked = true);
     }
 
+    /// Every token that is remembered: what nobody else may show.
+    pub fn tokens(&self) -> Vec<String> {
+        self.book().entries.keys().cloned().collect()
+    }
+
     /// The newest token.
     pub fn last_issued(&self) -> Option<String> {
         self.book().last.clone()

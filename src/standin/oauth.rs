@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secrecy::{ExposeSecret, SecretString};
+use crate::secret::SecretString;
 use serde_json::{Value, json};
 
 use super::random_hex;
@@ -129,7 +129,7 @@ impl OAuthCredential {
     pub fn camel_case_document(&self) -> Value {
         json!({
             "clientId": self.client_id,
-            "clientSecret": self.client_secrets.first().map(ExposeSecret::expose_secret),
+            "clientSecret": self.client_secrets.first().map(SecretString::expose_secret),
             "orgId": self.org,
             "scopes": SCOPES,
             "imsEndpoint": self.ims_endpoint,
@@ -137,7 +137,7 @@ impl OAuthCredential {
     }
 
     fn exposed(&self) -> Vec<&str> {
-        self.client_secrets.iter().map(ExposeSecret::expose_secret).collect()
+        self.client_secrets.iter().map(SecretString::expose_secret).collect()
     }
 
     /// `client_id`.

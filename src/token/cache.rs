@@ -8,13 +8,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
 
 use crate::{
+    credentials::read_limited,
     ims::{CredentialExchange, Exchange, Grant, ImsError},
-    secret::Authorization,
+    secret::{Authorization, SecretString, never},
 };
 
 /// The file, and whose token it may hold.
@@ -29,7 +30,7 @@ pub struct Cache {
 }
 
 /// What the file holds. Times are milliseconds of Unix time.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Stored {
     client_id: String,
     ims: String,
@@ -40,8 +41,23 @@ struct Stored {
     expires_at_ms: u64,
     user_id: Option<String>,
     scopes: Vec<String>,
-    access_token: String,
+    access_token: SecretString,
 }
+
+/// The same on its way into the file, which is the one place where a token is written down.
+#[derive(Serialize)]
+struct Storing<'a> {
+    client_id: &'a str,
+    ims: &'a str,
+    asked: &'a [String],
+    issued_at_ms: u64,
+    expires_at_ms: u64,
+    user_id: Option<&'a str>,
+    scopes: &'a [String],
+    access_token: &'a str,
+}
+
+never!(Stored: std::fmt::Debug, Serialize);
 
 impl Cache {
     /// The cache of `exchange`'s tokens at `path`; none for a local token, whose own file is one.
@@ -66,7 +82,7 @@ impl Cache {
             return None;
         }
         // A file that cannot be read or understood is as good as none: the next refresh writes it anew.
-        let stored: Stored = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        let stored: Stored = serde_json::from_slice(&read_limited(&self.path).ok()?).ok()?;
         if stored.client_id != self.client_id || stored.ims != self.ims || stored.asked != self.asked {
             debug!("The token cache belongs to other credentials");
             return None;
@@ -82,31 +98,31 @@ impl Cache {
 
     /// Writes beside and renames: nobody ever reads half a token.
     fn save(&self, grant: &Grant) -> io::Result<()> {
-        let stored = Stored {
-            client_id: self.client_id.clone(),
-            ims: self.ims.clone(),
-            asked: self.asked.clone(),
+        let stored = Storing {
+            client_id: &self.client_id,
+            ims: &self.ims,
+            asked: &self.asked,
             issued_at_ms: millis(grant.issued_at),
             expires_at_ms: millis(grant.expires_at),
-            user_id: grant.user_id.clone(),
-            scopes: grant.scopes.clone(),
-            access_token: grant.token.expose_secret().to_owned(),
+            user_id: grant.user_id.as_deref(),
+            scopes: &grant.scopes,
+            access_token: grant.authorization.expose_credentials(),
         };
+        let mut text = Zeroizing::new(Vec::with_capacity(USUAL_BYTES));
+        serde_json::to_writer(&mut *text, &stored)?;
         let mut beside = self.path.clone().into_os_string();
         beside.push(format!(".{}", std::process::id()));
         let _ = fs::remove_file(&beside);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(&serde_json::to_vec(&stored)?)?;
+        file.write_all(&text)?;
         fs::rename(&beside, &self.path)
     }
 }
 
 impl Stored {
     fn grant(self, org: Option<String>) -> Option<Grant> {
-        let token = SecretString::from(self.access_token);
         Some(Grant {
-            authorization: Authorization::bearer(&token).ok()?,
-            token,
+            authorization: Authorization::bearer(self.access_token.expose_secret()).ok()?,
             issued_at: UNIX_EPOCH.checked_add(Duration::from_millis(self.issued_at_ms))?,
             expires_at: UNIX_EPOCH.checked_add(Duration::from_millis(self.expires_at_ms))?,
             client_id: self.client_id,
@@ -149,6 +165,9 @@ impl<E: Exchange> Exchange for Cached<E> {
     }
 }
 
+/// More than a file has: what grows leaves copies behind.
+const USUAL_BYTES: usize = 16 << 10;
+
 /// No IMS access token lives beyond about a day.
 const LIFETIME_MAX: Duration = Duration::from_secs(48 * 3600);
 
@@ -170,10 +189,8 @@ mod tests {
     }
 
     fn grant(now: SystemTime) -> Grant {
-        let token = SecretString::from("kept-token");
         Grant {
-            authorization: Authorization::bearer(&token).unwrap(),
-            token,
+            authorization: Authorization::bearer("kept-token").unwrap(),
             issued_at: now,
             expires_at: now + Duration::from_secs(60),
             client_id: "client".to_owned(),

@@ -54,17 +54,13 @@ const REMINDER: Duration = Duration::from_secs(3600);
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use secrecy::SecretString;
-
     use super::*;
     use crate::secret::Authorization;
 
     #[test]
     fn what_cannot_be_renewed_is_not_asked_for_before_its_end() {
-        let token = SecretString::from("local");
         let mut grant = Grant {
-            authorization: Authorization::bearer(&token).unwrap(),
-            token,
+            authorization: Authorization::bearer("local").unwrap(),
             issued_at: UNIX_EPOCH,
             expires_at: UNIX_EPOCH + Duration::from_secs(86_400),
             client_id: String::new(),

@@ -4,7 +4,6 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use secrecy::SecretString;
 use tokio::time::sleep;
 
 use super::*;
@@ -49,10 +48,8 @@ impl Exchange for Script {
 }
 
 fn grant(token: &str, issued_at: SystemTime, lifetime: Duration) -> Grant {
-    let token = SecretString::from(token);
     Grant {
-        authorization: Authorization::bearer(&token).unwrap(),
-        token,
+        authorization: Authorization::bearer(token).unwrap(),
         issued_at,
         expires_at: issued_at + lifetime,
         client_id: "cm-p1-e2".to_owned(),

@@ -7,6 +7,9 @@
 #[path = "../it/harness.rs"]
 mod harness;
 #[expect(dead_code, reason = "the other tests use the rest")]
+#[path = "../it/leaks.rs"]
+mod leaks;
+#[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "../it/log.rs"]
 mod log;
 

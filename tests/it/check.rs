@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aem_auth_proxy::{
     clock::Clock,
+    secret::SecretString,
     standin::{
         StandIns,
         ims::{Fault, GrantKind},
@@ -11,7 +12,6 @@ use aem_auth_proxy::{
     },
 };
 use http::StatusCode;
-use secrecy::ExposeSecret;
 
 use crate::{
     commands::{path, run, text},
@@ -30,7 +30,7 @@ impl Checked {
         let standins = setup.tls().start_standins().await;
         let ca = file(standins.ca_pem.as_deref().unwrap());
         let oauth = &standins.oauth;
-        let secrets: Vec<_> = oauth.client_secrets().iter().map(ExposeSecret::expose_secret).collect();
+        let secrets: Vec<_> = oauth.client_secrets().iter().map(SecretString::expose_secret).collect();
         let config = file(&format!(
             "ca_file = '{}'
             [credentials.main]

@@ -166,15 +166,15 @@ async fn token_prints_what_is_known_and_raw_prints_the_token_alone() {
 }
 
 /// A running binary, its standard error gathered.
-struct Running {
-    child: Child,
+pub struct Running {
+    pub child: Child,
     stderr: tokio::task::JoinHandle<String>,
-    proxy: String,
-    admin: String,
+    pub proxy: String,
+    pub admin: String,
 }
 
 impl Running {
-    async fn start(args: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub async fn start(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(args, variables).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
@@ -196,12 +196,12 @@ impl Running {
         Self { child, stderr, proxy, admin }
     }
 
-    async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
     }
 
-    async fn ended(mut self) -> (Option<i32>, String) {
+    pub async fn ended(mut self) -> (Option<i32>, String) {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
         (status.code(), self.stderr.await.unwrap())
     }

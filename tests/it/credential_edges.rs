@@ -145,7 +145,7 @@ async fn a_change_before_anybody_looks_is_noticed() {
         ("AEM_PROXY_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
         ("AEM_PROXY_CREDENTIALS_FILE", path.display().to_string()),
     ];
-    let variables = variables.map(|(name, value)| (name.into(), value.into())).to_vec();
+    let variables = variables.map(|(name, value)| (name.into(), value.into())).into_iter().collect();
     let config = Config::load(&Sources { variables, ..Sources::default() }).unwrap();
     let app = App::bind(config, Clock::system()).await.unwrap();
     put(&path, &document(&standins, "second@techacct.adobe.com").to_string());

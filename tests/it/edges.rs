@@ -467,20 +467,3 @@ async fn a_response_head_that_drips_has_a_limit() {
     timeout(PATIENCE, drip).await.expect("AEM's connection is closed").unwrap();
     proxy.stop().await;
 }
-
-#[tokio::test]
-async fn a_connection_to_an_aem_that_contradicts_itself_is_not_used_again() {
-    let (proxy, upstream) = with_upstream(Setup::default()).await;
-    let mut app = proxy.connect().await;
-    app.send("GET /1 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    let mut aem = upstream.accept().await;
-    aem.until("\r\n\r\n").await;
-    aem.send(
-        "HTTP/1.1 200 OK\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    )
-    .await;
-    app.until("0\r\n\r\n").await;
-    app.send("GET /2 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    assert!(timeout(Duration::from_secs(1), upstream.accept()).await.is_ok(), "reused");
-    proxy.stop().await;
-}

@@ -211,7 +211,7 @@ async fn a_head_that_is_too_large_or_too_slow_is_refused() {
     let head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(20 * 1024));
     check_problem(&ask(&proxy, &head).await, 431, "http_request_error");
     let uri = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "a".repeat(20 * 1024));
-    check_problem(&ask(&proxy, &uri).await, 431, "http_request_error");
+    check_problem(&ask(&proxy, &uri).await, 414, "http_request_error");
     check_problem(&ask(&proxy, "GET / HTTP/1.1\r\nhost:").await, 408, "http_request_error");
     let fits = format!(
         "GET /echo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n",

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::log;
+use crate::{leaks::Secrets, log};
 
 /// No test waits longer for anything; none asserts how long something took.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +34,9 @@ pub struct Proxy {
     running: JoinHandle<Result<(), Died>>,
     /// Making one takes longer than all that it is used for.
     client: reqwest::Client,
+    /// Where the log was when it began.
+    since: usize,
+    variables: Vec<(String, String)>,
     _ca: Option<tempfile::NamedTempFile>,
 }
 
@@ -111,6 +114,7 @@ impl Setup {
     }
 
     pub async fn start_with(self, standins: StandIns) -> Proxy {
+        let (since, secret) = (log::position(), self.variables.clone());
         let ca = standins.ca_pem.as_ref().map(|pem| file(pem));
         let upstream = self.upstream.unwrap_or_else(|| standins.aem_origin.clone());
         let given = |begin: &str| self.variables.iter().any(|(name, _)| name.starts_with(begin));
@@ -140,7 +144,20 @@ impl Setup {
             async move || forever_if_none(stopped.recv().await).await,
             async move || forever_if_none(hung_up.recv().await).await,
         ));
-        Proxy { addr: addrs[0], addrs, admin, standins, stop, hangup, running, client: client(), _ca: ca }
+        let (addr, client) = (addrs[0], client());
+        Proxy {
+            addr,
+            addrs,
+            admin,
+            standins,
+            stop,
+            hangup,
+            running,
+            client,
+            since,
+            variables: secret,
+            _ca: ca,
+        }
     }
 }
 
@@ -240,7 +257,14 @@ impl Proxy {
         self.ask_to_stop().await;
         self.ask_to_stop().await;
         self.ended().await.expect("no part died");
-        log::assert_no_secret();
+        // What is dropped is searched for.
+    }
+
+    /// Every secret that it and its stand-ins know by now.
+    pub fn secrets(&self) -> Secrets {
+        let mut secrets = Secrets::of(&self.standins);
+        secrets.add_variables(&self.variables);
+        secrets
     }
 }
 
@@ -249,6 +273,7 @@ impl Drop for Proxy {
         self.running.abort();
         if !std::thread::panicking() {
             log::assert_no_secret();
+            log::assert_holds_none_of(&self.secrets(), self.since);
         }
     }
 }

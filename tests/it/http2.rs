@@ -608,3 +608,26 @@ async fn a_target_that_http_2_cannot_carry_goes_over_http_1() {
 
 /// Fewer than every server takes at once.
 const MANY: usize = 50;
+
+#[tokio::test]
+async fn a_token_that_comes_back_over_http2_is_cut_from_heads_and_trailers() {
+    let (proxy, _) = Aem::answering(Setup::default(), |mut asked: Asked| async move {
+        let token = asked.request.headers()["authorization"].clone();
+        let interim = Response::builder().status(103).header("x-hint", &token).body(()).unwrap();
+        asked.respond.send_informational(interim).unwrap();
+        let head = Response::builder().header("x-echo", &token).header("x-kept", "1").body(()).unwrap();
+        let mut body = asked.respond.send_response(head, false).unwrap();
+        body.send_data(Bytes::from_static(b"ok"), false).unwrap();
+        let trailers = [("x-trail", &token), ("x-sum", &HeaderValue::from_static("1"))];
+        let trailers = trailers.map(|(name, value)| (name.parse().unwrap(), value.clone()));
+        body.send_trailers(HeaderMap::from_iter(trailers)).unwrap();
+    })
+    .await;
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    let got = app.rest().await;
+    assert!(got.contains("x-kept: 1\r\n") && got.ends_with("ok\r\n0\r\nx-sum: 1\r\n\r\n"), "{got}");
+    assert!(!got.contains("eyJ") && !got.contains("x-echo") && !got.contains("x-trail"), "{got}");
+    assert_eq!(proxy.metric("aem_proxy_token_echoes_total{proxy=\"default\"}").await, 3.0);
+    proxy.stop().await;
+}

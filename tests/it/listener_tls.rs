@@ -135,6 +135,19 @@ async fn until(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Waits until so many handshakes are counted as failed: a client may hear of it first.
+async fn until_denied(proxy: &Proxy, count: f64) {
+    let counting = async {
+        while proxy.metric(DENIED).await < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, counting).await.expect("all are counted");
+    assert_eq!(proxy.metric(DENIED).await, count);
+}
+
+const DENIED: &str = "aem_proxy_denied_total{proxy=\"default\",reason=\"tls\"}";
+
 /// One request on a connection that stays.
 async fn next(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     stream.write_all(b"GET /api/assets.json HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
@@ -281,8 +294,7 @@ async fn only_who_shows_a_certificate_of_the_right_authority_is_let_in() {
         let right = app(Some(clients.client_certificate().unwrap()));
         assert!(right.get(&proxy, "/api/assets.json", "").await.starts_with("HTTP/1.1 200 OK"));
         let requests = proxy.standins.aem.requests();
-        let denied = "aem_proxy_denied_total{proxy=\"default\",reason=\"tls\"}";
-        let before = proxy.metric(denied).await;
+        let before = proxy.metric(DENIED).await;
         // None, one of the authority that vouches for the proxy alone, and one that is a server's.
         for own in
             [None, Some(shown.authority.client_certificate().unwrap()), Some(clients.server_certificate())]
@@ -290,7 +302,7 @@ async fn only_who_shows_a_certificate_of_the_right_authority_is_let_in() {
             assert_eq!(app(own).get(&proxy, "/api/assets.json", "").await, "");
         }
         assert_eq!(proxy.standins.aem.requests(), requests, "something reached AEM");
-        assert_eq!(proxy.metric(denied).await, before + 3.0);
+        until_denied(&proxy, before + 3.0).await;
     }
     proxy.stop().await;
 }
@@ -403,8 +415,8 @@ async fn handshakes_that_stand_still_or_fail_stop_nobody_else_and_end() {
         let answer = rest(&mut stream).await;
         assert!(!answer.contains("HTTP"), "{answer}");
     }
-    let denied = "aem_proxy_denied_total{proxy=\"default\",reason=\"tls\"}";
-    assert_eq!(proxy.metric(denied).await, 20.0, "plain HTTP is counted, silence is not");
+    // Plain HTTP is counted, silence is not.
+    until_denied(&proxy, 20.0).await;
     proxy.stop().await;
 }
 
@@ -463,4 +475,21 @@ async fn files_that_cannot_be_used_are_named_at_the_start_and_in_check() {
         let (code, out, _) = commands::text(&commands::run(&["check", "--offline"], &variables).await);
         assert!(code == 1 && out.contains(words), "{words}: {code} {out}");
     }
+}
+
+#[tokio::test]
+async fn handshakes_that_stand_still_make_room_for_those_who_come() {
+    let shown = Shown::new();
+    let setup =
+        shown.setup(Setup::default()).set("TIMEOUTS__REQUEST_HEAD", "1h").set("LIMITS__CONNECTIONS", "8");
+    let proxy = setup.start().await;
+    let mut stuck = Vec::new();
+    for _ in 0..40 {
+        stuck.push(TcpStream::connect(proxy.addr).await.unwrap());
+    }
+    for _ in 0..10 {
+        assert!(shown.app().get(&proxy, "/api/assets.json", "").await.starts_with("HTTP/1.1 200 OK"));
+    }
+    assert_eq!(rest(&mut stuck[0]).await, "", "the oldest makes room first");
+    proxy.stop().await;
 }

@@ -10,11 +10,15 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::leaks::Secrets;
+
 /// Looks at every line of the log.
 pub struct Watch;
 
 static LEAK: Mutex<Option<String>> = Mutex::new(None);
 static LINES: AtomicUsize = AtomicUsize::new(0);
+/// All of it: some tens of megabytes.
+static WHOLE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// What no log may hold: the beginning of every JWT (access tokens and assertions), of the stand-in's client
@@ -48,6 +52,24 @@ pub fn assert_no_secret() {
     assert!(leak.is_none(), "a secret was logged: {leak:?}");
 }
 
+/// How much has been logged so far, by all tests.
+pub fn position() -> usize {
+    WHOLE.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
+/// Fails when one of these secrets was logged since then, by whichever test.
+#[track_caller]
+pub fn assert_holds_none_of(secrets: &Secrets, since: usize) {
+    let log = WHOLE.lock().unwrap_or_else(PoisonError::into_inner)[since..].to_vec();
+    let seen = secrets.search().seen_in(&log);
+    assert!(seen.is_empty(), "secrets in the log:\n{}", seen.join("\n"));
+}
+
+/// Logs a text as a library would: how the search itself is tried.
+pub fn write(text: &str) {
+    tracing::trace!(text, "Out of the ordinary");
+}
+
 /// How many of our own warnings and errors hold `part`.
 pub fn count(part: &str) -> usize {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,6 +80,7 @@ impl Write for Watch {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         LINES.fetch_add(1, Relaxed);
+        WHOLE.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
         if secret_in(&text).is_some() {
             LEAK.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.to_string());
         }

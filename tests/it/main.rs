@@ -1,7 +1,7 @@
 //! The rooms put together, over real sockets: a real client, the proxy, the stand-in IMS and AEM or a raw socket.
 //!
-//! Everything logs at trace level into a [`log::Watch`] that looks for secrets; every harness fails its test if
-//! one was seen.
+//! Everything logs at trace level into a [`log::Watch`]; every harness searches what was logged in its time for every
+//! secret that its stand-ins know, and fails its test if one is there: see `docs/leak-test.md`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 #![expect(unreachable_pub, reason = "nobody reaches into a test")]
@@ -17,6 +17,7 @@ mod commands;
 mod connections;
 mod credential_edges;
 mod dns;
+mod echoes;
 mod edges;
 mod egress;
 mod engine;
@@ -27,13 +28,16 @@ mod h2c;
 mod harness;
 mod http2;
 mod kinds;
+mod leaks;
 mod listener_tls;
 mod log;
 mod matrix;
+mod memory;
 mod misreadings;
 mod named;
 mod outage;
 mod paths;
+mod policies;
 mod reconnects;
 mod refresh;
 mod refusals;
@@ -41,8 +45,11 @@ mod reload;
 mod renaming;
 mod restarts;
 mod rotation;
+mod searching;
 mod secrets;
+mod slow;
 mod stopping;
+mod strict;
 mod unix_socket;
 mod upstream_tls;
 mod websocket;

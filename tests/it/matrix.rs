@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
+use aem_auth_proxy::secret::SecretString;
 use aem_auth_proxy::{
     config::keys,
     standin::{LOCAL_CLIENT_ID, StandIns, oauth},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 

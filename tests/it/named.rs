@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use aem_auth_proxy::standin::StandIns;
-use secrecy::ExposeSecret;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::harness::{PATIENCE, Proxy, Seen, Setup, client, file, with_upstream};

@@ -10,16 +10,13 @@ use std::{
     time::Duration,
 };
 
+use aem_auth_proxy::secret::SecretString;
 use aem_auth_proxy::standin::{
     StandIns,
     ims::{Fault, GrantKind},
 };
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,
@@ -29,7 +26,8 @@ use tokio::{
 
 use crate::{
     commands::{command, path, run, text},
-    harness::{PATIENCE, Raw, Setup, Upstream, client},
+    harness::{PATIENCE, Proxy, Raw, Setup, Upstream, client},
+    leaks::{Secrets, hex},
     log::secret_in,
 };
 
@@ -45,129 +43,6 @@ const FIELD: &str = r#"field"given\in+the/configuration%48"#;
 const FILED_FIELD: &str = r#"field"read\from+a/file%49"#;
 const ROTATED: &str = r#"p8e-rotated"to\some+thing/wrong%4a"#;
 const APP: &str = r#"app"s\own+secret/word%4b"#;
-
-/// What must not be seen, each with what it is.
-#[derive(Default)]
-struct Secrets(Vec<(String, String)>);
-
-impl Secrets {
-    fn add(&mut self, what: &str, secret: impl Into<String>) {
-        self.0.push((what.to_owned(), secret.into()));
-    }
-
-    /// The end of a token: it is in the whole one, and in what is left when somebody cuts its beginning.
-    fn add_token(&mut self, what: &str, token: &str) {
-        self.add(what, &token[token.len() - 40..]);
-    }
-
-    /// A few lines of a key, which nobody writes without the others.
-    fn add_key(&mut self, pem: &str) {
-        for line in pem.lines().filter(|line| line.len() == 64).step_by(8) {
-            self.add("a line of the private key", line);
-        }
-    }
-
-    /// What of them is in `text`, and in which form.
-    fn seen_in(&self, text: &str) -> Vec<String> {
-        let texts = readings(text);
-        let seen = |(what, secret): &(String, String)| {
-            let form = forms(secret).into_iter().find(|form| texts.iter().any(|text| text.contains(form)))?;
-            Some(format!("{what} as {form}"))
-        };
-        let kinds = secret_in(text).map(|kind| format!("something with {kind}"));
-        self.0.iter().filter_map(seen).chain(kinds).collect()
-    }
-}
-
-/// The text as it is and percent-decoded in both ways, all without backslashes: so it does not matter how often a secret
-/// was quoted, or which of its letters were encoded.
-fn readings(text: &str) -> [String; 3] {
-    let decoded = percent_decoded(text);
-    [text, &decoded, &decoded.replace('+', " ")].map(without_backslashes)
-}
-
-/// What to look for in them.
-fn forms(secret: &str) -> Vec<String> {
-    let mut forms = vec![without_backslashes(secret), without_backslashes(&secret.replace('+', " "))];
-    // A secret that was decoded once too often is one still.
-    forms.push(without_backslashes(&percent_decoded(secret)));
-    // Base64 of a text that holds the secret: three bytes are four letters, so it depends on where it begins.
-    for before in 0..3 {
-        let bytes = [&[0; 2][..before], secret.as_bytes()].concat();
-        // What a neighbour has a part in is left out.
-        let whole = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
-        forms.push(STANDARD_NO_PAD.encode(&bytes)[whole.clone()].to_owned());
-        forms.push(URL_SAFE_NO_PAD.encode(&bytes)[whole].to_owned());
-    }
-    forms.push(hex(secret));
-    // `{:?}` of bytes.
-    forms.push(secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", "));
-    forms
-}
-
-fn without_backslashes(text: &str) -> String {
-    text.replace('\\', "")
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let code = behind.get(..2).filter(|code| *first == b'%' && code.iter().all(u8::is_ascii_hexdigit));
-        let byte = code.and_then(|code| u8::from_str_radix(str::from_utf8(code).ok()?, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &behind[2..] } else { behind };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-#[test]
-fn a_secret_would_be_found_in_every_form_and_in_no_other_text() {
-    for secret in [LIVE_VALUE, FILED_PASSWORD, FIELD, APP, "MIIEpAIBAAKCAQEA"] {
-        let mut secrets = Secrets::default();
-        secrets.add("it", secret);
-        let json = |text: &str| Value::from(text).to_string();
-        let every: String = secret.bytes().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "%{byte:02x}");
-            text
-        });
-        let mut written = vec![
-            secret.to_owned(),
-            json(secret),
-            json(&json(secret)),
-            format!("{secret:?}"),
-            format!("{:?}", Some(json(secret))),
-            url::form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
-            every.to_uppercase(),
-            every,
-            hex(secret),
-            format!("{:?}", secret.as_bytes()),
-        ];
-        for before in ["", "a", "ab", "abc", "user:"] {
-            for behind in ["", "z", "yz", "\n"] {
-                let around = format!("{before}{secret}{behind}");
-                written.extend([STANDARD.encode(&around), URL_SAFE.encode(&around)]);
-                written.extend([STANDARD_NO_PAD.encode(&around), URL_SAFE_NO_PAD.encode(&around)]);
-                written.push(
-                    url::form_urlencoded::byte_serialize(STANDARD.encode(&around).as_bytes()).collect(),
-                );
-            }
-        }
-        for written in written {
-            let line = format!("TRACE something: value={written} and=more");
-            assert!(!secrets.seen_in(&line).is_empty(), "{secret} in {line}");
-        }
-        secrets.0.push(("another".to_owned(), "another".to_owned()));
-        assert!(secrets.seen_in("TRACE something: value=(redacted) and=more 100% \\ %4").is_empty());
-    }
-}
 
 /// The binary with one credential of each kind and a proxy for each, its words gathered in files.
 struct Whole {
@@ -280,7 +155,7 @@ impl Whole {
     }
 
     fn secrets(&self) -> Secrets {
-        let mut secrets = Secrets::default();
+        let mut secrets = Secrets::of(&self.standins);
         for (what, secret) in [
             ("the old secret of the environment", DEAD_VALUE),
             ("the live secret of the environment", LIVE_VALUE),
@@ -296,10 +171,6 @@ impl Whole {
         ] {
             secrets.add(what, secret);
         }
-        let integration = &self.standins.credentials_document["integration"];
-        let secret = integration["technicalAccount"]["clientSecret"].as_str().unwrap();
-        secrets.add("the document's secret", secret);
-        secrets.add_key(integration["privateKey"].as_str().unwrap());
         let local: Value = serde_json::from_str(&self.read("local.json")).unwrap();
         secrets.add_token("the local token", local["accessToken"].as_str().unwrap());
         secrets
@@ -501,14 +372,8 @@ async fn no_secret_of_any_kind_is_shown_by_a_whole_proxy() {
     }
 
     // An IMS that repeats what it was sent, and one that is a portal in a hotel.
-    let echo = format!("{LIVE_VALUE} {LIVE_LINE} {WRONG} {}", secrets.0.last().unwrap().1);
-    for fault in [
-        Fault::refusal(StatusCode::BAD_REQUEST, "invalid_client", &echo),
-        Fault::refusal(StatusCode::BAD_REQUEST, &echo, &echo),
-        Fault::refusal(StatusCode::INTERNAL_SERVER_ERROR, &echo, &echo),
-        Fault::raw(StatusCode::OK, "text/html", &format!("<p>{echo}</p>")),
-        Fault::json(StatusCode::OK, &json!({"access_token": format!("{ROTATED}\n"), "expires_in": echo})),
-    ] {
+    // Every form of an answer is tried below, within this process.
+    for fault in echoing_faults(&whole.standins, &[LIVE_VALUE, LIVE_LINE, WRONG]).into_iter().step_by(4) {
         for grant in [GrantKind::Jwt, GrantKind::OAuth] {
             whole.standins.ims.set_always_for(grant, Some(fault.clone()));
         }
@@ -533,17 +398,91 @@ async fn no_secret_of_any_kind_is_shown_by_a_whole_proxy() {
     }
     let command_line = std::fs::read(Path::new("/proc").join(whole.pid().to_string()).join("cmdline"));
     said.push(("the command line".to_owned(), String::from_utf8_lossy(&command_line.unwrap()).into_owned()));
+    secrets.extend(Secrets::of(&whole.standins));
     whole.stop(&mut said).await;
 
     let log = &said.last().unwrap().1;
     assert!(log.contains("\"TRACE\"") && log.contains("secret 2 works"), "the log is a whole one");
-    let told: String = said
-        .iter()
-        .flat_map(|(name, text)| {
-            secrets.seen_in(text).into_iter().map(move |seen| format!("{name}: {seen}\n"))
-        })
-        .collect();
+    let search = secrets.search();
+    let mut told = String::new();
+    for (name, text) in &said {
+        let kinds = secret_in(text).map(|kind| format!("something with {kind}"));
+        for seen in search.seen_in(text.as_bytes()).into_iter().chain(kinds) {
+            let _ = writeln!(told, "{name}: {seen}");
+        }
+    }
     assert!(told.is_empty(), "{told}");
+}
+
+/// Every form of answer in which IMS, or a portal in a hotel, may repeat what it was sent.
+fn echoing_faults(standins: &StandIns, more: &[&str]) -> Vec<Fault> {
+    let document = &standins.credentials_document["integration"]["technicalAccount"];
+    let token = standins.ledger.last_issued().unwrap();
+    let assertion = standins.ims.last_assertion().unwrap_or_else(|| token.clone());
+    let mut parts = vec![document["clientSecret"].as_str().unwrap(), &token, &assertion];
+    parts.extend(more);
+    let echo = parts.join(" ");
+    let mut faults = vec![
+        Fault::refusal(StatusCode::BAD_REQUEST, &echo, &echo),
+        Fault::refusal(StatusCode::BAD_REQUEST, "invalid_client", &echo),
+        Fault::refusal(StatusCode::INTERNAL_SERVER_ERROR, &echo, &echo),
+        Fault::raw(StatusCode::OK, "text/html", &format!("<p>{echo}</p>")),
+        Fault::json(StatusCode::OK, &json!({"access_token": format!("{ROTATED}\n"), "expires_in": echo})),
+        Fault::raw(StatusCode::OK, "application/json", &format!("{{\"error\": \"{echo}")),
+        Fault::raw(StatusCode::BAD_GATEWAY, "text/plain", &format!("{echo}\n").repeat(100)),
+        Fault::json(StatusCode::BAD_REQUEST, &json!({"error": [echo], "error_description": {"is": echo}})),
+        Fault::raw(StatusCode::FOUND, "text/plain", &echo)
+            .with_header("location", &format!("/?{}", hex(&echo))),
+    ];
+    for part in parts {
+        let refusal = Fault::refusal(StatusCode::BAD_REQUEST, part, "");
+        faults.push(refusal.with_header("x-debug-id", &part[..part.len().min(128)]));
+        let throttled = Fault::throttled(None).with_header("retry-after", part);
+        faults.push(throttled.with_header("server", part));
+    }
+    faults
+}
+
+#[tokio::test]
+async fn no_form_of_an_answer_of_ims_is_logged_or_shown() {
+    for is_oauth in [false, true] {
+        let mut setup = Setup::default();
+        let standins = setup.start_standins().await;
+        if is_oauth {
+            setup = setup.set("CREDENTIALS_JSON", standins.oauth.lone_project_document().to_string());
+        }
+        let proxy = setup.start_with(standins).await;
+        proxy.ready().await;
+        let ims = &proxy.standins.ims;
+        let secrets: Vec<_> = proxy.standins.oauth.client_secrets().iter().collect();
+        let secrets: Vec<_> = secrets.into_iter().map(SecretString::expose_secret).collect();
+        for fault in echoing_faults(&proxy.standins, &secrets) {
+            let before = failures(&proxy).await;
+            ims.set_always(Some(fault));
+            proxy.hang_up().await;
+            let failed = async {
+                while failures(&proxy).await <= before {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(PATIENCE, failed).await.expect("the exchange fails");
+        }
+        for page in ["/", "/status", "/metrics"] {
+            let seen = proxy.secrets().seen_in(&proxy.ask(page).await.1);
+            assert!(seen.is_empty(), "{page}: {seen:?}");
+        }
+        proxy.stop().await;
+    }
+}
+
+/// How many exchanges of the proxy's one credential have failed.
+async fn failures(proxy: &Proxy) -> usize {
+    let metrics = proxy.ask("/metrics").await.1;
+    let of_failures = |line: &&str| {
+        line.starts_with("aem_proxy_token_refreshes_total") && !line.contains("outcome=\"success\"")
+    };
+    let counts = metrics.lines().filter(of_failures).filter_map(|line| line.rsplit_once(' '));
+    counts.map(|(_, count)| count.parse::<usize>().unwrap()).sum()
 }
 
 /// New contents of every file that are no good, each with something in it that must not be told.

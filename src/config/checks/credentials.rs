@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use secrecy::ExposeSecret;
-
 use super::{Checker, NONE};
 use crate::config::{
     Credential, CredentialSource, DEFAULT, ImsEndpoint, Secrets,

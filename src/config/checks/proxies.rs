@@ -2,17 +2,26 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use http::{HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use crate::secret::{SecretString, is_field_value};
+use http::HeaderName;
 
 use super::{Checker, EXAMPLE, credentials::Standard};
-use crate::config::{
-    Header, Prefix, Proxy, Route, Secret, Upstream,
-    raw::{RawProxy, RawRoute},
+use crate::{
+    config::{
+        Header, Prefix, Proxy, Route, Secret, Upstream,
+        raw::{RawProxy, RawRoute},
+    },
+    policy::Policy,
 };
 
 impl Checker<'_> {
-    pub(super) fn proxy(&mut self, name: String, raw: RawProxy, standard: &Standard) -> Option<Proxy> {
+    pub(super) fn proxy(
+        &mut self,
+        name: String,
+        raw: RawProxy,
+        standard: &Standard,
+        policy: &Policy,
+    ) -> Option<Proxy> {
         let key = |last: &str| format!("proxies.{name}.{last}");
         let listen_key = self.own_name(&key("listen")).to_owned();
         if raw.listen.is_none() {
@@ -31,10 +40,12 @@ impl Checker<'_> {
             }
         };
         let headers = self.headers(&format!("proxies.{name}"), raw.headers, raw.header_files);
+        let policy = self.policy(&format!("proxies.{name}"), raw.policy.as_deref(), &raw.rules, policy);
         let otherwise = Route {
             path: Prefix::all(),
             upstream: upstream.unwrap_or_default(),
             credential: credential.unwrap_or_default(),
+            policy,
             x_api_key: raw.x_api_key.unwrap_or(false),
             x_gw_ims_org_id: raw.x_gw_ims_org_id.unwrap_or(false),
             headers,
@@ -79,6 +90,7 @@ impl Checker<'_> {
             otherwise.headers.iter().filter(|header| headers.iter().all(|own| own.name != header.name));
         let inherited: Vec<_> = inherited.cloned().collect();
         headers.extend(inherited);
+        let policy = self.policy(table, raw.policy.as_deref(), &raw.rules, &otherwise.policy);
         let credential = credential?;
         // A route without a client id does not inherit what needs one.
         let has_client = self.has_client(credential.as_deref());
@@ -88,6 +100,7 @@ impl Checker<'_> {
             x_api_key: raw.x_api_key.unwrap_or(otherwise.x_api_key && has_client),
             x_gw_ims_org_id: raw.x_gw_ims_org_id.unwrap_or(otherwise.x_gw_ims_org_id && has_client),
             credential,
+            policy,
             headers,
         };
         self.identity(table, &route);
@@ -141,8 +154,7 @@ impl Checker<'_> {
                 self.wrong(&key, "is a field that the proxy itself looks after", *mend);
             } else if headers.iter().any(|header| header.name == name) {
                 self.wrong(&key, "is given twice", "give one value, in headers or in header_files");
-            } else if matches!(&value, Secret::Given(value) if HeaderValue::from_str(value.expose_secret()).is_err())
-            {
+            } else if matches!(&value, Secret::Given(value) if !is_field_value(value.expose_secret())) {
                 self.wrong(&key, "is not a value that a field can have", "give one line of plain text");
             } else {
                 headers.push(Header { name, value, key });

@@ -1,6 +1,6 @@
 //! Upstreams: where AEM is and how it is spoken to; and the proxies on the way.
 
-use secrecy::{ExposeSecret, SecretString};
+use crate::secret::SecretString;
 use url::Url;
 
 use super::Checker;

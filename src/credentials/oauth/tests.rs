@@ -1,5 +1,4 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
@@ -51,7 +50,7 @@ fn read(name: &str, parsed: Result<Credentials, CredentialsError>) -> OAuthCrede
 fn check(name: &str, parsed: Result<Credentials, CredentialsError>) {
     let credentials = read(name, parsed);
     assert_eq!(credentials.client_id, CLIENT_ID, "{name}");
-    let secrets: Vec<_> = credentials.client_secrets.iter().map(ExposeSecret::expose_secret).collect();
+    let secrets: Vec<_> = credentials.client_secrets.iter().map(SecretString::expose_secret).collect();
     assert_eq!(secrets, [FIRST, SECOND], "{name}");
     assert_eq!(credentials.scopes, ["openid", "AdobeID", "read_pc.dma_aem_cloud"], "{name}");
     assert_eq!(credentials.technical_account_id.as_deref(), Some("ABC@techacct.adobe.com"), "{name}");

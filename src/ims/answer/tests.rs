@@ -36,7 +36,7 @@ fn read_for(credentials: &Credentials, status: u16, body: &str, date: &str) -> R
     Answered {
         answer: Answer { status, debug_id: None, date: http_date(date), received_at: now },
         retry_after: None,
-        body: &SecretString::from(body),
+        body: body.as_bytes(),
         asked_at: now,
         credentials,
         now,
@@ -132,11 +132,11 @@ fn a_certificate_is_judged_by_the_clock_of_ims() {
     let credentials = jwt();
     let hint = |date: Option<&str>| {
         let answer = Answer { status: 400, debug_id: None, date: date.and_then(http_date), received_at: now };
-        let body = SecretString::from(json!({"error": "invalid_token"}).to_string());
+        let body = json!({"error": "invalid_token"}).to_string();
         let answered = Answered {
             answer,
             retry_after: None,
-            body: &body,
+            body: body.as_bytes(),
             asked_at: now,
             credentials: &credentials,
             now,

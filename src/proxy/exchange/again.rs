@@ -156,13 +156,9 @@ impl Sent<'_> {
     /// From here on it is sent with this token.
     fn renew(&mut self, lease: Lease, worker: &crate::proxy::Worker) {
         self.identity = Identity::Token(lease);
-        let mut head = crate::proxy::buffer::Buffer::default();
-        worker.buffers.equip(&mut head);
-        self.route.added(&self.identity, &[]).rewrite(&self.head, &mut self.lines, &mut head);
-        self.head.clear();
-        self.head.extend_from_slice(head.filled());
-        head.clear();
-        worker.buffers.release(&mut head);
+        let mut head = worker.buffers.head();
+        self.route.added(&self.identity, &[]).rewrite(self.head.filled(), &mut self.lines, &mut head);
+        worker.buffers.take_back(std::mem::replace(&mut self.head, head));
     }
 }
 

@@ -11,8 +11,9 @@ use crate::{
         link::LinkError,
         refusal::Refusal,
         request::Asking,
-        response::{AnswerTo, Body, Renamed, ResponseHead},
+        response::{AnswerTo, BadResponse, Body, Renamed, ResponseHead},
         rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
+        withheld::Withheld,
     },
 };
 
@@ -33,6 +34,10 @@ pub(super) struct Down<'w> {
     pub(super) close: bool,
     /// AEM said `100 Continue`.
     pub(super) continued: bool,
+    /// How many interim responses there were.
+    interim: u8,
+    /// So many fields were cut, since they held the credential of the request.
+    pub(super) cut: usize,
     /// What the client asked to go on in.
     protocol: Option<Box<[u8]>>,
     names: Names<'w>,
@@ -115,6 +120,8 @@ impl<'w> Down<'w> {
             spoiled: false,
             close: false,
             continued: false,
+            interim: 0,
+            cut: 0,
             protocol,
             names,
             members,
@@ -144,7 +151,7 @@ impl<'w> Down<'w> {
                     let (used, part) = decoder.decode(data)?;
                     encoding.data(part, out);
                     data = &data[used..];
-                    self.end_if_done(out);
+                    self.end_if_done(facing, out);
                 }
                 Stage::Renamed(renamed) => {
                     let (used, part) = renamed.decoder.decode(data)?;
@@ -222,11 +229,17 @@ impl<'w> Down<'w> {
         if head.bytes > facing.head_max {
             return Err(LinkError::HeadTooLarge);
         }
+        if head.status < 200 {
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err(BadResponse::Interim.into());
+            }
+        }
         match head.status {
             101 if self.asked_for(head.protocol()) => {
                 self.status = Some(101);
                 self.stage = Stage::Tunnel;
-                head.write(Body::NONE, facing.to, Some(&self.names), false, out);
+                self.cut += head.write(Body::NONE, facing.to, Some(&self.names), false, out);
             }
             101 => return Err(LinkError::UnaskedUpgrade),
             100 => {
@@ -238,7 +251,7 @@ impl<'w> Down<'w> {
             102..200 => {
                 // An old client knows of one answer only (RFC 9110, section 15.2).
                 if facing.to.minor > 0 {
-                    head.write_interim(facing.to, Some(&self.names), out);
+                    self.cut += head.write_interim(facing.to, Some(&self.names), out);
                 }
             }
             _ => {
@@ -304,11 +317,11 @@ impl<'w> Down<'w> {
                 whole = Some((bytes.len(), renamed));
             }
         }
-        self.reusable = head.keeps_alive() && body.length != Length::UntilClose && !head.is_contradictory();
+        self.reusable = head.keeps_alive() && body.length != Length::UntilClose;
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
-        head.write(body, facing.to, Some(&self.names), self.close, out);
+        self.cut += head.write(body, facing.to, Some(&self.names), self.close, out);
         self.status = Some(head.status);
         if let Some((bytes, renamed)) = whole {
             out.push(&renamed);
@@ -323,7 +336,7 @@ impl<'w> Down<'w> {
             }
             _ => Stage::Body(decoder, body.encoding),
         };
-        self.end_if_done(out);
+        self.end_if_done(facing, out);
         Ok(0)
     }
 
@@ -360,7 +373,7 @@ impl<'w> Down<'w> {
     }
 
     /// Goes on with a body that is renamed, as far as one step leads. Tells whether there was anything to do.
-    pub(super) fn advance(&mut self, out: &mut Buffer) -> Result<bool, LinkError> {
+    pub(super) fn advance(&mut self, withheld: Withheld<'_>, out: &mut Buffer) -> Result<bool, LinkError> {
         let Stage::Renamed(renamed) = &mut self.stage else { return Ok(false) };
         let RenamedBody { decoder, rewriter, encoding } = &mut **renamed;
         let before = out.len();
@@ -368,19 +381,23 @@ impl<'w> Down<'w> {
         let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
         encoding.data(chunk.filled(), out);
         if progress == Progress::Done {
-            encoding.end(&trailers(decoder.trailers()), out);
+            let (kept, cut) = trailers(decoder.trailers(), withheld);
+            encoding.end(&kept, out);
+            self.cut += cut;
             self.stage = Stage::Done;
             return Ok(true);
         }
         Ok(progress == Progress::More || out.len() > before)
     }
 
-    fn end_if_done(&mut self, out: &mut Buffer) {
+    fn end_if_done(&mut self, facing: Facing<'_>, out: &mut Buffer) {
         if let Stage::Body(decoder, encoding) = &self.stage
             && decoder.is_done()
         {
             if *encoding == Encoding::Chunked {
-                encoding.end(&trailers(decoder.trailers()), out);
+                let (kept, cut) = trailers(decoder.trailers(), facing.to.withheld);
+                encoding.end(&kept, out);
+                self.cut += cut;
             }
             self.stage = Stage::Done;
         }
@@ -428,6 +445,9 @@ fn retry_after(value: &[u8]) -> Option<Duration> {
 
 /// AEM's word, passed on, or ours when it has been silent for long.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// One says `Continue`, a few give hints, and 102 comes now and then while something takes long.
+const INTERIM_MAX: u8 = 32;
 
 /// Where AEM does not say when to come back.
 const BUSY_WAIT: Duration = Duration::from_secs(1);

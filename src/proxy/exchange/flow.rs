@@ -16,7 +16,7 @@ use super::{
     request_broken,
 };
 use crate::{
-    metrics::Outcome,
+    metrics::{Ended, Outcome},
     network::Cause,
     proxy::{
         Upstream, Worker,
@@ -25,7 +25,7 @@ use crate::{
         error::ProxyError,
         link::{Came, Link, LinkError},
         refusal::Refusal,
-        response::BadResponse,
+        response::{AnswerTo, BadResponse},
         rewrite::Names,
     },
 };
@@ -110,10 +110,17 @@ impl<'a, 'w> Exchange<'a, 'w> {
         if moved {
             self.client.watch.moved();
         }
-        match self.client.watch.poll(cx) {
+        let waits = self.waits_for_client();
+        match self.client.watch.poll_pace(cx, waits) {
             Poll::Ready(()) => Poll::Ready(Err(self.overdue())),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Whether it is the client that has to send, or to take.
+    fn waits_for_client(&self) -> bool {
+        let sends = !self.request.up.is_over() && self.request.up.gate.is_none() && self.link.is_flushed();
+        sends || !self.client.output.is_empty()
     }
 
     /// Whether the rest of a body has nowhere to go: the answer has begun and the client was not asked for the body, or
@@ -236,12 +243,17 @@ impl<'a, 'w> Exchange<'a, 'w> {
                 return Ok(moved);
             }
             buffers.equip(&mut self.client.output);
-            match self.down.advance(&mut self.client.output) {
-                Ok(true) => continue,
+            let withheld = self.sent.identity.withheld();
+            match self.down.advance(withheld, &mut self.client.output) {
+                Ok(true) => {
+                    self.note_cut();
+                    continue;
+                }
                 Ok(false) => {}
                 Err(error) => return Err(self.broken(error)),
             }
             let facing = self.facing();
+            let facing = Facing { to: AnswerTo { withheld, ..facing.to }, ..facing };
             let (down, output) = (&mut self.down, &mut self.client.output);
             let came = self.link.poll_read(cx, buffers, |data| down.take(data, facing, output));
             let result = match came {
@@ -268,6 +280,8 @@ impl<'a, 'w> Exchange<'a, 'w> {
     /// Passes on what was held, and whatever comes after it.
     pub(super) fn release(&mut self) -> Result<(), Failed> {
         let facing = self.facing();
+        let withheld = self.sent.identity.withheld();
+        let facing = Facing { to: AnswerTo { withheld, ..facing.to }, ..facing };
         self.worker.buffers.equip(&mut self.client.output);
         let mut released = self.down.release(facing, &mut self.client.output);
         if released.is_ok() && self.link.has_ended() {
@@ -306,6 +320,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
 
     /// The first sight of the response: it is counted, and from now on only standing still is overdue.
     fn note_status(&mut self) {
+        self.note_cut();
         let Some(status) = self.down.status else { return };
         if self.request.in_flight.answered(status) {
             self.client.half = status != 101;
@@ -317,6 +332,13 @@ impl<'a, 'w> Exchange<'a, 'w> {
             if !self.down.is_done() || !self.request.up.is_over() {
                 self.client.watch.begin(self.request.proxy.limits.timeouts.idle, Instant::now());
             }
+        }
+    }
+
+    /// AEM has sent the credential back, and the client does not get it.
+    fn note_cut(&mut self) {
+        if self.down.cut > 0 {
+            self.request.proxy.metrics.echoed(std::mem::take(&mut self.down.cut));
         }
     }
 
@@ -361,6 +383,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 
     fn overdue(&self) -> Failed {
+        if self.client.watch.is_slow() {
+            self.request.proxy.metrics.connection_ended(Ended::Slow);
+        }
         let stalled = !self.request.up.is_over();
         self.failed(if stalled { ProxyError::RequestStalled } else { ProxyError::ResponseTimeout })
     }

@@ -9,6 +9,7 @@ use crate::proxy::{
     fields::trailers,
     framing::{Decoder, Encoding, Length},
     link::LinkError,
+    withheld::Withheld,
 };
 
 /// A body on its way.
@@ -97,7 +98,7 @@ impl Up {
         }
         if self.encoding == Encoding::Chunked {
             if self.decoder.is_done() {
-                self.encoding.end(&trailers(self.decoder.trailers()), &mut chunks);
+                self.encoding.end(&trailers(self.decoder.trailers(), Withheld::NOTHING).0, &mut chunks);
             }
             keep(&mut self.kept, self.kept_max, chunks.filled());
             take(chunks.filled())?;

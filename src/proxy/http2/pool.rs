@@ -85,7 +85,7 @@ impl Shared {
         let wire = upstream.dial(&OFFERED, buffers).await?;
         self.declined.set(wire.protocol() != Some(HTTP_2));
         if self.declined.get() {
-            return Ok(Link::Wire(wire));
+            return Ok(Link::Wire(Box::new(wire)));
         }
         let connection = Connection::begin(wire, buffers, head_max).await.map_err(ConnectError::new)?;
         let stream = Stream::new(connection.seat());

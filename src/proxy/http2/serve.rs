@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{Inbound, SEND_BUFFER};
-use crate::proxy::{Worker, buffer::Buffer, guard::Local, socket::Socket};
+use crate::proxy::{Place, Worker, buffer::Buffer, guard::Local, socket::Socket};
 
 /// What a connection begins with on which HTTP/2 is spoken without asking (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,12 +52,14 @@ struct Rewound {
     early: Buffer,
 }
 
-/// Serves the connection until the client leaves, nobody uses it, or the worker stops; `early` is what was read of it.
+/// Serves the connection until the client leaves, nobody uses it, or the worker stops; `early` is what was read of it. While there
+/// is no stream on it, its `place` may be another's.
 pub(in crate::proxy) async fn serve(
     worker: Rc<Worker>,
     proxy: usize,
     (stream, early): (Socket, Buffer),
     local: Local,
+    place: &Place,
 ) {
     let Some(limits) = worker.proxies.get(proxy).map(|proxy| &proxy.limits) else { return };
     let stopped = Arc::clone(&worker.stopped);
@@ -82,6 +84,7 @@ pub(in crate::proxy) async fn serve(
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
+                    place.works();
                     let inbound = Socket::Shared(Box::new(Inbound::new(request, respond)));
                     streams.spawn_local(Rc::clone(&worker).serve_stream(inbound, proxy, local));
                 }
@@ -91,7 +94,13 @@ pub(in crate::proxy) async fn serve(
                 }
                 None => break,
             },
-            Some(_) = streams.join_next() => idle.as_mut().reset(Instant::now() + limits.timeouts.keep_alive),
+            Some(_) = streams.join_next() => {
+                let now = Instant::now();
+                if streams.is_empty() {
+                    place.rests(now);
+                }
+                idle.as_mut().reset(now + limits.timeouts.keep_alive);
+            }
             () = &mut idle, if streams.is_empty() => {
                 if leaving {
                     break;

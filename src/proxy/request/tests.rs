@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use super::{super::fields::storage, *};
 
@@ -29,7 +29,7 @@ fn written_with(fields: &str, added: &Added<'_>) -> String {
     let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
     assert_eq!(head.bytes, text.len());
     let mut out = Buffer::default();
-    head.write(added, head.length().unwrap(), &mut out).unwrap();
+    head.write(added, head.length(), &mut out);
     let written = std::str::from_utf8(out.filled()).unwrap();
     let rest = written.strip_prefix("GET /x HTTP/1.1\r\nhost: aem.example\r\n").expect(written);
     let rest = rest.strip_suffix("authorization: Bearer x\r\nvia: 1.1 aem-auth-proxy\r\n\r\n");
@@ -41,14 +41,14 @@ fn check(fields: &str, expected: &str) {
     assert_eq!(written(fields), expected, "{fields}");
 }
 
-fn status(text: &str) -> Option<u16> {
+fn refused(text: &str) -> Option<NoRequest> {
     let mut storage = storage();
-    RequestHead::parse(text.as_bytes(), &mut storage).err().map(|NoRequest(status)| status)
+    RequestHead::parse(text.as_bytes(), &mut storage).err()
 }
 
 #[test]
 fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
-    let fields = [(HeaderName::from_static("x-gw-ims-org-id"), HeaderValue::from_static("fixed"))];
+    let fields = [(HeaderName::from_static("x-gw-ims-org-id"), "fixed".into())];
     let added = Added {
         host: b"aem.example",
         authorization: Some(b"Bearer x"),
@@ -61,7 +61,7 @@ fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
     let mut storage = storage();
     let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
     let mut out = Buffer::default();
-    head.write(&added, head.length().unwrap(), &mut out).unwrap();
+    head.write(&added, head.length(), &mut out);
     assert_eq!(
         std::str::from_utf8(out.filled()).unwrap(),
         "GET /x HTTP/1.1\r\nhost: aem.example\r\nx-gw-ims-org-id: fixed\r\nx-api-key: client\r\n\
@@ -92,7 +92,6 @@ fn hop_by_hop_fields_and_those_named_by_connection_go() {
 #[test]
 fn the_length_of_a_body_is_not_up_to_connection() {
     check("connection: content-length\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
-    check("content-length: 3\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
 }
 
 #[test]
@@ -185,7 +184,7 @@ fn aem_sees_the_user_agent_that_was_chosen() {
         assert_eq!(agent(&chosen, fields), "user-agent: app/1\r\n", "{fields}");
     }
     check("User-Agent: Mozilla/5.0\r\n", "User-Agent: Mozilla/5.0\r\n");
-    let fields = [(HeaderName::from_static("user-agent"), HeaderValue::from_static("the-routes"))];
+    let fields = [(HeaderName::from_static("user-agent"), "the-routes".into())];
     let fixed = Added { fields: &fields, ..chosen };
     assert_eq!(agent(&fixed, "user-agent: a\r\n"), "user-agent: the-routes\r\n");
 }
@@ -217,7 +216,7 @@ fn a_target_of_any_bytes_is_read_and_written_as_it_came() {
     let head = RequestHead::parse(bytes, &mut storage).unwrap().unwrap();
     assert_eq!(head.bytes, bytes.len() - b"rest".len());
     let mut out = Buffer::default();
-    head.write(&added(), Length::Exact(0), &mut out).unwrap();
+    head.write(&added(), Length::Exact(0), &mut out);
     let begin = b"GET /caf\xe9;k=v%3B%2F//..?\xff HTTP/1.1\r\nhost: aem.example\r\nx: y\r\n";
     assert_eq!(out.filled()[..begin.len()].escape_ascii().to_string(), begin.escape_ascii().to_string());
     for end in 0..bytes.len() - b"rest".len() {
@@ -228,20 +227,65 @@ fn a_target_of_any_bytes_is_read_and_written_as_it_came() {
 
 #[test]
 fn what_could_be_read_in_two_ways_is_refused() {
+    for fields in [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked, identity",
+        "content-length: 1\r\ncontent-length: 2",
+        "content-length: 1\r\ncontent-length: 1",
+        "content_length: 1",
+        "content-type: a/b\r\ncontent-type: c/d",
+    ] {
+        let text = format!("POST / HTTP/1.1\r\nhost: x\r\n{fields}\r\n\r\n");
+        assert_eq!(refused(&text), Some(NoRequest::Ambiguous), "{fields}");
+    }
+    let old = "POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    assert_eq!(refused(old), Some(NoRequest::Ambiguous));
+    assert_eq!(refused("GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n"), Some(NoRequest::Ambiguous));
     for text in [
-        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
-        "POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
-        "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n",
-        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\n folded: 1\r\n\r\n",
         "POST / HTTP/1.1\r\nhost : x\r\n\r\n",
+        "GET / HTTP/1.1\nhost: x\r\n",
+        "GET / HTTP/1.1\r\nhost: x\n",
+        "GET / HTTP/1.1\r\nhost: x\r\n\n",
+        "GET / HTTP/1.1\r\nhost: \rx\r\n",
+        "GET /\u{e9} HTTP/1.1\nhost: x\r\n",
+        "\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        "\nGET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        "get / HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GETGETGETGETGETGETGETGETGETGETGET / HTTP/1.1\r\nhost: x\r\n\r\n",
     ] {
-        assert_eq!(status(text), Some(400), "{text}");
+        assert_eq!(refused(text), Some(NoRequest::Malformed), "{text}");
     }
+    assert_eq!(refused("GET / HTTP/2.0\r\nhost: x\r\n"), Some(NoRequest::Version));
+    assert_eq!(refused("GET * HTTP/1.1\r\nhost: x\r\n\r\n"), Some(NoRequest::Target));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
-    assert_eq!(status(&many), Some(431));
+    assert_eq!(refused(&many), Some(NoRequest::HeadTooLarge));
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(TARGET_MAX));
-    assert_eq!(status(&long), Some(414));
+    assert_eq!(refused(&long), Some(NoRequest::LineTooLong));
+}
+
+#[test]
+fn what_nobody_knows_how_to_do_is_refused() {
+    let coded = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n";
+    assert_eq!(refused(coded), Some(NoRequest::Coding));
+    for (version, fields, expected) in [
+        ("1.1", "expect: 100-Continue", None),
+        ("1.1", "expect: 100-continue\r\nexpect: 100-continue", Some(NoRequest::Expectation)),
+        ("1.1", "expect: 100-continue, x", Some(NoRequest::Expectation)),
+        ("1.1", "expect: ", Some(NoRequest::Expectation)),
+        ("1.1", "expect: 200-ok", Some(NoRequest::Expectation)),
+        ("1.0", "expect: 200-ok", None),
+    ] {
+        let text = format!("PUT / HTTP/{version}\r\nhost: x\r\n{fields}\r\n\r\n");
+        assert_eq!(refused(&text), expected, "{fields}");
+    }
+    // And an old client's expectation, which means nothing, is not passed on as one that does.
+    let mut storage = storage();
+    let head = b"PUT / HTTP/1.0\r\nhost: x\r\nexpect: 100-continue\r\n\r\n";
+    let head = RequestHead::parse(head, &mut storage).unwrap().unwrap();
+    let mut out = Buffer::default();
+    head.write(&added(), Length::Exact(0), &mut out);
+    assert!(!out.filled().windows(6).any(|part| part == b"expect"));
 }
 
 #[test]
@@ -259,11 +303,11 @@ fn a_head_for_another_credential_says_what_is_known_of_that_one() {
     let first = Added { unless_sent: [("x-api-key", Some(b"client")), ("x-org", None)], ..added() };
     let other = Added { unless_sent: [("x-api-key", None), ("x-org", Some(b"org"))], ..added() };
     let mut out = Buffer::default();
-    let mut identity = head.write(&first, Length::Exact(0), &mut out).unwrap();
+    let mut identity = head.write(&first, Length::Exact(0), &mut out);
     assert!(out.filled().windows(17).any(|part| part == b"x-api-key: client"));
     let mut again = Buffer::default();
     other.rewrite(out.filled(), &mut identity, &mut again);
     let mut expected = Buffer::default();
-    head.write(&other, Length::Exact(0), &mut expected).unwrap();
+    head.write(&other, Length::Exact(0), &mut expected);
     assert_eq!(again.filled().escape_ascii().to_string(), expected.filled().escape_ascii().to_string());
 }

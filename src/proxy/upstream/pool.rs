@@ -14,7 +14,7 @@ use crate::proxy::{
 /// A thread's connections to AEM that wait for the next request, the one used last at the end.
 #[derive(Default)]
 pub(in crate::proxy) struct Pool {
-    idle: RefCell<VecDeque<(Wire, Instant)>>,
+    idle: RefCell<VecDeque<(Box<Wire>, Instant)>>,
     /// Those that requests share.
     pub(in crate::proxy) shared: Shared,
     /// Where there may be only so many.
@@ -54,12 +54,12 @@ impl Pool {
     }
 
     /// Gives a connection to whoever waits for one; it comes back if nobody does.
-    fn offer(&self, wire: Wire, buffers: &Buffers) -> Option<Wire> {
+    fn offer(&self, wire: Box<Wire>, buffers: &Buffers) -> Option<Box<Wire>> {
         let Some(connections) = self.connections.as_ref().filter(|connections| connections.are_wanted())
         else {
             return Some(wire);
         };
-        let wire = connections.hand_over(wire)?;
+        let wire = connections.hand_over(*wire).map(Box::new)?;
         if connections.are_wanted() {
             // There is something better to do with its place.
             wire.close(buffers);

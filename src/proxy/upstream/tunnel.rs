@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use zeroize::Zeroizing;
 
 use crate::{egress::EgressProxy, network::Cause};
 
@@ -61,9 +62,12 @@ pub(super) async fn open(
     }
 }
 
-fn request(proxy: &EgressProxy, origin: &Uri) -> Vec<u8> {
+/// It may hold a password.
+fn request(proxy: &EgressProxy, origin: &Uri) -> Zeroizing<Vec<u8>> {
     let (host, port) = (origin.host().unwrap_or_default(), origin.port_u16().unwrap_or(443));
-    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
+    let first = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
+    let mut request = Zeroizing::new(Vec::with_capacity(HEAD_MAX));
+    request.extend_from_slice(first.as_bytes());
     if let Some(value) = proxy.authorization() {
         request.extend_from_slice(b"Proxy-Authorization: ");
         request.extend_from_slice(value.as_bytes());

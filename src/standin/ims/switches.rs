@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::secret::SecretString;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -15,7 +16,6 @@ use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
@@ -42,6 +42,7 @@ struct Settings {
     oauth: OfGrant,
     live_secrets: Vec<SecretString>,
     date_offset_seconds: i64,
+    last_assertion: Option<String>,
     last_assertion_claims: Option<Value>,
     last_scope: Option<String>,
     last_form_kind: Option<FormKind>,
@@ -245,6 +246,7 @@ impl Switches {
             oauth: of_grant(ExpiresIn::Seconds),
             live_secrets: Vec::new(),
             date_offset_seconds: 0,
+            last_assertion: None,
             last_assertion_claims: None,
             last_scope: None,
             last_form_kind: None,
@@ -347,9 +349,19 @@ impl Switches {
         self.wait_for(|counts| counts.exchanges() >= count).await;
     }
 
+    /// The last assertion, whether right or wrong.
+    pub fn last_assertion(&self) -> Option<String> {
+        self.settings().last_assertion.clone()
+    }
+
     /// What the last assertion claimed, whether right or wrong.
     pub fn last_assertion_claims(&self) -> Option<Value> {
         self.settings().last_assertion_claims.clone()
+    }
+
+    /// The client secrets that OAuth exchanges are taken with.
+    pub fn oauth_secrets(&self) -> Vec<SecretString> {
+        self.settings().live_secrets.clone()
     }
 
     /// The last `scope` that was asked for, whether right or wrong.
@@ -396,9 +408,15 @@ impl Switches {
         })
     }
 
-    pub(super) fn jwt_attempted(&self, claims: Option<Value>, form: Option<FormKind>) {
+    pub(super) fn jwt_attempted(
+        &self,
+        assertion: Option<String>,
+        claims: Option<Value>,
+        form: Option<FormKind>,
+    ) {
         {
             let mut settings = self.settings();
+            settings.last_assertion = assertion;
             settings.last_assertion_claims = claims;
             settings.last_form_kind = form;
         }

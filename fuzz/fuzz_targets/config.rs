@@ -1,0 +1,5 @@
+//! `aem_auth_proxy_fuzz::config`, as long as one lets it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| aem_auth_proxy_fuzz::config::check(input));

@@ -1,0 +1,218 @@
+//! Percent-encoding and its abuses, UTF-8 and characters that look like others.
+
+/// Undoes percent-encoding once, as every server does (RFC 3986, section 2.1); `None` where an escape is none.
+pub(super) fn once(path: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'%' => {
+                decoded.push(escaped(rest)?);
+                &rest[3..]
+            }
+            byte => {
+                decoded.push(byte);
+                after
+            }
+        };
+    }
+    Some(decoded)
+}
+
+/// Undoes percent-encoding until nothing is left to undo. What is no escape stays. The order in which escapes are undone
+/// makes no difference: no two of them overlap.
+pub(super) fn all(path: &[u8]) -> Vec<u8> {
+    let mut decoded: Vec<u8> = Vec::with_capacity(path.len());
+    for &byte in path {
+        decoded.push(byte);
+        while let Some(begin) = decoded.len().checked_sub(3)
+            && let Some(byte) = escaped(&decoded[begin..])
+        {
+            decoded.truncate(begin);
+            decoded.push(byte);
+        }
+    }
+    decoded
+}
+
+/// Whether there is an escape to undo.
+pub(super) fn has_escape(bytes: &[u8]) -> bool {
+    bytes.windows(3).any(|three| escaped(three).is_some())
+}
+
+/// The byte that an escape at the beginning of `bytes` stands for.
+fn escaped(bytes: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = bytes else { return None };
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    Some((digit(*high)? << 4 | digit(*low)?) as u8)
+}
+
+/// A byte that no name has and nobody shows.
+pub(super) fn is_control(byte: u8) -> bool {
+    byte < b' ' || byte == 0x7f
+}
+
+/// `text` with ASCII in place of the characters that stand for it under some folding; `None` where there is none of them.
+pub(super) fn folded(text: &str) -> Option<Vec<u8>> {
+    let mut changed = false;
+    let mut folded = String::with_capacity(text.len());
+    for character in text.chars() {
+        match lookalike(character) {
+            Some(ascii) => {
+                changed = true;
+                folded.push_str(ascii.encode(&mut [0; 3]));
+            }
+            None => folded.push(character),
+        }
+    }
+    changed.then(|| folded.into_bytes())
+}
+
+/// Everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. `None` where that
+/// would never end.
+pub(super) fn lenient(path: &[u8]) -> Option<Vec<u8>> {
+    let mut text = path.to_vec();
+    for _ in 0..ROUNDS_MAX {
+        let decoded = text_of(&all(&text));
+        if decoded == text {
+            return Some(text);
+        }
+        text = decoded;
+    }
+    None
+}
+
+/// Bytes as text, overlong sequences too, which old decoders take (CVE-2008-2938).
+fn text_of(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        match folded(chunk.valid()) {
+            Some(folded) => text.extend(folded),
+            None => text.extend(chunk.valid().as_bytes()),
+        }
+        text.extend(chunk.invalid().iter().map(|_| 0));
+    }
+    overlong(bytes, text)
+}
+
+/// `text`, but with the characters of overlong sequences where `bytes` has some.
+fn overlong(bytes: &[u8], text: Vec<u8>) -> Vec<u8> {
+    let mut spelled = Vec::new();
+    let mut rest = bytes;
+    while let Some(&first) = rest.first() {
+        let tail =
+            |count: usize| rest.get(1..=count).filter(|tail| tail.iter().all(|byte| byte >> 6 == 0b10));
+        let last = match first {
+            0xc0 | 0xc1 => tail(1).map(|tail| (2, first << 6 | tail[0] & 0x3f)),
+            0xe0 => tail(2).filter(|tail| tail[0] < 0x82).map(|tail| (3, tail[0] << 6 | tail[1] & 0x3f)),
+            0xf0 => tail(3)
+                .filter(|tail| tail[0] == 0x80 && tail[1] < 0x82)
+                .map(|tail| (4, tail[1] << 6 | tail[2] & 0x3f)),
+            _ => None,
+        };
+        let (length, byte) = last.unwrap_or((1, first));
+        spelled.push(byte);
+        rest = &rest[length..];
+    }
+    if spelled.len() == bytes.len() { text } else { spelled }
+}
+
+/// ASCII that a character may become.
+#[derive(Clone, Copy)]
+enum Ascii {
+    One(char),
+    /// So many dots.
+    Dots(usize),
+    Nothing,
+}
+
+impl Ascii {
+    fn encode(self, room: &mut [u8; 3]) -> &str {
+        match self {
+            Self::One(character) => character.encode_utf8(room),
+            Self::Dots(count) => &"..."[..count],
+            Self::Nothing => "",
+        }
+    }
+}
+
+/// What Unicode's compatibility forms and Java's comparison without case make of a character, as far as it is ASCII that
+/// names and paths are made of.
+fn lookalike(character: char) -> Option<Ascii> {
+    Some(match character {
+        '\u{ff01}'..='\u{ff5e}' => {
+            Ascii::One(char::from_u32(u32::from(character) - 0xff01 + 0x21).unwrap_or(character))
+        }
+        '\u{3002}' | '\u{ff61}' | '\u{fe12}' | '\u{fe52}' | '\u{2024}' => Ascii::Dots(1),
+        '\u{2025}' | '\u{fe30}' => Ascii::Dots(2),
+        '\u{2026}' => Ascii::Dots(3),
+        '\u{2044}' | '\u{2215}' | '\u{29f8}' => Ascii::One('/'),
+        '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{fe68}' => Ascii::One('\\'),
+        '\u{37e}' | '\u{fe54}' | '\u{fe14}' => Ascii::One(';'),
+        '\u{fe6a}' => Ascii::One('%'),
+        '\u{17f}' => Ascii::One('s'),
+        '\u{212a}' => Ascii::One('k'),
+        '\u{130}' | '\u{131}' => Ascii::One('i'),
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' => Ascii::Nothing,
+        _ => return None,
+    })
+}
+
+/// How often escapes may hide in lookalikes of `%`.
+const ROUNDS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn escapes_are_undone_once_or_as_far_as_they_go() {
+        for (path, decoded, entirely) in [
+            ("/a%20b", Some("/a b"), "/a b"),
+            ("/%2525%32%35", Some("/%2525"), "/%"),
+            ("/%25%34%31", Some("/%41"), "/A"),
+            ("/%", None, "/%"),
+            ("/%4", None, "/%4"),
+            ("/%zz%41", None, "/%zzA"),
+            ("/%2%35", None, "/%"),
+        ] {
+            assert_eq!(once(path.as_bytes()).as_deref(), decoded.map(str::as_bytes), "{path}");
+            let rest = all(path.as_bytes());
+            assert!(!has_escape(&rest), "{path}");
+            assert_eq!(rest, entirely.as_bytes(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_ascii_is_ascii_in_the_end() {
+        for (path, text) in [
+            ("/%c0%afcrx", "//crx"),
+            ("/%e0%80%aecrx", "/.crx"),
+            ("/%f0%80%80%afcrx", "//crx"),
+            ("/%EF%BD%83rx", "/crx"),
+            ("/\u{ff05}63rx", "/crx"),
+            ("/%e2%80%a5/x", "/../x"),
+            ("/con\u{17f}ole\u{200b}", "/console"),
+            ("/a%ffb", "/a\0b"),
+            ("/caf%C3%A9", "/caf\u{e9}"),
+        ] {
+            assert_eq!(lenient(path.as_bytes()).unwrap(), text.as_bytes(), "{path}");
+        }
+        let nested = format!("/{}41", "%EF%BC%85".replace('%', "%EF%BC%85").repeat(3));
+        assert!(lenient(nested.as_bytes()).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn undoing_all_is_undoing_one_by_one(path in "/[%0-9a-fA-F/.;x]{0,40}") {
+            let mut slowly = path.clone().into_bytes();
+            while let Some(at) = slowly.windows(3).position(|three| escaped(three).is_some()) {
+                let byte = escaped(&slowly[at..]).unwrap();
+                slowly.splice(at..at + 3, [byte]);
+            }
+            prop_assert_eq!(all(path.as_bytes()), slowly);
+        }
+    }
+}

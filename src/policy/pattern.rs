@@ -1,0 +1,135 @@
+//! The paths that a rule or a preset is for.
+
+use std::{fmt, str::FromStr};
+
+use super::{
+    RuleError, decode,
+    methods::is_read,
+    normal::{Path, Reading, segments},
+    words,
+};
+
+/// A resource, or one and all below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern {
+    /// As it was written.
+    text: String,
+    /// Decoded.
+    segments: Vec<Vec<u8>>,
+    /// The same with ASCII in place of what looks like it.
+    folded: Vec<Vec<u8>>,
+    /// Whether it is for what is below, too.
+    below: bool,
+}
+
+impl Pattern {
+    /// `/x` is the resource `/x`, with selectors and an extension or without; `/x/*` is that, and all below.
+    pub(super) fn allows(&self, reading: Reading<'_>) -> bool {
+        let own = self.names(reading);
+        let mut rest = reading.segments().peekable();
+        for (at, name) in own.iter().enumerate() {
+            let Some(segment) = rest.next() else { return false };
+            let is_last = at + 1 == own.len() && rest.peek().is_none();
+            let is_resource = |dot: Option<&u8>| is_last && dot == Some(&b'.');
+            if segment != name
+                && !segment.strip_prefix(name.as_slice()).is_some_and(|behind| is_resource(behind.first()))
+            {
+                return false;
+            }
+        }
+        self.below || rest.next().is_none()
+    }
+
+    /// The same in whatever case; a name ends at its first dot, whatever stands behind it, a suffix too. A dump of what is above
+    /// shows what is below.
+    pub(super) fn denies(&self, reading: Reading<'_>) -> bool {
+        let own = self.names(reading);
+        let mut rest = reading.segments();
+        let mut has_suffix = false;
+        for (at, name) in own.iter().enumerate() {
+            let Some(segment) = rest.next() else { return false };
+            if at == 0 && dumps(segment) && segment.starts_with(b".") {
+                return true;
+            }
+            if !words::begins_with_name(segment, name) {
+                return false;
+            }
+            if at + 1 < own.len() && dumps(segment) && !words::same(segment, name) {
+                return true;
+            }
+            has_suffix = !words::same(segment, name);
+        }
+        self.below || has_suffix || rest.next().is_none()
+    }
+
+    /// What a path that nobody can read may have of it.
+    pub(super) fn words(&self) -> Vec<u8> {
+        self.folded.join(&b'/')
+    }
+
+    fn names(&self, reading: Reading<'_>) -> &[Vec<u8>] {
+        if reading.folded { &self.folded } else { &self.segments }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether Sling answers with what is below, too: `.infinity.json`, `.3.json`, and all XML.
+fn dumps(segment: &[u8]) -> bool {
+    let mut parts = segment.split(|byte| *byte == b'.');
+    let (Some(_), Some(extension)) = (parts.next(), parts.next_back()) else { return false };
+    let deep = |selector: &[u8]| {
+        let number = selector.strip_prefix(b"-").unwrap_or(selector);
+        let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+        is_number || DEEP.iter().any(|deep| selector.eq_ignore_ascii_case(deep))
+    };
+    extension.eq_ignore_ascii_case(b"xml") || extension.eq_ignore_ascii_case(b"json") && parts.any(deep)
+}
+
+const DEEP: [&[u8]; 3] = [b"infinity", b"sysview", b"docview"];
+
+impl FromStr for Pattern {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let (path, below) = match text.strip_suffix("/*") {
+            Some("") => ("/", true),
+            Some(path) => (path, true),
+            None => (text, false),
+        };
+        if path.contains(['*', '?', '#']) {
+            return Err(RuleError::Pattern);
+        }
+        let read = Path::of(path.as_bytes());
+        let normal = read.normal_form().ok_or(RuleError::Ambiguous)?;
+        let plainly = decode::once(path.as_bytes()).ok_or(RuleError::Ambiguous)?;
+        if normal != plainly {
+            return Err(RuleError::Ambiguous);
+        }
+        let fold = |segment: &[u8]| {
+            let folded = str::from_utf8(segment).ok().and_then(decode::folded);
+            folded.unwrap_or_else(|| segment.to_vec())
+        };
+        let folded = segments(normal).map(fold).collect();
+        let segments = segments(normal).map(<[u8]>::to_vec).collect();
+        Ok(Self { text: text.to_owned(), segments, folded, below })
+    }
+}
+
+/// Whether a path is `place`, with selectors and an extension or without, or below it: as `place/*` in an allowing rule.
+pub(super) fn is_within(path: &[u8], place: &str) -> bool {
+    match path.strip_prefix(place.as_bytes()) {
+        Some(b"" | [b'/', ..]) => true,
+        Some([b'.', rest @ ..]) => !rest.contains(&b'/'),
+        _ => false,
+    }
+}
+
+/// Whether a reading method asks for a path that is `place` itself.
+pub(super) fn reads(method: &str, path: &[u8], place: &str) -> bool {
+    is_read(method) && path == place.as_bytes()
+}
