@@ -15,6 +15,7 @@ use aem_auth_proxy::{
         keys::{self, KEYS, Key},
     },
     metrics::Metrics,
+    policy::{self, Policy},
     token::Observer,
 };
 
@@ -178,6 +179,32 @@ fn every_problem_in_the_documentation_is_one_of_ours() {
         assert!(source.contains(&format!("\"{problem}\"")), "{problem}");
     }
     assert!(problems.len() >= 20, "found {problems:?}");
+}
+
+#[test]
+fn what_the_documentation_calls_closed_is_closed() {
+    let text = read(&root().join("docs/policies.md"));
+    let (_, closed) = text.split_once("## What is closed").unwrap();
+    let (closed, _) = closed.split_once("\n#").unwrap();
+    let policy = Policy::default();
+    let judged = |path: &str| {
+        policy::judge("POST", &policy::Path::of(path.as_bytes()), |_| &policy, || std::iter::once(&policy))
+    };
+    let mut found = 0;
+    for row in rows(closed, "| path |") {
+        // Every second piece stands in backticks.
+        let names = row[0].split('`').skip(1).step_by(2);
+        for name in names.filter(|name| name.starts_with('/') || name.starts_with("...")) {
+            let path = name.replacen("...", "/libs/granite", 1);
+            assert!(judged(&path).is_err() && judged(&format!("{path}/x")).is_err(), "{path}");
+            found += 1;
+        }
+    }
+    assert!(found >= 40, "found {found}");
+    for open in ["/libs/granite/csrf/token.json", "/libs/granite/security/currentuser.json", "/system/health"]
+    {
+        assert_eq!(judged(open), Ok(()), "{open}");
+    }
 }
 
 #[test]
