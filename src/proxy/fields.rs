@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_length_is_one_number() {
-        use Field::{ContentLength as Said, TransferEncoding as Coded};
+        use Field::ContentLength as Said;
         assert_eq!(length(&[]), Ok(None));
         for (said, expected) in [("0", 0), ("5", 5), ("9223372036854775807", LENGTH_MAX)] {
             assert_eq!(length(&[(Said, said)]), Ok(Some(Length::Exact(expected))));
