@@ -373,7 +373,8 @@ async fn no_secret_of_any_kind_is_shown_by_a_whole_proxy() {
 
     // An IMS that repeats what it was sent, and one that is a portal in a hotel.
     // Every form of an answer is tried below, within this process.
-    for fault in echoing_faults(&whole.standins, &[LIVE_VALUE, LIVE_LINE, WRONG]).into_iter().step_by(4) {
+    let sent = whole.standins.ims.last_assertion().unwrap();
+    for fault in echoing_bodies(&[LIVE_VALUE, LIVE_LINE, WRONG, &sent]).into_iter().step_by(2) {
         for grant in [GrantKind::Jwt, GrantKind::OAuth] {
             whole.standins.ims.set_always_for(grant, Some(fault.clone()));
         }
@@ -414,15 +415,10 @@ async fn no_secret_of_any_kind_is_shown_by_a_whole_proxy() {
     assert!(told.is_empty(), "{told}");
 }
 
-/// Every form of answer in which IMS, or a portal in a hotel, may repeat what it was sent.
-fn echoing_faults(standins: &StandIns, more: &[&str]) -> Vec<Fault> {
-    let document = &standins.credentials_document["integration"]["technicalAccount"];
-    let token = standins.ledger.last_issued().unwrap();
-    let assertion = standins.ims.last_assertion().unwrap_or_else(|| token.clone());
-    let mut parts = vec![document["clientSecret"].as_str().unwrap(), &token, &assertion];
-    parts.extend(more);
-    let echo = parts.join(" ");
-    let mut faults = vec![
+/// Every form of a body in which IMS, or a portal in a hotel, may repeat what it was sent.
+fn echoing_bodies(sent: &[&str]) -> Vec<Fault> {
+    let echo = sent.join(" ");
+    vec![
         Fault::refusal(StatusCode::BAD_REQUEST, &echo, &echo),
         Fault::refusal(StatusCode::BAD_REQUEST, "invalid_client", &echo),
         Fault::refusal(StatusCode::INTERNAL_SERVER_ERROR, &echo, &echo),
@@ -431,16 +427,22 @@ fn echoing_faults(standins: &StandIns, more: &[&str]) -> Vec<Fault> {
         Fault::raw(StatusCode::OK, "application/json", &format!("{{\"error\": \"{echo}")),
         Fault::raw(StatusCode::BAD_GATEWAY, "text/plain", &format!("{echo}\n").repeat(100)),
         Fault::json(StatusCode::BAD_REQUEST, &json!({"error": [echo], "error_description": {"is": echo}})),
-        Fault::raw(StatusCode::FOUND, "text/plain", &echo)
-            .with_header("location", &format!("/?{}", hex(&echo))),
-    ];
-    for part in parts {
+    ]
+}
+
+/// The same for fields of the head, one by one.
+fn echoing_heads(sent: &[&str]) -> Vec<Fault> {
+    let of_part = |part: &&str| {
         let refusal = Fault::refusal(StatusCode::BAD_REQUEST, part, "");
-        faults.push(refusal.with_header("x-debug-id", &part[..part.len().min(128)]));
         let throttled = Fault::throttled(None).with_header("retry-after", part);
-        faults.push(throttled.with_header("server", part));
-    }
-    faults
+        let moved = Fault::raw(StatusCode::FOUND, "text/plain", "").with_header("location", part);
+        [
+            refusal.with_header("x-debug-id", &part[..part.len().min(128)]),
+            throttled.with_header("server", part),
+            moved,
+        ]
+    };
+    sent.iter().flat_map(of_part).collect()
 }
 
 #[tokio::test]
@@ -454,9 +456,15 @@ async fn no_form_of_an_answer_of_ims_is_logged_or_shown() {
         let proxy = setup.start_with(standins).await;
         proxy.ready().await;
         let ims = &proxy.standins.ims;
-        let secrets: Vec<_> = proxy.standins.oauth.client_secrets().iter().collect();
-        let secrets: Vec<_> = secrets.into_iter().map(SecretString::expose_secret).collect();
-        for fault in echoing_faults(&proxy.standins, &secrets) {
+        let document = &proxy.standins.credentials_document["integration"]["technicalAccount"];
+        let (token, assertion) = (proxy.standins.ledger.last_issued(), ims.last_assertion());
+        let mut sent = vec![token.as_deref().unwrap()];
+        if is_oauth {
+            sent.extend(proxy.standins.oauth.client_secrets().iter().map(SecretString::expose_secret));
+        } else {
+            sent.extend([document["clientSecret"].as_str().unwrap(), assertion.as_deref().unwrap()]);
+        }
+        for fault in echoing_bodies(&sent).into_iter().chain(echoing_heads(&sent)) {
             let before = failures(&proxy).await;
             ims.set_always(Some(fault));
             proxy.hang_up().await;
