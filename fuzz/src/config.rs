@@ -8,7 +8,7 @@ use toml_edit::{DocumentMut, Item};
 use super::leaks::Secrets;
 
 /// The input is lines of `NAME=VALUE`, a line `---`, and TOML; or TOML alone. What is wrong is told without a secret; what
-/// is printed is TOML without a secret that says the same when it is read, and loads if the configuration did.
+/// is printed is TOML without a secret; and if the configuration loads, that says the same and loads.
 pub fn check(input: &[u8]) {
     let Ok(input) = std::str::from_utf8(input) else { return };
     let (variables, toml) = input.split_once("---\n").unwrap_or(("", input));
@@ -21,11 +21,12 @@ pub fn check(input: &[u8]) {
         return;
     };
     let again = fuzzing::load(Some(described), &[]);
-    let printed = match &again.described {
-        Ok(printed) => printed,
-        Err(error) => panic!("what is printed cannot be read: {error}\n{described}"),
-    };
-    assert_eq!(values(described), values(printed), "what is printed says another thing");
+    let before = values(described);
+    match &again.described {
+        Ok(printed) => assert_eq!(before, values(printed), "what is printed says another thing"),
+        // What is wrong in a variable is as wrong in a file.
+        Err(error) => assert!(loaded.config.is_err(), "{error}: what is printed cannot be read\n{described}"),
+    }
     // A secret that is not shown is lost.
     if loaded.config.is_ok() && !described.contains("(redacted)") {
         let error = again.config.err().map(|error| error.to_string());
