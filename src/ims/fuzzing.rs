@@ -4,12 +4,7 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use super::{
-    Grant, ImsError,
-    answer::Answered,
-    error::retry_after,
-    exchange::answer_of,
-};
+use super::{Grant, ImsError, answer::Answered, error::retry_after, exchange::answer_of};
 use crate::credentials::Credentials;
 
 /// Reads an answer to an exchange of `credentials` that was asked for, and came, at `now`.
