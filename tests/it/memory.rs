@@ -1,5 +1,7 @@
 //! The binary keeps its memory to itself: no core dump, no reader of the same user, no secret in a panic, none in swap.
 
+#![expect(clippy::print_stderr, reason = "what is not tried is to be seen")]
+
 use std::{
     fs,
     os::unix::{
