@@ -262,6 +262,19 @@ fn every_link_leads_somewhere() {
     assert!(found >= 10, "found {found}");
 }
 
+/// Whoever is started inherits the environment, and with it what secrets are in it.
+#[test]
+fn the_program_starts_no_other() {
+    let is_test = |file: &PathBuf| file.file_name().is_some_and(|name| name == "tests.rs");
+    let files: Vec<_> =
+        sources_below(&root().join("src")).into_iter().filter(|file| !is_test(file)).collect();
+    for file in &files {
+        let text = read(file);
+        assert!(!text.contains("process::Command") && !text.contains(".exec("), "{}", file.display());
+    }
+    assert!(files.len() > 100, "found {}", files.len());
+}
+
 /// The key of a row, whose variable and flag have to be right.
 #[track_caller]
 fn check_row(row: &[&str], help: &str) -> &'static Key {

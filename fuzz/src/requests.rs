@@ -68,6 +68,9 @@ fn check_hops(came: &Naive<'_>, sent: &Head<'_>) {
         assert!(sent.all(name).is_empty(), "{name} goes on");
     }
     assert!(sent.those(|name| name.starts_with("x-forwarded-")).is_empty(), "X-Forwarded goes on");
+    let expects = sent.all("expect");
+    let asks = came.start.ends_with(b"HTTP/1.1") && came.members("expect") == ["100-continue"];
+    assert!(expects.is_empty() || asks && expects.len() == 1, "what is not expected of AEM goes on");
     let connection = sent.all("connection");
     match connection.as_slice() {
         [] => assert!(
@@ -193,7 +196,8 @@ const OUR_OWN: [&str; 10] = [
 ];
 
 /// What does not simply pass.
-const SPECIAL: [&str; 22] = [
+const SPECIAL: [&str; 23] = [
+    "expect",
     "host",
     "authorization",
     "x-tenant",
