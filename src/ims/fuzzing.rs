@@ -21,7 +21,7 @@ pub fn answer(
     Answered {
         answer: answer_of(credentials, status, headers, now),
         retry_after: retry_after(headers, now),
-        body: body,
+        body,
         asked_at: now,
         credentials,
         now,

@@ -60,10 +60,10 @@ impl Worker {
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
         let Some(place) = place else {
-            let connection = self.connection(Socket::Own(stream), proxy, local);
-            return if let Some(connection) = connection {
-                connection.turn_away().await
-            };
+            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local) {
+                connection.turn_away().await;
+            }
+            return;
         };
         let _leaving = Leaving(&self, place.clone());
         let speaks_tls = self.proxies.get(proxy).is_some_and(|proxy| proxy.tls.is_some());
