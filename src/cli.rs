@@ -287,6 +287,24 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// A command line is for every user of the machine to read (`/proc/PID/cmdline`).
+    #[test]
+    fn no_flag_of_any_command_takes_a_secret() {
+        let command = Cli::command();
+        let all = command.get_subcommands().chain([&command]).flat_map(clap::Command::get_arguments);
+        let values = all.filter(|arg| arg.get_action().takes_values());
+        let mut found = 0;
+        for id in values.map(|arg| arg.get_id().as_str()) {
+            let key = keys::KEYS.iter().find(|key| key.name.replace('.', "_") == id);
+            assert!(!key.is_some_and(|key| key.secret), "--{id}");
+            let names_one =
+                ["secret", "password", "key", "json", "header"].iter().any(|word| id.contains(word));
+            assert!(!names_one, "--{id}");
+            found += 1;
+        }
+        assert!(found > 15, "{found}");
+    }
+
     #[test]
     fn every_flag_of_the_configuration_is_a_key_with_its_variable_in_the_help() {
         let command = Cli::command();

@@ -50,7 +50,7 @@ pub enum TlsError {
     },
     /// A file holds no key, or one that is encrypted or of a kind that is not known here.
     #[error(
-        "{key} {} holds no usable key; it wants PEM without a passphrase, -----BEGIN PRIVATE KEY-----",
+        "{key} {} holds no usable key; it wants PEM without a passphrase: PKCS #8, PKCS #1 or SEC 1",
         path.display()
     )]
     NoKey {

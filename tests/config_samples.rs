@@ -15,6 +15,7 @@ use aem_auth_proxy::{
         keys::{self, KEYS, Key},
     },
     metrics::Metrics,
+    policy::{self, Policy},
     token::Observer,
 };
 
@@ -171,13 +172,40 @@ fn the_documentation_has_every_metric_and_no_other() {
 
 #[test]
 fn every_problem_in_the_documentation_is_one_of_ours() {
-    let source = read(&root().join("src/proxy/error.rs"));
+    let source =
+        read(&root().join("src/proxy/error.rs")) + &read(&root().join("src/proxy/error/no_request.rs"));
     let text = read(&root().join("docs/troubleshooting.md"));
     let problems: Vec<_> = rows(&text, "| problem |").map(|row| row[0].trim_matches('`')).collect();
     for problem in &problems {
         assert!(source.contains(&format!("\"{problem}\"")), "{problem}");
     }
     assert!(problems.len() >= 20, "found {problems:?}");
+}
+
+#[test]
+fn what_the_documentation_calls_closed_is_closed() {
+    let text = read(&root().join("docs/policies.md"));
+    let (_, closed) = text.split_once("## What is closed").unwrap();
+    let (closed, _) = closed.split_once("\n#").unwrap();
+    let policy = Policy::default();
+    let judged = |path: &str| {
+        policy::judge("POST", &policy::Path::of(path.as_bytes()), |_| &policy, || std::iter::once(&policy))
+    };
+    let mut found = 0;
+    for row in rows(closed, "| path |") {
+        // Every second piece stands in backticks.
+        let names = row[0].split('`').skip(1).step_by(2);
+        for name in names.filter(|name| name.starts_with('/') || name.starts_with("...")) {
+            let path = name.replacen("...", "/libs/granite", 1);
+            assert!(judged(&path).is_err() && judged(&format!("{path}/x")).is_err(), "{path}");
+            found += 1;
+        }
+    }
+    assert!(found >= 40, "found {found}");
+    for open in ["/libs/granite/csrf/token.json", "/libs/granite/security/currentuser.json", "/system/health"]
+    {
+        assert_eq!(judged(open), Ok(()), "{open}");
+    }
 }
 
 #[test]
@@ -232,6 +260,19 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(found >= 10, "found {found}");
+}
+
+/// Whoever is started inherits the environment, and with it what secrets are in it.
+#[test]
+fn the_program_starts_no_other() {
+    let is_test = |file: &PathBuf| file.file_name().is_some_and(|name| name == "tests.rs");
+    let files: Vec<_> =
+        sources_below(&root().join("src")).into_iter().filter(|file| !is_test(file)).collect();
+    for file in &files {
+        let text = read(file);
+        assert!(!text.contains("process::Command") && !text.contains(".exec("), "{}", file.display());
+    }
+    assert!(files.len() > 100, "found {}", files.len());
 }
 
 /// The key of a row, whose variable and flag have to be right.

@@ -41,6 +41,7 @@ fn no_spelling_of_a_path_gets_past_a_policy() {
     replay("paths", fuzz::paths::check);
 }
 
+#[expect(clippy::print_stderr, clippy::unwrap_used, reason = "this is a test")]
 fn replay(target: &str, check: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus-kept").join(target);
     let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -63,12 +63,12 @@ fn secrets(document: &[u8]) -> Secrets {
         Ok(value) => {
             walk(&value, false, &mut |text, secret| {
                 if secret {
-                    secrets.add(text)
+                    secrets.add(text);
                 }
             });
             walk(&value, false, &mut |text, secret| {
                 if !secret {
-                    secrets.remove(text)
+                    secrets.remove(text);
                 }
             });
         }

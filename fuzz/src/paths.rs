@@ -105,7 +105,10 @@ fn is_settled(path: &[u8]) -> bool {
     STEPS.iter().all(|step| step(path) == path)
 }
 
-const STEPS: [fn(&[u8]) -> Vec<u8>; 7] = [
+/// One of the things that somebody may do with a path.
+type Step = fn(&[u8]) -> Vec<u8>;
+
+const STEPS: [Step; 7] = [
     decoded,
     joined_as_it_is,
     |path| path.split(|byte| *byte == b'/').map(|name| before(name, b';')).collect::<Vec<_>>().join(&b'/'),

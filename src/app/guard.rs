@@ -1,6 +1,6 @@
 //! Who may ask the proxies, wired; and what is told of those that more than this machine's apps can reach.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tracing::warn;
@@ -86,8 +86,10 @@ pub(super) fn say_what_is_open(config: &Config) {
         };
         let over = if tls { "over TLS" } else { "over plain HTTP, which is read on its way" };
         if !listen.is_loopback() {
+            let policies: BTreeSet<_> =
+                proxy.all_routes().map(|route| route.policy.preset().name()).collect();
             warn!(
-                proxy = proxy.name, %listen, tls, client_certificates = certificates, secret,
+                proxy = proxy.name, %listen, tls, client_certificates = certificates, secret, ?policies,
                 allowed_hosts = ?guard.allowed_hosts, allowed_origins = ?guard.allowed_origins,
                 "Open to the network: whoever reaches this address{shows} acts with the proxy's credentials, {over}"
             );

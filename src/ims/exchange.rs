@@ -148,7 +148,8 @@ impl CredentialExchange {
         let asked_at = self.clock.now();
         let request = ims.http.client().post(url.clone()).header(CONTENT_TYPE, FORM).body(encoded(form));
         let response = request.send().await.map_err(ImsError::unreachable)?;
-        let answer = answer_of(&self.credentials, response.status().as_u16(), response.headers(), self.clock.now());
+        let answer =
+            answer_of(&self.credentials, response.status().as_u16(), response.headers(), self.clock.now());
         let retry_after = error::retry_after(response.headers(), self.clock.now());
         let body = read_bounded(response).await?;
         debug!(status = answer.status, debug_id = answer.debug_id, "IMS answered");

@@ -4,12 +4,7 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use super::{
-    Grant, ImsError,
-    answer::Answered,
-    error::retry_after,
-    exchange::answer_of,
-};
+use super::{Grant, ImsError, answer::Answered, error::retry_after, exchange::answer_of};
 use crate::credentials::Credentials;
 
 /// Reads an answer to an exchange of `credentials` that was asked for, and came, at `now`.
@@ -26,7 +21,7 @@ pub fn answer(
     Answered {
         answer: answer_of(credentials, status, headers, now),
         retry_after: retry_after(headers, now),
-        body: body,
+        body,
         asked_at: now,
         credentials,
         now,

@@ -60,8 +60,10 @@ impl Worker {
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
         let Some(place) = place else {
-            let connection = self.connection(Socket::Own(stream), proxy, local);
-            return if let Some(connection) = connection { connection.turn_away().await };
+            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local) {
+                connection.turn_away().await;
+            }
+            return;
         };
         let _leaving = Leaving(&self, place.clone());
         let speaks_tls = self.proxies.get(proxy).is_some_and(|proxy| proxy.tls.is_some());
@@ -155,10 +157,10 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// Says that there is no place for it, unless there are many to say that to.
+    /// Says that there is no place for it, unless there are many to say that to, or it would take a handshake to say it.
     async fn turn_away(self) {
         let worker = self.worker;
-        match worker.refuse() {
+        match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
             Some(_refused) => self.part(End::Refuse(NoRequest::TooMany)).await,
             None => self.proxy.metrics.connection_ended(Ended::Full),
         }

@@ -3,13 +3,16 @@
 //! Chunks are decoded and encoded again rather than copied: what leaves is framed by us, so that no odd framing that
 //! comes in can mean one thing here and another there.
 
+mod size;
+
 use std::io::Write;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
+use self::size::{begins_chunk_size, chunk_size};
 use super::{
     buffer::Buffer,
-    fields::{FIELDS_MAX, LENGTH_MAX, is_field_line, is_text, is_token},
+    fields::{FIELDS_MAX, is_field_line},
 };
 
 /// How a message says where its body ends.
@@ -122,9 +125,9 @@ impl Decoder {
         }
         self.line.extend_from_slice(&input[..taken]);
         if whole {
-            self.lined()?
+            self.lined()?;
         } else {
-            self.begun()?
+            self.begun()?;
         }
         Ok(taken)
     }
@@ -182,69 +185,6 @@ fn is_end_of_fields(lines: &[u8]) -> Result<bool, FramingError> {
     Ok(true)
 }
 
-/// The size in a line (RFC 9112, section 7.1). Extensions after it mean nothing to anybody, and have to be some: what is hidden
-/// in a broken one has been a request to others. `httparse::parse_chunk_size` takes an empty line for a size of 0.
-fn chunk_size(line: &[u8]) -> Result<u64, FramingError> {
-    let line = line.strip_suffix(b"\r\n").ok_or(NO_SIZE)?;
-    let (size, extensions) = line.split_at(hex_digits(line));
-    if size.len() > SIZE_DIGITS_MAX || !are_extensions(extensions) {
-        return Err(NO_SIZE);
-    }
-    let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
-    size.filter(|size| *size <= LENGTH_MAX).ok_or(NO_SIZE)
-}
-
-fn begins_chunk_size(line: &[u8]) -> bool {
-    let digits = hex_digits(line);
-    let may_follow = line.get(digits).is_none_or(|byte| digits > 0 && b" \t;\r".contains(byte));
-    let text = line.strip_suffix(b"\r").unwrap_or(line);
-    digits <= SIZE_DIGITS_MAX && may_follow && text.iter().all(|byte| is_text(*byte))
-}
-
-fn hex_digits(line: &[u8]) -> usize {
-    line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count()
-}
-
-/// `;name`, `;name=token`, `;name="text"`, any number of times (RFC 9112, section 7.1.1).
-fn are_extensions(mut rest: &[u8]) -> bool {
-    while !rest.is_empty() {
-        let Some(extension) = blank(rest).strip_prefix(b";").map(blank) else { return false };
-        let (name, behind) = token(extension);
-        if name.is_empty() {
-            return false;
-        }
-        rest = behind;
-        if let Some(value) = blank(behind).strip_prefix(b"=").map(blank) {
-            let Some(behind) = behind_value(value) else { return false };
-            rest = behind;
-        }
-    }
-    true
-}
-
-fn behind_value(value: &[u8]) -> Option<&[u8]> {
-    let Some(mut rest) = value.strip_prefix(b"\"") else {
-        let (text, behind) = token(value);
-        return (!text.is_empty()).then_some(behind);
-    };
-    loop {
-        rest = match rest {
-            [b'"', behind @ ..] => return Some(behind),
-            [b'\\', byte, behind @ ..] | [byte, behind @ ..] if is_text(*byte) => behind,
-            _ => return None,
-        };
-    }
-}
-
-fn token(text: &[u8]) -> (&[u8], &[u8]) {
-    text.split_at(text.iter().take_while(|byte| is_token(&[**byte])).count())
-}
-
-/// `text` without what is blank before it.
-fn blank(text: &[u8]) -> &[u8] {
-    &text[text.iter().take_while(|byte| b" \t".contains(byte)).count()..]
-}
-
 /// How a body is framed on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -290,9 +230,6 @@ const CHUNK_EXTRA: usize = 20;
 
 /// A size with some extension.
 const SIZE_LINE_MAX: usize = 1024;
-
-/// Those of 64 bits.
-const SIZE_DIGITS_MAX: usize = 16;
 
 const NO_SIZE: FramingError = FramingError("a chunk's size is no number");
 const OVERLONG: FramingError = FramingError("a chunk is longer than its size");

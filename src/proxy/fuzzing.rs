@@ -71,7 +71,8 @@ pub struct Route<'a> {
 /// The status, when it is no request.
 pub fn forwarded(bytes: &[u8], route: Route<'_>) -> Result<Option<Forwarded>, u16> {
     let mut storage = storage();
-    let Some(head) = RequestHead::parse(bytes, &mut storage).map_err(|refused| refused.status().as_u16())? else {
+    let Some(head) = RequestHead::parse(bytes, &mut storage).map_err(|refused| refused.status().as_u16())?
+    else {
         return Ok(None);
     };
     let guard = Guard::new(&[], &[]);

@@ -167,7 +167,8 @@ impl Guard {
 
     /// Whether `origin` is of a page that is let in: the proxy's own, as the client calls it, or an allowed one.
     pub(super) fn knows(&self, origin: &[u8], asked: &Asked<'_>) -> bool {
-        asked.for_host().is_ok_and(|host| self.is_own(origin, host.as_bytes())) || self.allowed(origin).is_some()
+        asked.for_host().is_ok_and(|host| self.is_own(origin, host.as_bytes()))
+            || self.allowed(origin).is_some()
     }
 
     /// Whether `origin` is the proxy's: as the client calls it, or by another name of this machine with the same port.

@@ -1,12 +1,7 @@
 //! Whether a request may pass, and on which route. What is judged is what AEM may take the request for: every reading of its path,
 //! the method that a field names beside its own, the place where a `MOVE` would write.
 
-use super::{
-    Proxy, Route,
-    error::ProxyError,
-    fields::Field,
-    request::RequestHead,
-};
+use super::{Proxy, Route, error::ProxyError, fields::Field, request::RequestHead};
 use crate::policy::{self, Path, Policy, Preset, Reading, Refused};
 
 impl Proxy {

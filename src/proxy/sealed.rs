@@ -43,7 +43,7 @@ impl Worker {
             Ok(Ok(tls)) => Some(Sealed { tls, taken: 0 }),
             Ok(Err(error)) => {
                 // Whoever only looks whether somebody is there says nothing that could be wrong.
-                if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                if error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some() {
                     proxy.metrics.denied(DENIED);
                 }
                 debug!(%error, "A client's TLS handshake failed");
@@ -112,3 +112,88 @@ impl AsyncWrite for Sealed {
 
 /// The label of a connection that ended with its handshake.
 const DENIED: &str = "tls";
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, poll_fn},
+        sync::Arc,
+        time::Duration,
+    };
+
+    use rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    };
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::standin::keys::Tls;
+
+    /// Both ends of a connection.
+    async fn pair() -> (Sealed, tokio_rustls::client::TlsStream<TcpStream>) {
+        let identity = Tls::generate(&["localhost"]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(
+            CertificateDer::pem_slice_iter(identity.ca_pem().as_bytes()).flatten(),
+        );
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let acceptor = TlsAcceptor::from(identity.server_config());
+        let name = ServerName::try_from("localhost").unwrap();
+        let (tls, client) =
+            tokio::join!(acceptor.accept(Stream::Tcp(accepted)), connector.connect(name, stream));
+        (Sealed { tls: tls.unwrap(), taken: 0 }, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_has_left_though_nobody_asks_again() {
+        let (mut sealed, mut client) = pair().await;
+        let piece = [b'x'; 16 * 1024];
+        let mut taken = 0;
+        // Until the sockets are full. None of it is polled any more after that.
+        poll_fn(|cx| {
+            while let Poll::Ready(bytes) = Pin::new(&mut sealed).poll_write(cx, &piece) {
+                taken += bytes.unwrap();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(taken > piece.len() && sealed.taken > 0);
+        let reading = async {
+            let mut unread = taken;
+            let mut bytes = vec![0; piece.len()];
+            while unread > 0 {
+                let read = client.read(&mut bytes).await.unwrap();
+                unread = unread.saturating_sub(read);
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = async { tokio::time::sleep(PATIENCE).await } => panic!("some of it was kept back"),
+        }
+        // And what was not taken yet is, once.
+        let more = async {
+            let mut all = vec![0; piece.len() * 2];
+            loop {
+                assert!(client.read(&mut all).await.unwrap() > 0);
+            }
+        };
+        let write = poll_fn(|cx| Pin::new(&mut sealed).poll_write(cx, &piece));
+        tokio::select! {
+            bytes = write => assert_eq!(bytes.unwrap(), piece.len()),
+            () = more => pending().await,
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+}

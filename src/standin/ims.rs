@@ -77,7 +77,8 @@ struct Ims {
 async fn sign(State(ims): State<Ims>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Ok(id) = HeaderValue::try_from(random_hex(16)) {
-        response.headers_mut().insert("x-debug-id", id);
+        // A fault may have one of its own.
+        response.headers_mut().entry("x-debug-id").or_insert(id);
     }
     if let Some(date) = skewed_date(ims.clock.now(), ims.switches.date_offset_seconds()) {
         response.headers_mut().insert(DATE, date);

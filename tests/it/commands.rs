@@ -26,7 +26,13 @@ pub fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
 
 pub async fn run(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let output = command(args, variables).output();
-    timeout(PATIENCE, output).await.expect("the command ends").expect("the command starts")
+    let output = timeout(PATIENCE, output).await.expect("the command ends").expect("the command starts");
+    // No command shows a secret, whatever it is told and however it ends; but for the one that is for that.
+    if !args.contains(&"--raw") {
+        let (_, out, err) = text(&output);
+        assert_eq!((secret_in(&out), secret_in(&err)), (None, None), "{args:?}");
+    }
+    output
 }
 
 pub fn text(output: &Output) -> (i32, String, String) {

@@ -173,6 +173,33 @@ async fn streams_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
+async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_stays() {
+    let proxy = Setup::default().set("TIMEOUTS__SLOW_CLIENT", "500ms").start().await;
+    let mut app = App::of(&proxy).await;
+    let twice = |name: &'static str| app.request("POST", "/upload").header(name, "5").header(name, "5");
+    let bad = [
+        (400, twice("content-type")),
+        (400, app.request("POST", "/upload").header("content_length", "5")),
+        (400, app.request("post", "/upload")),
+        (417, app.request("POST", "/upload").header("expect", "200-ok")),
+    ];
+    for (status, request) in bad {
+        assert_eq!(app.ask(request).await.status(), status);
+    }
+    // And a body that hardly moves is ended.
+    let (response, mut body) = app.send(app.request("PUT", "/upload"));
+    let dripping = tokio::spawn(async move {
+        while body.send_data(Bytes::from_static(b"a"), false).is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+    assert_eq!(answer(response).await.unwrap().status(), 408);
+    timeout(PATIENCE, dripping).await.expect("the stream is reset").unwrap();
+    assert_eq!(app.get("/api/assets.json").await.status(), 200);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn trailers_interim_answers_and_expectations_pass() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let mut app = App::of(&proxy).await;

@@ -255,7 +255,8 @@ impl Proxy {
     /// Stops it and looks for secrets in the log.
     pub async fn stop(mut self) {
         self.ask_to_stop().await;
-        self.ask_to_stop().await;
+        // It may have nothing to wait for.
+        let _ = self.stop.send(()).await;
         self.ended().await.expect("no part died");
         // What is dropped is searched for.
     }

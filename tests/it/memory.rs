@@ -1,9 +1,11 @@
 //! The binary keeps its memory to itself: no core dump, no reader of the same user, no secret in a panic, none in swap.
 
+#![expect(clippy::print_stderr, reason = "what is not tried is to be seen")]
+
 use std::{
     fs,
     os::unix::{
-        fs::PermissionsExt,
+        fs::{FileExt, PermissionsExt},
         process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
@@ -12,13 +14,15 @@ use std::{
 };
 
 use aem_auth_proxy::standin::StandIns;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::{
     process::{Child, Command},
     time::timeout,
 };
 
 use crate::{
-    harness::{PATIENCE, Setup, binary},
+    commands::path,
+    harness::{PATIENCE, Setup, binary, client},
     leaks::Secrets,
 };
 
@@ -199,7 +203,10 @@ async fn secrets_are_locked_into_memory_and_where_that_is_not_allowed_all_works_
 }
 
 /// The binary with tokens in hand, at trace level.
-async fn with_tokens(dir: &Path, standins: &StandIns) -> Child {
+async fn with_tokens(dir: &Path, standins: &StandIns, more: &[(&str, &str)]) -> Child {
+    let document = dir.join("document.json");
+    fs::write(&document, standins.credentials_document.to_string()).unwrap();
+    fs::write(dir.join("ca.pem"), standins.ca_pem.as_deref().unwrap_or_default()).unwrap();
     let stderr = fs::File::create(dir.join("stderr")).unwrap();
     let mut command = Command::new(binary());
     command.env_clear().stdin(Stdio::null()).stderr(stderr).kill_on_drop(true);
@@ -207,13 +214,12 @@ async fn with_tokens(dir: &Path, standins: &StandIns) -> Child {
         ("AEM_PROXY_UPSTREAM", standins.aem_origin.as_str()),
         ("AEM_PROXY_LISTEN", "127.0.0.1:0"),
         ("AEM_PROXY_ADMIN__LISTEN", "127.0.0.1:0"),
-        ("AEM_PROXY_CREDENTIALS_JSON", &standins.credentials_document.to_string()),
+        ("AEM_PROXY_CREDENTIALS_FILE", path(&document)),
         ("AEM_PROXY_LOG__LEVEL", "trace"),
-        ("AEM_AUTH_PROXY_PANIC_ON_SIGHUP", "1"),
-        ("RUST_BACKTRACE", "full"),
     ] {
         command.env(name, value);
     }
+    command.envs(more.iter().copied());
     let child = command.spawn().unwrap();
     standins.ims.exchanges_reach(1).await;
     let refreshed = async {
@@ -229,7 +235,14 @@ async fn with_tokens(dir: &Path, standins: &StandIns) -> Child {
 async fn a_panic_with_its_backtrace_shows_no_secret() {
     let dir = tempfile::tempdir().unwrap();
     let standins = Setup::default().start_standins().await;
-    let mut child = with_tokens(dir.path(), &standins).await;
+    let document = standins.credentials_document.to_string();
+    let panics = [
+        ("AEM_PROXY_CREDENTIALS_FILE", ""),
+        ("AEM_PROXY_CREDENTIALS_JSON", &*document),
+        ("AEM_AUTH_PROXY_PANIC_ON_SIGHUP", "1"),
+        ("RUST_BACKTRACE", "full"),
+    ];
+    let mut child = with_tokens(dir.path(), &standins, &panics).await;
     let pid = child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
     let ended = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
@@ -240,4 +253,87 @@ async fn a_panic_with_its_backtrace_shows_no_secret() {
     }
     let seen = Secrets::of(&standins).seen_in(&said);
     assert!(seen.is_empty(), "{seen:?}");
+}
+
+/// How often `secret` stands in the memory of a process.
+fn times_in_memory(pid: u32, secret: &[u8]) -> usize {
+    let finder = memchr::memmem::Finder::new(secret);
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut times = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut bytes = vec![0; (to - from) as usize];
+        // What has gone meanwhile, or is none of the process's own, is passed over.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            times += finder.find_iter(&bytes).count();
+        }
+    }
+    times
+}
+
+/// Waits until it is so: freed memory of libraries is written over sooner or later.
+async fn until_in_memory(
+    pid: u32,
+    what: &str,
+    secret: &[u8],
+    times: std::ops::RangeInclusive<usize>,
+    origin: &str,
+) {
+    let waiting = async {
+        while !times.contains(&times_in_memory(pid, secret)) {
+            let _ = client().get(format!("{origin}/api/assets.json")).send().await;
+        }
+    };
+    // As long as it takes them on a busy machine.
+    let waited = timeout(PATIENCE * 3, waiting).await;
+    waited.unwrap_or_else(|_| panic!("{what} is there {} times", times_in_memory(pid, secret)));
+}
+
+#[tokio::test]
+async fn an_old_token_is_wiped_once_the_last_request_lets_go_and_each_secret_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let standins = Setup::default().tls().start_standins().await;
+    let ca = dir.path().join("ca.pem");
+    // Who is not root may look into a child that is open.
+    let child = with_tokens(dir.path(), &standins, &[OPEN[0], ("AEM_PROXY_CA_FILE", path(&ca))]).await;
+    let pid = child.id().unwrap();
+    if fs::File::open(format!("/proc/{pid}/mem")).is_err() {
+        return eprintln!("SKIPPED: the memory of a child cannot be read here: it is not looked through");
+    }
+    let log = fs::read_to_string(dir.path().join("stderr")).unwrap();
+    let listening = log.lines().find(|line| line.contains("\"Listening\"")).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(listening).unwrap();
+    let origin = format!("http://{}", listening["proxy.addr"].as_str().unwrap());
+    let old = standins.ledger.last_issued().unwrap();
+    let old = &old.as_bytes()[old.len() - 40..];
+    assert!(times_in_memory(pid, old) > 0, "the search finds what is there");
+
+    let held = tokio::spawn(client().get(format!("{origin}/hold")).send());
+    standins.aem.requests_reach(1).await;
+    assert!(Command::new("kill").args(["-HUP", &pid.to_string()]).status().await.unwrap().success());
+    standins.ims.exchanges_reach(2).await;
+    let renewed = async {
+        while !fs::read_to_string(dir.path().join("stderr")).unwrap().contains("\"token.generation\":2") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, renewed).await.expect("the new token is in use");
+    assert!(times_in_memory(pid, old) > 0, "a request may have to be sent again with it");
+    standins.aem.release();
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    until_in_memory(pid, "the old token", old, 0..=0, &origin).await;
+
+    let new = standins.ledger.last_issued().unwrap();
+    until_in_memory(pid, "the token", &new.as_bytes()[new.len() - 40..], 1..=1, &origin).await;
+    let document = &standins.credentials_document["integration"];
+    let secret = document["technicalAccount"]["clientSecret"].as_str().unwrap();
+    until_in_memory(pid, "the client secret", secret.as_bytes(), 1..=1, &origin).await;
+    let key = document["privateKey"].as_str().unwrap();
+    // Behind its middle there are the primes; in front of it stands what everybody may know.
+    let line = key.lines().filter(|line| line.len() == 64).nth(15).unwrap();
+    until_in_memory(pid, "a line of the key", line.as_bytes(), 0..=0, &origin).await;
+    let bytes = STANDARD.decode(line).unwrap();
+    until_in_memory(pid, "the private key", &bytes, 1..=1, &origin).await;
 }

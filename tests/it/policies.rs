@@ -167,14 +167,7 @@ async fn each_refusal_says_what_to_do() {
         ("COPY", "/api/assets/a", "destination: http://localhost/%63rx\r\n", 403, "policy-destination", ""),
         ("COPY", "/api/assets/a", "destination: api/assets/b\r\n", 403, "policy-destination", ""),
         ("COPY", "/api/assets/a", "destination: //x/api/assets/b\r\n", 403, "policy-destination", ""),
-        (
-            "MOVE",
-            "/api/assets/a",
-            "x-destination: /api/assets/b\r\ndestination: /api/assets/../../crx\r\n",
-            403,
-            "policy-destination",
-            "",
-        ),
+        ("MOVE", "/api/assets/a", "x-destination: /api/assets/../../crx\r\n", 403, "policy-destination", ""),
     ] {
         let answer = asked(&proxy, method, target, fields).await;
         assert_eq!(

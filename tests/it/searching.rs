@@ -80,7 +80,7 @@ async fn every_secret_of_the_stand_ins_would_be_found_in_the_log() {
         ("a-password-of-some-length".to_owned(), "AEM_PROXY_BASIC__PASSWORD"),
     ] {
         let seen = proxy.secrets().seen_in(&format!("2026 TRACE somewhere: it is {} there", hex(&secret)));
-        assert_eq!(seen.len(), 1, "{what}: {seen:?}");
+        assert!(!seen.is_empty(), "{what} is not found");
         assert!(
             seen[0].contains(what) && seen[0].contains("in hex") && seen[0].contains("TRACE"),
             "{seen:?}"

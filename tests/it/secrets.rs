@@ -26,9 +26,9 @@ use tokio::{
 
 use crate::{
     commands::{command, path, run, text},
-    harness::{PATIENCE, Proxy, Raw, Setup, Upstream, client},
+    harness::{PATIENCE, Proxy, Raw, Setup, Upstream, client, with_upstream},
     leaks::{Secrets, hex},
-    log::secret_in,
+    log::{self, secret_in},
 };
 
 // Each has letters that are written in another way in JSON, in URLs and in base64.
@@ -278,6 +278,15 @@ impl Whole {
             commands.push(vec!["token", "--credential", name]);
         }
         let config = self.path("config.toml");
+        commands.extend([
+            vec!["health"],
+            vec!["wait", "--max", "1s"],
+            vec!["--version"],
+            vec!["completions", "bash"],
+        ]);
+        for command in ["run", "demo", "check", "token", "health", "wait", "config", "completions"] {
+            commands.push(vec![command, "--help"]);
+        }
         for mut args in commands {
             args.extend(["--config", path(&config)]);
             self.command(&args, said).await;
@@ -373,7 +382,8 @@ async fn no_secret_of_any_kind_is_shown_by_a_whole_proxy() {
 
     // An IMS that repeats what it was sent, and one that is a portal in a hotel.
     // Every form of an answer is tried below, within this process.
-    for fault in echoing_faults(&whole.standins, &[LIVE_VALUE, LIVE_LINE, WRONG]).into_iter().step_by(4) {
+    let sent = whole.standins.ims.last_assertion().unwrap();
+    for fault in echoing_bodies(&[LIVE_VALUE, LIVE_LINE, WRONG, &sent]).into_iter().step_by(2) {
         for grant in [GrantKind::Jwt, GrantKind::OAuth] {
             whole.standins.ims.set_always_for(grant, Some(fault.clone()));
         }
@@ -414,15 +424,10 @@ async fn no_secret_of_any_kind_is_shown_by_a_whole_proxy() {
     assert!(told.is_empty(), "{told}");
 }
 
-/// Every form of answer in which IMS, or a portal in a hotel, may repeat what it was sent.
-fn echoing_faults(standins: &StandIns, more: &[&str]) -> Vec<Fault> {
-    let document = &standins.credentials_document["integration"]["technicalAccount"];
-    let token = standins.ledger.last_issued().unwrap();
-    let assertion = standins.ims.last_assertion().unwrap_or_else(|| token.clone());
-    let mut parts = vec![document["clientSecret"].as_str().unwrap(), &token, &assertion];
-    parts.extend(more);
-    let echo = parts.join(" ");
-    let mut faults = vec![
+/// Every form of a body in which IMS, or a portal in a hotel, may repeat what it was sent.
+fn echoing_bodies(sent: &[&str]) -> Vec<Fault> {
+    let echo = sent.join(" ");
+    vec![
         Fault::refusal(StatusCode::BAD_REQUEST, &echo, &echo),
         Fault::refusal(StatusCode::BAD_REQUEST, "invalid_client", &echo),
         Fault::refusal(StatusCode::INTERNAL_SERVER_ERROR, &echo, &echo),
@@ -431,16 +436,22 @@ fn echoing_faults(standins: &StandIns, more: &[&str]) -> Vec<Fault> {
         Fault::raw(StatusCode::OK, "application/json", &format!("{{\"error\": \"{echo}")),
         Fault::raw(StatusCode::BAD_GATEWAY, "text/plain", &format!("{echo}\n").repeat(100)),
         Fault::json(StatusCode::BAD_REQUEST, &json!({"error": [echo], "error_description": {"is": echo}})),
-        Fault::raw(StatusCode::FOUND, "text/plain", &echo)
-            .with_header("location", &format!("/?{}", hex(&echo))),
-    ];
-    for part in parts {
+    ]
+}
+
+/// The same for fields of the head, one by one.
+fn echoing_heads(sent: &[&str]) -> Vec<Fault> {
+    let of_part = |part: &&str| {
         let refusal = Fault::refusal(StatusCode::BAD_REQUEST, part, "");
-        faults.push(refusal.with_header("x-debug-id", &part[..part.len().min(128)]));
         let throttled = Fault::throttled(None).with_header("retry-after", part);
-        faults.push(throttled.with_header("server", part));
-    }
-    faults
+        let moved = Fault::raw(StatusCode::FOUND, "text/plain", "").with_header("location", part);
+        [
+            refusal.with_header("x-debug-id", &part[..part.len().min(128)]),
+            throttled.with_header("server", part),
+            moved,
+        ]
+    };
+    sent.iter().flat_map(of_part).collect()
 }
 
 #[tokio::test]
@@ -454,9 +465,15 @@ async fn no_form_of_an_answer_of_ims_is_logged_or_shown() {
         let proxy = setup.start_with(standins).await;
         proxy.ready().await;
         let ims = &proxy.standins.ims;
-        let secrets: Vec<_> = proxy.standins.oauth.client_secrets().iter().collect();
-        let secrets: Vec<_> = secrets.into_iter().map(SecretString::expose_secret).collect();
-        for fault in echoing_faults(&proxy.standins, &secrets) {
+        let document = &proxy.standins.credentials_document["integration"]["technicalAccount"];
+        let (token, assertion) = (proxy.standins.ledger.last_issued(), ims.last_assertion());
+        let mut sent = vec![token.as_deref().unwrap()];
+        if is_oauth {
+            sent.extend(proxy.standins.oauth.client_secrets().iter().map(SecretString::expose_secret));
+        } else {
+            sent.extend([document["clientSecret"].as_str().unwrap(), assertion.as_deref().unwrap()]);
+        }
+        for fault in echoing_bodies(&sent).into_iter().chain(echoing_heads(&sent)) {
             let before = failures(&proxy).await;
             ims.set_always(Some(fault));
             proxy.hang_up().await;
@@ -474,6 +491,81 @@ async fn no_form_of_an_answer_of_ims_is_logged_or_shown() {
         proxy.stop().await;
     }
 }
+
+/// What an AEM may answer that is no answer, each with the credential (`TOKEN`) where a parser might quote it; and what the
+/// client gets instead of it, if anything.
+const BAD_ANSWERS: [(&str, &str); 15] = [
+    ("TOKEN\r\n\r\n", "502"),
+    ("HTTP/1.1 TOKEN OK\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\nBearer TOKEN\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\nx TOKEN: 1\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\nx: \0TOKEN\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\ncontent-length: TOKEN\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\nx: TOKEN\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\ntransfer-encoding: TOKEN, chunked\r\n\r\n", "502"),
+    ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nTOKEN\r\n", ""),
+    ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=TOKEN\r\nokTOKEN", ""),
+    ("HTTP/1.1 101 Switching\r\nupgrade: TOKEN\r\nconnection: upgrade\r\n\r\n", "502"),
+    (
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 2000\r\n\r\nTOKEN",
+        "",
+    ),
+    ("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\nTOKEN", ""),
+    ("HTTP/1.1 429 Busy\r\nretry-after: TOKEN\r\ncontent-length: 0\r\n\r\n", "429"),
+    ("HTTP/1.1 200 OK\r\nx: TOKEN", "502"),
+];
+
+/// What a client may send that is refused or not understood, with a secret of its own in it.
+const BAD_REQUESTS: [&str; 9] = [
+    "SECRET / HTTP/1.1\r\n\r\n",
+    "GET /SECRET\" HTTP/9.9\r\n\r\n",
+    "GET / HTTP/1.1\r\nconnection: close\r\nhost: SECRET\r\n\r\n",
+    "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization SECRET\r\n\r\n",
+    "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\norigin: https://SECRET\r\n\r\n",
+    "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nsec-fetch-site: cross-site\r\nx: SECRET\r\n\r\n",
+    "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: SECRET\r\n\r\n",
+    "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: SECRET\r\n\r\n",
+    "CONNECT SECRET:443 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+];
+
+#[tokio::test]
+async fn no_error_of_the_data_path_quotes_what_aem_or_a_client_sent() {
+    let (proxy, aem) = with_upstream(Setup::default()).await;
+    let since = log::position();
+    for (answer, status) in BAD_ANSWERS {
+        let mut app = proxy.connect().await;
+        // Once and no more: it may not be sent again.
+        let head = "POST /api/assets.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        app.send(head).await;
+        let mut link = aem.accept().await;
+        let token = link.until("\r\n\r\n").await;
+        let token = token.split("Bearer ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
+        link.send(answer.replace("TOKEN", &token)).await;
+        drop(link);
+        let got = app.rest().await;
+        let begins = format!("HTTP/1.1 {status}");
+        assert!(status.is_empty() || got.starts_with(&begins), "{answer}: {got}");
+        let (head, _) = got.split_once("\r\n\r\n").unwrap_or((&got, ""));
+        assert!(!head.contains(&token[token.len() - 40..]), "{answer}: the head holds it");
+    }
+    for request in BAD_REQUESTS {
+        let mut app = proxy.connect().await;
+        app.send(request.replace("SECRET", APP_TOKEN)).await;
+        let got = app.rest().await;
+        assert!(got.starts_with("HTTP/1.1 4") && !got.contains(APP_TOKEN), "{request}: {got}");
+    }
+    let mut secrets = proxy.secrets();
+    secrets.add("what the app sends", APP_TOKEN);
+    for page in ["/", "/status", "/metrics"] {
+        let seen = secrets.seen_in(&proxy.ask(page).await.1);
+        assert!(seen.is_empty(), "{page}: {seen:?}");
+    }
+    log::assert_holds_none_of(&secrets, since);
+    proxy.stop().await;
+}
+
+/// Of letters that may stand in every part of a request.
+const APP_TOKEN: &str = "the-apps-own.secret_word.0123456789";
 
 /// How many exchanges of the proxy's one credential have failed.
 async fn failures(proxy: &Proxy) -> usize {

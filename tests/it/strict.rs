@@ -157,6 +157,11 @@ impl Strict {
     }
 }
 
+/// Whether these are the answers. Where a request is forbidden before its body has come, they end with that.
+fn fits(answers: &[u16], expected: &[u16]) -> bool {
+    answers == expected || (answers.ends_with(&[403]) && expected.starts_with(answers))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_stream_of_the_corpus_has_one_reading_however_it_is_cut() {
     let mut strict = Strict::start().await;
@@ -168,7 +173,7 @@ async fn every_stream_of_the_corpus_has_one_reading_however_it_is_cut() {
         let shown = case.stream[..case.stream.len().min(400)].escape_ascii();
         for cut in [Cut::Whole, Cut::Bytes, Cut::Random] {
             let answers = strict.check(&case.stream, cut).await;
-            assert_eq!(answers, case.answers, "{cut:?}: {shown}");
+            assert!(fits(&answers, &case.answers), "{answers:?}, not {:?}, {cut:?}: {shown}", case.answers);
         }
         case.answers.iter().for_each(|status| *statuses.entry(*status).or_default() += 1);
     }
@@ -190,8 +195,9 @@ async fn a_good_request_before_a_bad_stream_is_answered_and_none_behind_it() {
             // Behind a refusal nothing is read; what a good request becomes behind the others is known to the reader.
             let last = case.answers.last().is_some_and(|status| *status != 200);
             let expected = [&[200], &case.answers[..]].concat();
-            assert!(answers.starts_with(&expected), "{answers:?} {cut:?}: {shown}");
-            assert!(!last || answers == expected, "{answers:?} {cut:?}: {shown}");
+            let begun = &answers[..answers.len().min(expected.len())];
+            assert!(fits(begun, &expected), "{answers:?} {cut:?}: {shown}");
+            assert!(!last || begun == answers, "{answers:?} {cut:?}: {shown}");
         }
     }
     strict.origin.assert_strict();

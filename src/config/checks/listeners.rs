@@ -45,7 +45,7 @@ impl Checker<'_> {
                 return Some(ServerFiles { certificate, key, client_ca: raw.client_ca_file });
             }
             (Some(_), None) => {
-                self.wrong(CERTIFICATE, "is set, but the key is missing", "give tls.key_file too")
+                self.wrong(CERTIFICATE, "is set, but the key is missing", "give tls.key_file too");
             }
             (None, Some(_)) => {
                 self.wrong(KEY, "is set, but the certificate is missing", "give tls.certificate_file too");

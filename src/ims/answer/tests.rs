@@ -268,6 +268,22 @@ fn trouble_at_ims_is_transient() {
 }
 
 #[test]
+fn a_word_that_is_a_secret_is_no_error_code() {
+    let document = json!({"client_id": "client", "client_secret": "open_sesame_please"});
+    let credentials = Credentials::parse(document.to_string().as_bytes(), None).unwrap();
+    for word in ["open_sesame_please", "is_open_sesame_please_known", "sesame_please"] {
+        for status in [400, 500] {
+            let body = json!({"error": word}).to_string();
+            let error = read_for(&credentials, status, &body, "Sun, 06 Nov 1994 08:49:37 GMT").unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("sesame"), "{word}");
+        }
+    }
+    let body = json!({"error": "open_sesame"}).to_string();
+    let error = read_oauth(400, &serde_json::from_str(&body).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("open_sesame"), "what is no secret is told");
+}
+
+#[test]
 fn nothing_of_a_body_gets_into_an_error() {
     let secret = "eyJSECRETSECRETSECRET";
     for (status, body) in [

@@ -2,6 +2,11 @@
 //! proxy's. It says which requests a stream holds, where that ends, and which of them are legal but nothing that anybody sends:
 //! those may be refused.
 
+/// A name in small letters, and a value.
+pub type Field = (String, Vec<u8>);
+
+pub type Fields = Vec<Field>;
+
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -10,9 +15,9 @@ pub struct Request {
     pub target: Vec<u8>,
     pub chunked: bool,
     pub body: Vec<u8>,
-    /// Those that begin with `x-`, names in small letters.
-    pub fields: Vec<(String, Vec<u8>)>,
-    pub trailers: Vec<(String, Vec<u8>)>,
+    /// Those that begin with `x-`.
+    pub fields: Fields,
+    pub trailers: Fields,
 }
 
 /// What a stream holds.
@@ -164,7 +169,7 @@ impl Reader<'_> {
         if authority.is_empty() || authority.contains('@') { Err(bad) } else { Ok((path, Some(authority))) }
     }
 
-    fn fields(&mut self) -> Read<Vec<(String, Vec<u8>)>> {
+    fn fields(&mut self) -> Read<Fields> {
         let mut fields = Vec::new();
         loop {
             let line = self.line()?;
@@ -176,7 +181,7 @@ impl Reader<'_> {
         }
     }
 
-    fn host(&mut self, fields: &[(String, Vec<u8>)], authority: Option<&str>, minor: u8) -> Read<()> {
+    fn host(&mut self, fields: &[Field], authority: Option<&str>, minor: u8) -> Read<()> {
         let hosts: Vec<_> = all(fields, "host");
         match hosts[..] {
             [] if minor == 0 => self.odd = true,
@@ -195,7 +200,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn expectation(&mut self, fields: &[(String, Vec<u8>)], minor: u8) -> Read<()> {
+    fn expectation(&mut self, fields: &[Field], minor: u8) -> Read<()> {
         let expected = all(fields, "expect");
         if expected.is_empty() || minor == 0 {
             return Ok(());
@@ -208,7 +213,7 @@ impl Reader<'_> {
     }
 
     /// Whether the body comes in chunks, and how long it is if not.
-    fn length(&mut self, fields: &[(String, Vec<u8>)], minor: u8) -> Read<(bool, u64)> {
+    fn length(&mut self, fields: &[Field], minor: u8) -> Read<(bool, u64)> {
         let (said, coded) = (all(fields, "content-length"), all(fields, "transfer-encoding"));
         for (name, _) in fields {
             self.odd |= ["content_length", "transfer_encoding"].contains(&&**name);
@@ -236,7 +241,7 @@ impl Reader<'_> {
         Ok(body)
     }
 
-    fn chunks(&mut self) -> Read<(Vec<u8>, Vec<(String, Vec<u8>)>)> {
+    fn chunks(&mut self) -> Read<(Vec<u8>, Fields)> {
         let mut body = Vec::new();
         loop {
             let line = self.line()?;
@@ -277,7 +282,7 @@ impl Reader<'_> {
     }
 }
 
-fn field(line: &[u8]) -> Option<(String, Vec<u8>)> {
+fn field(line: &[u8]) -> Option<Field> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     let legal = value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
@@ -291,11 +296,11 @@ fn field(line: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8(name.to_ascii_lowercase()).unwrap(), value.to_vec()))
 }
 
-fn all<'f>(fields: &'f [(String, Vec<u8>)], name: &str) -> Vec<&'f [u8]> {
+fn all<'f>(fields: &'f [Field], name: &str) -> Vec<&'f [u8]> {
     fields.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value).collect()
 }
 
-fn list(fields: &[(String, Vec<u8>)], name: &str) -> Vec<String> {
+fn list(fields: &[Field], name: &str) -> Vec<String> {
     let values = all(fields, name).into_iter().map(|value| String::from_utf8_lossy(value).into_owned());
     values
         .flat_map(|value| value.split(',').map(|member| member.trim().to_owned()).collect::<Vec<_>>())

@@ -1,0 +1,96 @@
+//! The answers to what is no request.
+
+use http::StatusCode;
+
+use super::{BUSY_RETRY_SECONDS, Problem};
+use crate::{
+    metrics::Ended,
+    proxy::{
+        buffer::Buffer,
+        request::{NoRequest, number},
+    },
+};
+
+impl NoRequest {
+    /// The whole answer as bytes, since there is no HTTP exchange to put it into.
+    pub(in crate::proxy) fn answer(self) -> Vec<u8> {
+        let (status, name, detail) = self.problem();
+        let error = if self == Self::TooMany { "connection_limit_reached" } else { "http_request_error" };
+        let problem = Problem { status, error, details: None, name, detail };
+        let body = problem.body();
+        let mut out = Buffer::default();
+        problem.write_head(&body, &mut out);
+        if self == Self::TooMany {
+            number("retry-after", BUSY_RETRY_SECONDS, &mut out);
+        }
+        out.push(b"connection: close\r\n\r\n");
+        out.push(body.as_bytes());
+        out.filled().to_vec()
+    }
+
+    /// The status of that answer.
+    pub(in crate::proxy) fn status(self) -> StatusCode {
+        self.problem().0
+    }
+
+    /// The label in the metrics.
+    pub(in crate::proxy) fn reason(self) -> Ended {
+        match self {
+            Self::LineTooLong | Self::HeadTooLarge => Ended::TooLarge,
+            Self::TooSlow => Ended::Slow,
+            Self::TooMany => Ended::Full,
+            _ => Ended::Malformed,
+        }
+    }
+
+    /// What comes from a client's mistake is no 5xx: that would look like a failure of ours. But for the 501 that RFC 9112 asks
+    /// for in section 6.1.
+    fn problem(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Malformed => {
+                (StatusCode::BAD_REQUEST, "bad-request", "What came is not an HTTP/1.1 request.")
+            }
+            Self::Version => (
+                StatusCode::BAD_REQUEST,
+                "version",
+                "The proxy speaks HTTP/1.1 and HTTP/1.0, and HTTP/2 only as it begins without asking.",
+            ),
+            Self::Target => (StatusCode::BAD_REQUEST, "target", "The request's target cannot be forwarded."),
+            Self::Ambiguous => (
+                StatusCode::BAD_REQUEST,
+                "ambiguous",
+                "The request could be read in two ways: its length, its host or another field is said twice, or oddly.",
+            ),
+            Self::Coding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "transfer-coding",
+                "The proxy takes no transfer coding but chunked.",
+            ),
+            Self::Expectation => (
+                StatusCode::EXPECTATION_FAILED,
+                "expectation",
+                "The only expectation there is, is 100-continue.",
+            ),
+            Self::LineTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                "The request's target is longer than 65534 bytes, or than limits.head.",
+            ),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "request-head-too-large",
+                "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.",
+            ),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request-head-timeout",
+                "The request's head did not come to its end in time (timeouts.request_head).",
+            ),
+            Self::TooMany => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connections",
+                "The proxy has as many connections as it takes (limits.connections), all with a request on them.",
+            ),
+        }
+    }
+}
