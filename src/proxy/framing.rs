@@ -12,7 +12,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use self::size::{begins_chunk_size, chunk_size};
 use super::{
     buffer::Buffer,
-    fields::{FIELDS_MAX, is_field_line},
+    fields::{FIELDS_MAX, is_field_line, is_token},
 };
 
 /// How a message says where its body ends.
@@ -157,6 +157,7 @@ impl Decoder {
         match self.state {
             State::ChunkEnd if self.line != b"\r" => Err(OVERLONG),
             State::Size if !begins_chunk_size(&self.line) => Err(NO_SIZE),
+            State::Trailers if !begins_field_line(&self.line) => Err(NO_FIELD),
             _ => Ok(()),
         }
     }
@@ -231,11 +232,47 @@ const CHUNK_EXTRA: usize = 20;
 /// A size with some extension.
 const SIZE_LINE_MAX: usize = 1024;
 
+/// Whether the last of `lines`, which has no end yet, may become a field line or the empty line.
+fn begins_field_line(lines: &[u8]) -> bool {
+    let line = &lines[memrchr(b'\n', lines).map_or(0, |end| end + 1)..];
+    let text = line.strip_suffix(b"\r").unwrap_or(line);
+    // Its name alone has come, or nothing.
+    let begins_name = memchr(b':', text).is_none() && text.len() == line.len() && is_token(text);
+    text.is_empty() || begins_name || is_field_line(text)
+}
+
+const NO_FIELD: FramingError = FramingError("there is no field behind the last chunk");
 const NO_SIZE: FramingError = FramingError("a chunk's size is no number");
 const OVERLONG: FramingError = FramingError("a chunk is longer than its size");
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_cannot_become_a_trailer_is_not_waited_for() {
+        for (begun, fine) in [
+            (&b"0\r\n"[..], true),
+            (b"0\r\n\r", true),
+            (b"0\r\nx-sum", true),
+            (b"0\r\nx-sum: a b\r", true),
+            (b"0\r\nx-sum: 1\r\n\r", true),
+            (b"0\r\nx-sum: 1\r\n\r\x7f", false),
+            (b"0\r\nx-sum: 1\rx", false),
+            (b"0\r\nx-sum\r", false),
+            (b"0\r\nx sum", false),
+            (b"0\r\nx-sum: \0", false),
+        ] {
+            let mut decoder = Decoder::new(Length::Chunked, 100);
+            let mut rest = begun;
+            let read = loop {
+                match decoder.decode(rest) {
+                    Ok((used, _)) if used < rest.len() => rest = &rest[used..],
+                    read => break read.is_ok(),
+                }
+            };
+            assert_eq!(read, fine, "{}", begun.escape_ascii());
+        }
+    }
+
     use super::*;
 
     /// Body, trailers and what is left, fed in pieces of `step` bytes.

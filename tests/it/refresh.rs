@@ -17,8 +17,8 @@ use crate::harness::{Proxy, Setup};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_clients_notice_no_refresh() {
     let seconds = std::env::var("AEM_PROXY_TEST_SECONDS").ok().and_then(|text| text.parse().ok());
-    let refreshes = seconds.map_or(3, |seconds: usize| seconds * 10 / 22);
-    let proxy = Arc::new(Setup::default().tls().token_lifetime(Duration::from_secs(3)).start().await);
+    let refreshes = seconds.map_or(3, |seconds: usize| seconds * 10 / 45);
+    let proxy = Arc::new(Setup::default().tls().token_lifetime(Duration::from_secs(6)).start().await);
     let stop = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
