@@ -15,7 +15,6 @@ mod values;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use crate::secret::SecretString;
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -28,6 +27,7 @@ pub use self::{
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},
 };
+use crate::secret::SecretString;
 
 /// The effective configuration, complete and checked.
 #[derive(Debug)]

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::secret::{SecretString, is_field_value};
 use http::HeaderName;
 
 use super::{Checker, EXAMPLE, credentials::Standard};
-use crate::config::{
-    Header, Prefix, Proxy, Route, Secret, Upstream,
-    raw::{RawProxy, RawRoute},
+use crate::{
+    config::{
+        Header, Prefix, Proxy, Route, Secret, Upstream,
+        raw::{RawProxy, RawRoute},
+    },
+    secret::{SecretString, is_field_value},
 };
 
 impl Checker<'_> {
