@@ -1,7 +1,6 @@
 //! OAuth Server-to-Server credentials of the Adobe Developer Console, in the shapes that its download, the `aio` command
 //! line and Adobe's libraries give them.
 
-
 use super::{CredentialsError, document::Fields, host_and_scheme};
 use crate::secret::SecretString;
 
