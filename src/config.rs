@@ -16,7 +16,6 @@ mod values;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::secret::SecretString;
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -29,7 +28,7 @@ pub use self::{
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},
 };
-use crate::policy::Policy;
+use crate::{policy::Policy, secret::SecretString};
 
 /// The effective configuration, complete and checked.
 #[derive(Debug)]

@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use crate::secret::SecretString;
 use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
@@ -23,7 +22,7 @@ use crate::{
     ims::{self, CredentialExchange, DEFAULT_ENDPOINT, Endpoint, Http},
     metrics::Metrics,
     proxy::Credential,
-    secret::Authorization,
+    secret::{Authorization, SecretString},
     tls,
     token::{self, Cache, Cached, Refresher, TokenHandle},
 };

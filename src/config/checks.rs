@@ -10,7 +10,6 @@ mod upstreams;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::secret::SecretString;
 use url::Url;
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
     sources::{self, Setting, Source},
     values,
 };
-use crate::network::is_loopback;
+use crate::{network::is_loopback, secret::SecretString};
 
 /// Checks what was read, and tells the source of what is wrong. All problems are gathered before any is told.
 pub(super) struct Checker<'a> {

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::secret::SecretString;
 use serde::Deserialize;
 
 use super::{
     Admin, Guard, HttpVersion, Limits, Listen, Log, Retry, Rewrite, Secrecy, Shutdown, Timeouts, TlsVersion,
     Token, Watch, values,
 };
+use crate::secret::SecretString;
 
 /// All of them.
 #[derive(Deserialize)]

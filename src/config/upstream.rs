@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::secret::SecretString;
 use serde::Deserialize;
 use url::Url;
+
+use crate::secret::SecretString;
 
 /// One AEM.
 #[derive(Debug, Clone)]

@@ -5,12 +5,12 @@ use std::{
     time::SystemTime,
 };
 
-use crate::secret::SecretString;
 use zeroize::Zeroizing;
 
 use super::{
     Certificate, CredentialsError, PrivateKey, document::Fields, host_and_scheme, pem, read_limited,
 };
+use crate::secret::SecretString;
 
 /// Service credentials of an AEM technical account, which IMS exchanges for a token (JWT exchange).
 ///

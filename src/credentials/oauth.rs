@@ -1,9 +1,8 @@
 //! OAuth Server-to-Server credentials of the Adobe Developer Console, in the shapes that its download, the `aio` command
 //! line and Adobe's libraries give them.
 
-use crate::secret::SecretString;
-
 use super::{CredentialsError, document::Fields, host_and_scheme};
+use crate::secret::SecretString;
 
 /// An OAuth Server-to-Server credential, which IMS exchanges for a token (`client_credentials`).
 ///

@@ -1,11 +1,10 @@
 //! The JWT that is exchanged (RFC 7519, signed with RS256).
 
-use crate::secret::SecretString;
 use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Map, Value, json};
 
 use super::{Endpoint, ImsError};
-use crate::{clock::Clock, credentials::JwtCredentials};
+use crate::{clock::Clock, credentials::JwtCredentials, secret::SecretString};
 
 /// Signs an assertion of who we are: a new one for each exchange, short-lived, as Adobe advises.
 ///

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::secret::SecretString;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA256};
 use rsa::{
@@ -22,7 +21,10 @@ use rustls::{
 use serde_json::{Value, json};
 
 use super::random_hex;
-use crate::clock::{Clock, unix_seconds};
+use crate::{
+    clock::{Clock, unix_seconds},
+    secret::SecretString,
+};
 
 mod tls;
 

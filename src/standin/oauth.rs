@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::secret::SecretString;
 use serde_json::{Value, json};
 
 use super::random_hex;
+use crate::secret::SecretString;
 
 /// A credential with two secrets, as it has while one takes the place of the other.
 #[derive(Clone)]

@@ -61,10 +61,10 @@ impl Secrets {
         self.0.extend(more.0);
     }
 
-    /// The end of a token, and its middle: they are in the whole one, and in what is left when somebody cuts it.
+    /// The end of a token: it is in the whole one, and in what is left when somebody cuts its beginning. What stands before it
+    /// is no secret.
     pub fn add_token(&mut self, what: &str, token: &str) {
         self.add(what, &token[token.len().saturating_sub(40)..]);
-        self.add(what, &token[token.len() / 2..][..(token.len() / 2).min(40)]);
     }
 
     /// A few lines of a key, which nobody writes without the others, as text and as the bytes that they stand for.

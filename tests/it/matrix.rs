@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use aem_auth_proxy::secret::SecretString;
 use aem_auth_proxy::{
     config::keys,
+    secret::SecretString,
     standin::{LOCAL_CLIENT_ID, StandIns, oauth},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
-use aem_auth_proxy::secret::SecretString;
-use aem_auth_proxy::standin::{
-    StandIns,
-    ims::{Fault, GrantKind},
+use aem_auth_proxy::{
+    secret::SecretString,
+    standin::{
+        StandIns,
+        ims::{Fault, GrantKind},
+    },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;

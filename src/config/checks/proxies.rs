@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::secret::{SecretString, is_field_value};
 use http::HeaderName;
 
 use super::{Checker, EXAMPLE, credentials::Standard};
@@ -12,6 +11,7 @@ use crate::{
         raw::{RawProxy, RawRoute},
     },
     policy::Policy,
+    secret::{SecretString, is_field_value},
 };
 
 impl Checker<'_> {

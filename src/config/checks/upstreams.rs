@@ -1,12 +1,14 @@
 //! Upstreams: where AEM is and how it is spoken to; and the proxies on the way.
 
-use crate::secret::SecretString;
 use url::Url;
 
 use super::Checker;
-use crate::config::{
-    ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way,
-    raw::{RawEgress, RawUpstream},
+use crate::{
+    config::{
+        ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way,
+        raw::{RawEgress, RawUpstream},
+    },
+    secret::SecretString,
 };
 
 impl Checker<'_> {

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use crate::secret::SecretString;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -19,7 +18,10 @@ use http::{
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
-use crate::standin::{ledger::Look, server::Connection};
+use crate::{
+    secret::SecretString,
+    standin::{ledger::Look, server::Connection},
+};
 
 /// Fault switches and counters. Clones share them.
 #[derive(Clone, Debug)]
