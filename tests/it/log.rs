@@ -1,7 +1,6 @@
 //! The whole suite's log, at trace level, searched for secrets while it is written.
 
 use std::{
-    cell::Cell,
     io::{self, Write},
     sync::{
         Mutex, Once, PoisonError,
@@ -61,33 +60,15 @@ pub fn position() -> usize {
 /// Fails when one of these secrets was logged since then, by whichever test.
 #[track_caller]
 pub fn assert_holds_none_of(secrets: &Secrets, since: usize) {
-    let mut log = WHOLE.lock().unwrap_or_else(PoisonError::into_inner)[since..].to_vec();
-    if !WRITES.get() {
-        // What another test has written to try the search is none of this one's.
-        let lines = log.split_inclusive(|byte| *byte == b'\n');
-        log = lines
-            .filter(|line| !line.windows(OURS.len()).any(|part| part == OURS))
-            .flatten()
-            .copied()
-            .collect();
-    }
+    let log = WHOLE.lock().unwrap_or_else(PoisonError::into_inner)[since..].to_vec();
     let seen = secrets.search().seen_in(&log);
     assert!(seen.is_empty(), "secrets in the log:\n{}", seen.join("\n"));
 }
 
 /// Logs a text as a library would: how the search itself is tried.
 pub fn write(text: &str) {
-    WRITES.set(true);
     tracing::trace!(text, "Out of the ordinary");
 }
-
-thread_local! {
-    /// Whether this thread's test tries the search.
-    static WRITES: Cell<bool> = const { Cell::new(false) };
-}
-
-/// How the lines of [`write`] begin, behind time and level.
-const OURS: &[u8] = b" it::log:";
 
 /// How many of our own warnings and errors hold `part`.
 pub fn count(part: &str) -> usize {
