@@ -262,6 +262,29 @@ fn every_link_leads_somewhere() {
     assert!(found >= 10, "found {found}");
 }
 
+#[test]
+fn every_test_that_the_papers_name_is_there() {
+    let all = sources_below(&root().join("tests/it"));
+    let mut named = 0;
+    for paper in papers() {
+        let text = read(&paper);
+        let words = text.split('`').skip(1).step_by(2);
+        let is_name =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        for (file, test) in words.filter_map(|word| word.split_once("::")) {
+            // A whole file of tests is named as `slow::*`.
+            if !is_name(file) || !(is_name(test) && test.contains('_')) && test != "*" {
+                continue;
+            }
+            let sources = all.iter().filter(|path| path.ends_with(format!("it/{file}.rs")));
+            let functions = sources.filter(|path| test == "*" || read(path).contains(&format!("fn {test}(")));
+            assert_eq!(functions.count(), 1, "{}: `{file}::{test}`", paper.display());
+            named += 1;
+        }
+    }
+    assert!(named > 20, "the threat model names tests: {named}");
+}
+
 /// Whoever is started inherits the environment, and with it what secrets are in it.
 #[test]
 fn the_program_starts_no_other() {
