@@ -78,11 +78,7 @@ impl AsyncRead for Sealed {
 
 impl AsyncWrite for Sealed {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.taken == 0 {
-            this.taken = ready!(Pin::new(&mut this.tls).poll_write(cx, buf))?;
-        }
-        this.poll_left(cx)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
