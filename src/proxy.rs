@@ -32,6 +32,7 @@ mod sealed;
 mod session;
 mod socket;
 mod tunnel;
+mod under_way;
 mod upstream;
 mod withheld;
 
@@ -59,7 +60,7 @@ pub use self::{
     route::{Fields, Route},
     upstream::{Limits, Parts, Upstream},
 };
-use self::{buffer::Buffers, clients::Clients, upstream::Pool};
+use self::{buffer::Buffers, clients::Clients, under_way::UnderWay, upstream::Pool};
 use crate::{
     config::{Rewrite, UserAgent},
     listener::Stream,
@@ -131,6 +132,7 @@ pub struct Worker {
     pools: Vec<Pool>,
     buffers: Rc<Buffers>,
     clients: Clients,
+    under_way: UnderWay,
     stopping: Cell<bool>,
     stopped: Arc<Notify>,
 }
@@ -150,6 +152,7 @@ impl Worker {
             pools,
             buffers: Rc::default(),
             clients: Clients::new(connections),
+            under_way: UnderWay::default(),
             stopping: Cell::new(false),
             stopped: Arc::new(Notify::new()),
         })

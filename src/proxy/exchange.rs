@@ -129,6 +129,8 @@ async fn attempt<'w>(
     sent: &mut Sent<'w>,
     (chances, turn): (&mut Chances, &mut Option<upstream::Turn<'w>>),
 ) -> Result<Option<Then>, Failed> {
+    let under_way = worker.under_way.begin();
+    under_way.gather().await;
     let upstream = &*sent.route.upstream;
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
