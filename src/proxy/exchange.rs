@@ -138,7 +138,8 @@ async fn attempt<'w>(
     let mut link = match worker.at_hand(upstream, alone, since) {
         Some(link) => link,
         None => {
-            let link = connect(client, worker, upstream, alone).await?;
+            // Few need it: not a part of every connection's task.
+            let link = Box::pin(connect(client, worker, upstream, alone)).await?;
             since = Instant::now();
             link
         }
