@@ -214,7 +214,7 @@ fn read_file(
         Err(error) => {
             let line = error.span().map(|span| line_of(&text, span.start));
             // The message alone: the error's Display quotes the line, which may hold a secret.
-            let what = error.message().lines().next().unwrap_or_default().to_owned();
+            let what = without_words(error.message().lines().next().unwrap_or_default());
             problems.push(Problem {
                 key: String::new(),
                 source: Some(Source::File(path, line)),
@@ -223,6 +223,17 @@ fn read_file(
             });
         }
     }
+}
+
+/// The TOML reader's message without what it quotes of the file, but for signs and for names of ours: who knows what else stands
+/// where a name belongs.
+fn without_words(message: &str) -> String {
+    let is_ours = |word: &str| KEYS.iter().flat_map(|key| key.name.split('.')).any(|name| name == word);
+    let is_shown = |quoted: &str| !quoted.contains(char::is_alphanumeric) || quoted.split('.').all(is_ours);
+    let pieces = message.split('`').enumerate();
+    let shown: Vec<_> =
+        pieces.map(|(at, piece)| if at % 2 == 0 || is_shown(piece) { piece } else { "..." }).collect();
+    shown.join("`")
 }
 
 fn variable(name: &str, value: &std::ffi::OsStr) -> Result<Setting, Problem> {

@@ -203,6 +203,11 @@ fn wrong_values_are_named_with_their_place_and_the_mend() {
         ("upstream = 'https://a.example/content'", None, "`upstream` (FILE:1) has a path"),
         ("upstream = 'ftp://a.example'", None, "`upstream` (FILE:1) has a scheme"),
         ("listen = 'x", None, "FILE:1 is not TOML"),
+        (
+            "[token]\nrefresh_at = 1\nrefresh_at = 2",
+            None,
+            "FILE:3 is not TOML: duplicate key `refresh_at` in table `token`",
+        ),
     ] {
         let mut variables = vec![FILE];
         variables.extend(variable);
@@ -212,6 +217,14 @@ fn wrong_values_are_named_with_their_place_and_the_mend() {
         let error = refuse(Some(toml), &variables, &[]);
         assert!(error.starts_with(expected), "{toml}: {error}");
     }
+}
+
+#[test]
+fn what_is_not_toml_is_not_quoted_unless_it_is_a_name_of_ours() {
+    let error = refuse(Some("[proxies.hunter2]\nlisten = 1\nlisten = 2"), &[UPSTREAM, FILE], &[]);
+    assert!(error.starts_with("FILE:3 is not TOML: duplicate key `listen` in table `...`: mend"), "{error}");
+    let error = refuse(Some("hunter2"), &[UPSTREAM, FILE], &[]);
+    assert!(error.starts_with("FILE:1 is not TOML: expected `.`, `=`: mend"), "{error}");
 }
 
 #[test]
