@@ -130,8 +130,11 @@ async fn attempt<'w>(
     (chances, turn): (&mut Chances, &mut Option<upstream::Turn<'w>>),
 ) -> Result<Option<Then>, Failed> {
     let under_way = worker.under_way.begin();
-    under_way.gather().await;
     let upstream = &*sent.route.upstream;
+    // Requests that share a connection leave together anyway.
+    if !upstream.takes_http2() {
+        under_way.gather().await;
+    }
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
     let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(sent.head.filled()));
