@@ -1,7 +1,7 @@
 //! The process keeps its memory to itself: no core dump, no debugger, no swapped-out keys.
 //!
 //! What this cannot do: root may read everything, hibernation writes everything to disk, and what a library has copied (the
-//! HTTP clients, TLS, ring) is neither locked nor wiped.
+//! HTTP clients, TLS, ring) is not locked. The program's allocator wipes it when it is freed (`main.rs`).
 
 use std::sync::OnceLock;
 
