@@ -155,7 +155,11 @@ async fn attempt<'w>(
     let mut exchange = Exchange::new(client, worker, link, request, sent, holds);
     loop {
         match poll_fn(|cx| exchange.poll(cx)).await {
-            Ok(Turn::Over) => return Ok(Some(finish(exchange, turn).await)),
+            Ok(Turn::Over) => {
+                // A tunnel may last for hours.
+                drop(under_way);
+                return Ok(Some(finish(exchange, turn).await));
+            }
             Ok(Turn::Held(held)) => {
                 if again::is_worth_it(&mut exchange, chances, held).await? {
                     exchange.dismiss();
