@@ -214,7 +214,7 @@ fn read_file(
         Err(error) => {
             let line = error.span().map(|span| line_of(&text, span.start));
             // The message alone: the error's Display quotes the line, which may hold a secret.
-            let what = without_words(error.message().lines().next().unwrap_or_default());
+            let what = without_words(error.message().lines().next().unwrap_or_default(), &text);
             problems.push(Problem {
                 key: String::new(),
                 source: Some(Source::File(path, line)),
@@ -226,13 +226,18 @@ fn read_file(
 }
 
 /// The TOML reader's message without what it quotes of the file, but for signs and for names of ours: who knows what else stands
-/// where a name belongs.
-fn without_words(message: &str) -> String {
+/// where a name belongs. A file with backticks may end a quotation where it likes: nothing is quoted of it.
+fn without_words(message: &str, file: &str) -> String {
     let is_ours = |word: &str| KEYS.iter().flat_map(|key| key.name.split('.')).any(|name| name == word);
     let is_shown = |quoted: &str| !quoted.contains(char::is_alphanumeric) || quoted.split('.').all(is_ours);
-    let pieces = message.split('`').enumerate();
-    let shown: Vec<_> =
-        pieces.map(|(at, piece)| if at % 2 == 0 || is_shown(piece) { piece } else { "..." }).collect();
+    let mut pieces = message.split('`');
+    if file.contains('`') {
+        return pieces.next().unwrap_or_default().to_owned() + "...";
+    }
+    let shown: Vec<_> = pieces
+        .enumerate()
+        .map(|(at, piece)| if at % 2 == 0 || is_shown(piece) { piece } else { "..." })
+        .collect();
     shown.join("`")
 }
 

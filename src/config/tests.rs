@@ -223,6 +223,8 @@ fn wrong_values_are_named_with_their_place_and_the_mend() {
 fn what_is_not_toml_is_not_quoted_unless_it_is_a_name_of_ours() {
     let error = refuse(Some("[proxies.hunter2]\nlisten = 1\nlisten = 2"), &[UPSTREAM, FILE], &[]);
     assert!(error.starts_with("FILE:3 is not TOML: duplicate key `listen` in table `...`: mend"), "{error}");
+    let error = refuse(Some("'-`hunter2`' = 1\n'-`hunter2`' = 2"), &[UPSTREAM, FILE], &[]);
+    assert!(error.starts_with("FILE:2 is not TOML: duplicate key ...: mend"), "{error}");
     let error = refuse(Some("hunter2"), &[UPSTREAM, FILE], &[]);
     assert!(error.starts_with("FILE:1 is not TOML: expected `.`, `=`: mend"), "{error}");
 }
