@@ -2,6 +2,7 @@
 
 mod credential;
 mod descriptors;
+mod ends;
 mod guard;
 mod keeper;
 mod upstreams;
@@ -58,6 +59,7 @@ pub struct App {
     admin_listeners: Vec<Listener>,
     bearers: Vec<Bearer>,
     values: Vec<Values>,
+    clock: Clock,
     poll: Duration,
     shutdown: Shutdown,
 }
@@ -207,12 +209,23 @@ impl App {
         });
         let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
-        let admin = Admin::new(admin_guard, metrics, clock, shown, views);
+        let admin = Admin::new(admin_guard, metrics, clock.clone(), shown, views);
         let connections = descriptors::connections(config.limits.connections);
         let workers = Workers::start(&proxies, cores(), connections)
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
-        Ok(Self { proxies, workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown })
+        Ok(Self {
+            proxies,
+            workers,
+            listeners,
+            admin,
+            admin_listeners,
+            bearers,
+            values,
+            poll,
+            clock,
+            shutdown,
+        })
     }
 
     /// Where each proxy listens, in words, in the order of the configuration.
@@ -246,8 +259,18 @@ impl App {
     /// # Errors
     /// When a part ended that should not have.
     pub async fn run(self, mut stop: impl AsyncFnMut(), mut hangup: impl AsyncFnMut()) -> Result<(), Died> {
-        let Self { proxies, mut workers, listeners, admin, admin_listeners, bearers, values, poll, shutdown } =
-            self;
+        let Self {
+            proxies,
+            mut workers,
+            listeners,
+            admin,
+            admin_listeners,
+            bearers,
+            values,
+            poll,
+            clock,
+            shutdown,
+        } = self;
         let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         let mut threads = JoinSet::new();
@@ -271,7 +294,7 @@ impl App {
             tasks.spawn(keeper.run(hangups.clone(), ending.clone()));
         }
         for values in values {
-            tasks.spawn(values.run(poll, hangups.clone(), ending.clone()));
+            tasks.spawn(values.run(poll, clock.clone(), hangups.clone(), ending.clone()));
         }
         drop(hangups);
         let reload = async {

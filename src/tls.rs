@@ -6,6 +6,7 @@ mod server;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tracing::warn;
+use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
 pub use self::server::{Serving, server_config, server_files};
@@ -140,6 +142,22 @@ pub fn files(ca_file: Option<&PathBuf>, upstream: Option<&Upstream>) -> Vec<Path
     let client = upstream.and_then(|upstream| upstream.client.as_ref());
     let client = client.into_iter().flat_map(|files| [&files.certificate, &files.key]);
     ca_file.into_iter().chain(own).chain(client).cloned().collect()
+}
+
+/// From when until when a certificate is good (RFC 5280, section 4.1.2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub from: SystemTime,
+    /// The last one.
+    pub until: SystemTime,
+}
+
+/// That of the first certificate in a PEM file, which is the one that is shown; none where there is none.
+pub fn validity(file: &Path) -> Option<Validity> {
+    let shown = CertificateDer::from_pem_file(file).ok()?;
+    let validity = x509_cert::Certificate::from_der(&shown).ok()?.tbs_certificate.validity;
+    Some(Validity { from: validity.not_before.to_system_time(), until: validity.not_after.to_system_time() })
 }
 
 fn config(

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::{
     StartError, credential,
+    ends::Shown,
     keeper::{Fingerprint, Values},
 };
 use crate::{
@@ -64,11 +65,13 @@ fn serving(files: &ServerFiles, values: &mut Vec<Values>) -> Result<Serving, Sta
     let tried = Fingerprint::of(&paths);
     let serving = Arc::new(ArcSwap::from_pointee(tls::server_config(files)?));
     credential::warn_of_readers(&files.key);
+    let shown = Shown::of("tls.certificate_file".to_owned(), files.certificate.clone());
     let (store, files) = (Arc::clone(&serving), files.clone());
-    values.extend(Values::of(paths, tried, move || {
+    let read = Values::of(paths, tried, move || {
         store.store(Arc::new(tls::server_config(&files)?));
         Ok(())
-    }));
+    });
+    values.extend(read.map(|read| read.warning_of(Some(shown))));
     Ok(serving)
 }
 

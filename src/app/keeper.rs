@@ -4,7 +4,7 @@ use std::{
     future::{pending, ready},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     StartError,
     credential::{Read, cache, read},
+    ends::{CERTIFICATE_STEPS, DAY, End, LOOK, Shown, TOKEN_STEPS},
 };
 use crate::{
     admin::Facts,
@@ -287,27 +288,6 @@ struct Ends {
     token: End,
 }
 
-/// Steps towards an end, each told once.
-#[derive(Default)]
-struct End(Option<(SystemTime, usize)>);
-
-impl End {
-    /// The end and the time that is left, when a step was passed since the last call. `steps` are longest first.
-    fn step(
-        &mut self,
-        end: Option<SystemTime>,
-        now: SystemTime,
-        steps: &[Duration],
-    ) -> Option<(SystemTime, Duration)> {
-        let end = end?;
-        let left = end.duration_since(now).unwrap_or_default();
-        let passed = steps.iter().filter(|step| left <= **step).count();
-        let told = self.0.filter(|(known, _)| *known == end).map_or(0, |(_, told)| told);
-        self.0 = Some((end, passed));
-        (passed > told).then_some((end, left))
-    }
-}
-
 /// What files hold, without holding it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
@@ -341,6 +321,7 @@ pub(super) struct Values {
     /// What was in the files when they were last tried.
     tried: Option<Fingerprint>,
     read: Arc<dyn Fn() -> Result<(), StartError> + Send + Sync>,
+    shown: Option<Shown>,
 }
 
 impl Values {
@@ -350,19 +331,36 @@ impl Values {
         tried: Option<Fingerprint>,
         read: impl Fn() -> Result<(), StartError> + Send + Sync + 'static,
     ) -> Option<Self> {
-        (!files.is_empty()).then(|| Self { files, tried, read: Arc::new(read) })
+        (!files.is_empty()).then(|| Self { files, tried, read: Arc::new(read), shown: None })
+    }
+
+    /// Warns before the end of a certificate that one of the files holds.
+    pub(super) fn warning_of(mut self, shown: Option<Shown>) -> Self {
+        self.shown = shown;
+        self
     }
 
     /// Reads the values when their files change or the process is asked to, until `stop`.
-    pub(super) async fn run(mut self, poll: Duration, mut hangups: Hangups, stop: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        poll: Duration,
+        clock: Clock,
+        mut hangups: Hangups,
+        stop: CancellationToken,
+    ) {
         let mut watch = Watch::new(self.files.clone(), poll);
         let keeping = async {
             let mut missed = Fingerprint::taken(&self.files).await != self.tried;
             loop {
+                let look = self.shown.as_mut().map(|shown| {
+                    shown.warn_of_end(clock.now());
+                    Instant::now() + LOOK
+                });
                 let asked = tokio::select! {
                     biased;
                     () = ready(()), if missed => false,
                     () = watch.changed() => false,
+                    () = sleep_until(look) => continue,
                     hangup = hangups.changed() => match hangup {
                         Ok(()) => true,
                         Err(_) => pending().await,
@@ -375,8 +373,12 @@ impl Values {
                 }
                 self.tried = now;
                 let read = Arc::clone(&self.read);
-                match tokio::task::spawn_blocking(move || read()).await {
-                    Ok(Ok(())) => info!(files = ?self.files, "Read anew and in use"),
+                let shown = self.shown.clone();
+                match tokio::task::spawn_blocking(move || read().map(|()| shown.map(Shown::anew))).await {
+                    Ok(Ok(shown)) => {
+                        self.shown = shown;
+                        info!(files = ?self.files, "Read anew and in use");
+                    }
                     Ok(Err(error)) => error!(%error, "Unusable, what was read before stays"),
                     Err(error) => error!(%error, "Not read, what was read before stays"),
                 }
@@ -400,58 +402,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-const DAY: u64 = 24 * 3600;
-
-/// Weeks to plan, a day to act.
-const CERTIFICATE_STEPS: [Duration; 5] = [
-    Duration::from_secs(30 * DAY),
-    Duration::from_secs(14 * DAY),
-    Duration::from_secs(7 * DAY),
-    Duration::from_secs(DAY),
-    Duration::ZERO,
-];
-
-/// A developer gets the next one by hand.
-const TOKEN_STEPS: [Duration; 3] =
-    [Duration::from_secs(2 * 3600), Duration::from_secs(30 * 60), Duration::from_secs(5 * 60)];
-
-/// How often it is looked whether an end has come near. By the wall clock: a laptop may have slept.
-const LOOK: Duration = Duration::from_secs(30);
-
 const RENEW: &str =
     "add a new one in the AEM Developer Console and put the new document in place of the file";
 
 const NEXT_TOKEN: &str = "get the next one in the AEM Developer Console, Integrations, Local token, and put it in place of the file";
-
-#[cfg(test)]
-mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use super::*;
-
-    fn told(end: &mut End, at: SystemTime, days_left: u64) -> bool {
-        let now = at - Duration::from_secs(days_left * DAY);
-        end.step(Some(at), now, &CERTIFICATE_STEPS).is_some()
-    }
-
-    #[test]
-    fn each_step_towards_an_end_is_told_once() {
-        let at = UNIX_EPOCH + Duration::from_secs(1000 * DAY);
-        let mut end = End::default();
-        let days = [40, 31, 30, 30, 20, 14, 13, 8, 7, 6, 2, 1, 1, 0, 0];
-        let told: Vec<_> = days.into_iter().filter(|days| told(&mut end, at, *days)).collect();
-        assert_eq!(told, [30, 14, 7, 1, 0]);
-    }
-
-    #[test]
-    fn a_start_near_the_end_tells_once_and_a_new_end_begins_anew() {
-        let at = UNIX_EPOCH + Duration::from_secs(1000 * DAY);
-        let mut end = End::default();
-        assert!(told(&mut end, at, 3));
-        assert!(!told(&mut end, at, 2));
-        let later = at + Duration::from_secs(365 * DAY);
-        assert!(!told(&mut end, later, 200));
-        assert!(told(&mut end, later, 29));
-        assert!(end.step(None, at, &CERTIFICATE_STEPS).is_none());
-    }
-}

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::{
     StartError, credential,
+    ends::Shown,
     keeper::{Fingerprint, Values},
     origin,
 };
@@ -54,11 +55,16 @@ pub(super) fn wire(
         let upstream = Arc::new(upstream);
         if own.url.scheme() == "https" {
             let (upstream, own, ca_file) = (Arc::clone(&upstream), own.clone(), config.ca_file.clone());
-            values.extend(Values::of(files, tried, move || {
+            let shown = own.client.as_ref().map(|client| {
+                let key = format!("upstreams.{}.client_certificate_file", own.name);
+                Shown::of(key, client.certificate.clone())
+            });
+            let read = Values::of(files, tried, move || {
                 let roots = tls::roots(ca_file.as_deref())?;
                 upstream.renew_tls(Arc::new(tls::upstream_config(&roots, &own)?));
                 Ok(())
-            }));
+            });
+            values.extend(read.map(|read| read.warning_of(shown)));
         }
         upstreams.push(upstream);
     }

@@ -88,8 +88,8 @@ impl Check {
 
     async fn examine(&self, config: &Config, report: &mut Report) {
         tls::install();
-        listeners(config, report);
         let clock = Clock::system();
+        listeners(config, &clock, report);
         let mut tried = Vec::new();
         for credential in &config.credentials {
             tried.push(self.try_credential(config, credential, &clock, report).await);
@@ -206,7 +206,7 @@ impl Check {
         };
         match end.duration_since(clock.now()) {
             Ok(left) => {
-                let days = left.as_secs() / 86_400;
+                let days = left.as_secs() / DAY;
                 let text = format!("{days} days left, until {}", rfc3339(end));
                 match days {
                     RENEW_DAYS.. => report.right(NAME, subject, text),
@@ -287,8 +287,8 @@ fn judge(proxy: &config::Proxy, target: &str, report: &mut Report) {
     }
 }
 
-/// What the listeners need of files.
-fn listeners(config: &Config, report: &mut Report) {
+/// What the listeners need of files, and what is shown to AEM.
+fn listeners(config: &Config, clock: &Clock, report: &mut Report) {
     if let Some(path) = &config.guard.secret_file {
         match app::shared_secret(path) {
             Ok(_) => report.right(
@@ -302,9 +302,33 @@ fn listeners(config: &Config, report: &mut Report) {
     if let Some(files) = &config.tls {
         let clients = if files.client_ca.is_some() { ", clients have to show a certificate" } else { "" };
         match tls::server_config(files) {
-            Ok(_) => report.right("tls", "", format!("the proxies speak it{clients}")),
+            Ok(_) => {
+                report.right("tls", "", format!("the proxies speak it{clients}"));
+                shown(&files.certificate, "", clock, report);
+            }
             Err(error) => report.wrong("tls", "", error, None),
         }
+    }
+    for upstream in &config.upstreams {
+        if let Some(client) = &upstream.client {
+            shown(&client.certificate, subject(&upstream.name), clock, report);
+        }
+    }
+}
+
+/// The end of a certificate that the proxy shows.
+fn shown(file: &std::path::Path, subject: &str, clock: &Clock, report: &mut Report) {
+    let Some(until) = tls::validity(file).map(|validity| validity.until) else { return };
+    let (at, file) = (rfc3339(until), file.display());
+    match until.duration_since(clock.now()) {
+        Ok(left) => {
+            report.right(
+                "tls",
+                subject,
+                format!("{file} is good for {} days, until {at}", left.as_secs() / DAY),
+            );
+        }
+        Err(_) => report.wrong("tls", subject, format!("{file} expired at {at}"), Some(NEXT.to_owned())),
     }
 }
 
@@ -355,6 +379,9 @@ fn subject(name: &str) -> &str {
     if name == config::DEFAULT { "" } else { name }
 }
 
+/// In seconds.
+const DAY: u64 = 24 * 60 * 60;
+
 /// From here on it is time to renew a certificate.
 const RENEW_DAYS: u64 = 30;
 
@@ -362,6 +389,8 @@ const RENEW_DAYS: u64 = 30;
 const STRICT_DAYS: u64 = 7;
 
 const RENEW: &str = "add a new certificate in the AEM Developer Console and download the document again";
+
+const NEXT: &str = "put the next one in its place, with its key";
 
 const REFUSED: &str = "if the app needs it, choose another policy, or add a line to rules: allow GET /path";
 

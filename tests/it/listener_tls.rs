@@ -9,11 +9,15 @@ use std::{
     time::Duration,
 };
 
-use aem_auth_proxy::standin::{
-    keys::Tls,
-    pattern::{pattern, sha256_hex},
+use aem_auth_proxy::{
+    clock::Clock,
+    standin::{
+        keys::Tls,
+        pattern::{pattern, sha256_hex},
+    },
 };
 use http::Request;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
     crypto::ring,
@@ -31,6 +35,7 @@ use crate::{
     commands,
     harness::{PATIENCE, Proxy, Setup, file, with_upstream},
     http2, log,
+    rotation::until_logged,
 };
 
 /// The certificate that a proxy shows, and who vouches for it.
@@ -390,6 +395,30 @@ async fn a_new_certificate_is_taken_up_under_load_and_a_bad_one_is_not() {
         tokio::join!(load, rotate);
         proxy.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_end_that_comes_near_is_told_of_for_each_certificate_that_is_shown() {
+    let (shown, key) = (Shown::new(), KeyPair::generate().unwrap());
+    std::fs::write(shown.key.path(), key.serialize_pem()).unwrap();
+    let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+    let ends_in = |days_left| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let until = Clock::system().now() + days(days_left) + Duration::from_secs(60);
+        (params.not_before, params.not_after) = ((until - days(365)).into(), until.into());
+        std::fs::write(shown.certificate.path(), params.self_signed(&key).unwrap().pem()).unwrap();
+    };
+    ends_in(6);
+    let proxy = shown.setup(Setup::default()).start().await;
+    let file = shown.certificate.path().display();
+    let told = format!(
+        "The certificate that is shown ends soon: put the next one in place of the file, with its key \
+         key=\"tls.certificate_file\" file={file}"
+    );
+    until_logged(&told, 1).await;
+    ends_in(20);
+    until_logged(&told, 2).await;
+    proxy.stop().await;
 }
 
 #[tokio::test]

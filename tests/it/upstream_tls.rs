@@ -295,4 +295,5 @@ async fn check_shows_the_same_certificate() {
     ]);
     let (code, out, _) = commands::text(&commands::run(&["check"], &variables).await);
     assert!(code == 0 && out.contains("answered 200"), "{out}");
+    assert!(out.contains(&format!("{} is good for 363 days, until ", certificate.path().display())), "{out}");
 }
