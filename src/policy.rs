@@ -81,18 +81,21 @@ impl Policy {
     /// # Errors
     /// When it is denied.
     pub fn judge(&self, method: &str, reading: Reading<'_>) -> Result<(), Refused> {
+        if methods::echoes(method) {
+            return Err(Refused::Preset);
+        }
         if let Some(rule) = self.rules.iter().find(|rule| rule.covers(method, reading)) {
             return if rule.is_allow() { Ok(()) } else { Err(Refused::Rule) };
         }
         if closed::covers(method, reading.path) {
             return Err(Refused::Closed);
         }
-        if self.preset.allows(method, reading.path) { Ok(()) } else { Err(Refused::Preset) }
+        if self.preset.allows(method, reading) { Ok(()) } else { Err(Refused::Preset) }
     }
 
     /// Judges a path that can be read in more than one way, by the words that stand in it. No rule allows such a path.
     fn judge_ambiguous(&self, method: &str, words: Option<&[u8]>) -> Result<(), Refused> {
-        let Some(words) = words.filter(|_| self.preset == Preset::Full) else {
+        let Some(words) = words.filter(|_| self.preset == Preset::Full && !methods::echoes(method)) else {
             return Err(Refused::Ambiguous);
         };
         let denied = self.rules.iter().any(|rule| rule.may_deny(method, words));

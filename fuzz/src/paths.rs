@@ -108,7 +108,7 @@ fn is_settled(path: &[u8]) -> bool {
 /// One of the things that somebody may do with a path.
 type Step = fn(&[u8]) -> Vec<u8>;
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 10] = [
     decoded,
     joined_as_it_is,
     |path| path.split(|byte| *byte == b'/').map(|name| before(name, b';')).collect::<Vec<_>>().join(&b'/'),
@@ -116,7 +116,60 @@ const STEPS: [Step; 7] = [
     |path| before(path, b'#').to_vec(),
     |path| path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect(),
     slashes_once,
+    as_jetty_decodes,
+    without_indexes,
+    without_empty_namespaces,
 ];
+
+/// `%uXXXX`, and digits of which only some bits are looked at (Jetty's `URIUtil.decodePath` and `TypeUtil.convertHexDigit`).
+fn as_jetty_decodes(path: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'?' => Some(u32::from(byte - b'0')),
+        b'@'..=b'F' => Some(u32::from(byte - b'@') + 9),
+        b'`'..=b'f' => Some(u32::from(byte - b'`') + 9),
+        _ => None,
+    };
+    let number = |digits: &[u8]| digits.iter().try_fold(0, |number, byte| Some(number * 16 + digit(*byte)?));
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < path.len() {
+        let escape = match &path[at..] {
+            [b'%', b'u', digits @ ..] => digits.get(..4).and_then(number).map(|number| (number, 6)),
+            [b'%', digits @ ..] => digits.get(..2).and_then(number).map(|number| (number, 3)),
+            _ => None,
+        };
+        let (byte, length) = match escape.filter(|(number, _)| *number < 128) {
+            Some((number, length)) => (number as u8, length),
+            None => (path[at], 1),
+        };
+        out.push(byte);
+        at += length;
+    }
+    out
+}
+
+/// Names as Apache Jackrabbit Oak takes them: `etc[1]` is `etc`.
+fn without_indexes(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        let index = after.iter().position(|byte| b"]/".contains(byte)).filter(|end| after[*end] == b']');
+        rest = match index {
+            Some(end) if byte == b'[' => &after[end + 1..],
+            _ => {
+                out.push(byte);
+                after
+            }
+        };
+    }
+    out
+}
+
+/// And `{}etc` is `etc`, too.
+fn without_empty_namespaces(path: &[u8]) -> Vec<u8> {
+    let names: Vec<_> =
+        path.split(|byte| *byte == b'/').map(|name| name.strip_prefix(b"{}").unwrap_or(name)).collect();
+    names.join(&b'/')
+}
 
 /// Escapes undone once; what is none stays.
 fn decoded(path: &[u8]) -> Vec<u8> {

@@ -6,7 +6,7 @@
 
 use memchr::memchr_iter;
 
-use super::{methods::is_read, normal::segments, words};
+use super::{methods::is_read, normal::segments, pattern::is_within, presets::PERSISTED, words};
 
 /// Whether a reading of a path is closed.
 pub(super) fn covers(method: &str, path: &[u8]) -> bool {
@@ -27,7 +27,7 @@ pub(super) fn covers(method: &str, path: &[u8]) -> bool {
         b'u' => is_named(root, "useradmin"),
         _ => false,
     };
-    covered || queries(path)
+    covered || is_read(method) && queries(path) && !is_within(path, PERSISTED) || shows(path)
 }
 
 /// Whether what may be one of them stands in a path of which nobody knows more than its words.
@@ -43,7 +43,8 @@ pub(super) fn may_cover(method: &str, text: &[u8]) -> bool {
         || below("security", SECURITY)
         || ["libs", "apps", "mnt"].iter().any(|root| below(root, LIBS))
         || !is_read(method) && words::in_order(b"/apps", text)
-        || words::in_order(b"/query/json", text)
+        || is_read(method) && words::in_order(b"/query/json", text)
+        || words::may_dump(text)
 }
 
 /// What `/mnt/overlay/x` and `/mnt/override/libs/x` show is what is at `/libs/x` and `/apps/x`.
@@ -72,6 +73,19 @@ fn any_below<'p>(places: &[&str], names: impl Iterator<Item = &'p [u8]> + Clone)
     places.iter().any(is_below)
 }
 
+/// Whether it is a dump of what stands above something that is closed, which is in it then.
+fn shows(path: &[u8]) -> bool {
+    let Some(dump) = segments(path).find(|name| words::dumps(name)) else { return false };
+    let resource = dump.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let above = segments(path).take_while(|name| !words::dumps(name));
+    let above = above.chain(Some(resource).filter(|name| !name.is_empty()));
+    let is_above = |root: &str, place: &str| {
+        let mut own = root.split('/').chain(place.split('/'));
+        above.clone().all(|name| own.next().is_some_and(|own| is_named(name, own))) && own.next().is_some()
+    };
+    TREES.iter().any(|(root, places)| places.iter().any(|place| is_above(root, place)))
+}
+
 /// As [`words::begins_with_name`], for names that are plain ASCII: every request passes here.
 fn is_named(segment: &[u8], name: &str) -> bool {
     let segment = segment.trim_ascii_start();
@@ -90,14 +104,37 @@ fn queries(path: &[u8]) -> bool {
     })
 }
 
+/// Where the closed places below a root are.
+const TREES: [(&str, &[&str]); 9] = [
+    ("system", SYSTEM),
+    ("bin", BIN),
+    ("etc", ETC),
+    ("security", SECURITY),
+    ("libs", LIBS),
+    ("apps", LIBS),
+    ("mnt/overlay", LIBS),
+    ("mnt/override/libs", LIBS),
+    ("mnt/override/apps", LIBS),
+];
+
 /// Below `/system`: the web console; Sling's users and groups, and its background servlets.
 const SYSTEM: &[&str] = &["console", "userManager", "bgservlets"];
 
-/// Below `/bin`: queries, both ends of replication, packages, and a shell.
-const BIN: &[&str] = &["querybuilder", "wcm/search/gql", "receive", "replicate", "cpm", "groovyconsole"];
+/// Below `/bin`: queries, both ends of replication, packages, CRXDE's logs, users, and a shell.
+const BIN: &[&str] = &[
+    "querybuilder",
+    "wcm/search/gql",
+    "receive",
+    "replicate",
+    "cpm",
+    "crxde",
+    "security/authorizables",
+    "groovyconsole",
+];
 
-/// Below `/etc`: packages; agents with their passwords; keys.
-const ETC: &[&str] = &["packages", "replication", "key", "truststore", "groovyconsole"];
+/// Below `/etc`: packages; agents with their passwords; keys; shells.
+const ETC: &[&str] =
+    &["packages", "replication", "key", "truststore", "groovyconsole", "acs-tools/aem-fiddle"];
 
 /// Below `/security`: short ways to consoles of users and rights.
 const SECURITY: &[&str] = &["users", "groups", "permissions"];
@@ -171,6 +208,21 @@ mod tests {
             ("/content.tidy.query.2.json", true),
             ("/content/x.query.json/suffix", true),
             ("/content/query.json", false),
+            ("/graphql/execute.json/s/q;file=report.query.json", false),
+            ("/bin/crxde/logs", true),
+            ("/etc.infinity.json", true),
+            ("/etc.4.json", true),
+            ("/etc.xml", true),
+            ("/etc/.infinity.json", true),
+            ("/.5.json", true),
+            ("/LIBS.infinity.json", true),
+            ("/libs/granite/security.infinity.json", true),
+            ("/mnt/overlay/granite.5.json", true),
+            ("/etc.json", false),
+            ("/etc/designs.infinity.json", false),
+            ("/libs/granite/core.infinity.json", false),
+            ("/content.infinity.json", false),
+            ("/content/etc.infinity.json", false),
             ("/content/x.queryset.json", false),
             ("/content/x.json/system/console", false),
             ("/", false),
@@ -181,5 +233,6 @@ mod tests {
         assert!(covers("POST", b"/apps/site/components/page"));
         assert!(covers("MOVE", b"/mnt/override/apps/site"));
         assert!(!covers("POST", b"/libs/dam/x"));
+        assert!(!covers("POST", b"/content/dam/x.query.jpg.initiateUpload.json"));
     }
 }

@@ -35,9 +35,41 @@ pub(super) fn all(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Whether there is an escape to undo.
+/// The same with escapes that only Jetty knows: `%u002f`, and digits that are none (`%6@` is `%69`).
+pub(super) fn loosely(path: &[u8]) -> Vec<u8> {
+    let mut decoded: Vec<u8> = Vec::with_capacity(path.len());
+    for &byte in path {
+        decoded.push(byte);
+        while let Some((length, text)) = escaped_loosely(&decoded) {
+            decoded.truncate(decoded.len() - length);
+            decoded.extend(text.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+    decoded
+}
+
+/// How long an escape at the end of `bytes` is, and what it stands for. A byte that is no ASCII is none.
+fn escaped_loosely(bytes: &[u8]) -> Option<(usize, char)> {
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0, |number, digit| Some(number << 4 | u32::from(loose_digit(*digit)?)))
+    };
+    if let Some([b'%', digits @ ..]) = bytes.last_chunk::<3>()
+        && let Some(byte) = number(digits)
+    {
+        return Some((3, char::from_u32(byte).filter(char::is_ascii).unwrap_or('\0')));
+    }
+    let [b'%', b'u', digits @ ..] = bytes.last_chunk::<6>()? else { return None };
+    Some((6, char::from_u32(number(digits)?).unwrap_or('\0')))
+}
+
+/// A hexadecimal digit as Jetty's `TypeUtil.convertHexDigit` takes it, which looks at some of its bits only.
+fn loose_digit(byte: u8) -> Option<u8> {
+    ((byte & 0x1f) + (byte >> 6) * 0x19).checked_sub(0x10).filter(|digit| *digit < 16 && byte.is_ascii())
+}
+
+/// Whether there is an escape that anybody may undo.
 pub(super) fn has_escape(bytes: &[u8]) -> bool {
-    bytes.windows(3).any(|three| escaped(three).is_some())
+    (1..=bytes.len()).any(|end| escaped_loosely(&bytes[..end]).is_some())
 }
 
 /// The byte that an escape at the beginning of `bytes` stands for.
@@ -68,12 +100,21 @@ pub(super) fn folded(text: &str) -> Option<Vec<u8>> {
     changed.then(|| folded.into_bytes())
 }
 
-/// Everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. `None` where that
-/// would never end.
+/// Everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. Where there are
+/// escapes that only some undo, both come one behind the other. `None` where that would never end.
 pub(super) fn lenient(path: &[u8]) -> Option<Vec<u8>> {
+    let (mut text, loose) = (settled(path, all)?, settled(path, |text| loosely(&all(text)))?);
+    if loose != text {
+        text.push(b'/');
+        text.extend(loose);
+    }
+    Some(text)
+}
+
+fn settled(path: &[u8], undo: fn(&[u8]) -> Vec<u8>) -> Option<Vec<u8>> {
     let mut text = path.to_vec();
     for _ in 0..ROUNDS_MAX {
-        let decoded = text_of(&all(&text));
+        let decoded = text_of(&undo(&text));
         if decoded == text {
             return Some(text);
         }
@@ -197,6 +238,11 @@ mod tests {
             ("/con\u{17f}ole\u{200b}", "/console"),
             ("/a%ffb", "/a\0b"),
             ("/caf%C3%A9", "/caf\u{e9}"),
+            ("/%u0063rx", "/%u0063rx//crx"),
+            ("/%u002525%3:", "/%u002525%3://%:"),
+            ("/s%7@stem", "/s%7@stem//system"),
+            ("/s%%37@stem", "/s%7@stem//system"),
+            ("/100%.jpg", "/100%.jpg"),
         ] {
             assert_eq!(lenient(path.as_bytes()).unwrap(), text.as_bytes(), "{path}");
         }

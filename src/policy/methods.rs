@@ -32,5 +32,10 @@ pub(super) fn is_read(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
+/// Whether the answer is the request, with the token in it (RFC 9110, section 9.3.8: no credentials in a TRACE).
+pub(super) fn echoes(method: &str) -> bool {
+    method.eq_ignore_ascii_case("TRACE")
+}
+
 /// What AEM's HTTP APIs take.
 const KNOWN: [&str; 9] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "COPY", "MOVE"];

@@ -1,11 +1,12 @@
 //! What a path says, however it is spelled.
 //!
 //! Sources: Jetty's `URIUtil` (parameters go segment by segment, then escapes), Apache Sling's `ResourceUtil.normalize` (`.`, `..`, `//`)
-//! and `ParsedParameters` (`;v='1.0'` may stand before an extension); RFC 3986, sections 3.3 and 5.2.4.
+//! and `ParsedParameters` (`;v='1.0'` may stand before an extension), Apache Jackrabbit Oak's `NamePathMapperImpl` (`[1]`, `{}`); RFC
+//! 3986, sections 3.3 and 5.2.4.
 
 use memchr::memchr;
 
-use super::decode;
+use super::{decode, words};
 
 /// The path of a request, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,8 @@ impl<'p> Path<'p> {
 
     /// What may be a path or not: no more is known of it than its words.
     pub fn in_doubt(text: &'p [u8]) -> Self {
-        Self::Ambiguous { raw: text, words: decode::lenient(text) }
+        let words = decode::lenient(text).filter(|words| !words::spells_namespace(words));
+        Self::Ambiguous { raw: text, words }
     }
 
     /// The normal form: what AEM takes the path for. `None` where nobody can tell.
@@ -125,6 +127,13 @@ impl Readings {
             resolve(&without_parameters(&folded), &mut readings.folded)?;
             resolve(cut(&folded), &mut readings.folded)?;
         }
+        for list in [&mut readings.exact, &mut readings.folded] {
+            for at in 0..list.len() {
+                if let Some(taken) = words::in_repository(&list[at]) {
+                    resolve(&taken, list)?;
+                }
+            }
+        }
         Some(readings)
     }
 }
@@ -150,6 +159,7 @@ fn is_in_doubt(path: &[u8], once: &[u8]) -> bool {
         || hides_slash(path)
         || quotes_slash(once)
         || climbs_in_doubt(path, once)
+        || words::spells_namespace(once)
 }
 
 /// Whether a `/` is encoded, but for those in a parameter of the same segment: GraphQL's variables have paths in them.
@@ -174,13 +184,14 @@ fn quotes_slash(once: &[u8]) -> bool {
     false
 }
 
-/// Whether there are `.` or `..` of which it is not plain where they lead: in escapes, beside parameters, which some take for
-/// a part of the name, beside `//`, of which some climb out first, above the root, or more than anybody writes.
+/// Whether there are `.` or `..` of which it is not plain where they lead: in escapes, with an index, beside parameters, which some
+/// take for a part of the name, beside `//`, of which some climb out first, above the root, or more than anybody writes.
 fn climbs_in_doubt(path: &[u8], once: &[u8]) -> bool {
     let mut depth = 0;
     let (mut dots, mut climbs) = (0, 0);
     for segment in segments(once) {
-        match cut(segment).trim_ascii() {
+        let name = cut(segment);
+        match words::in_repository(name).as_deref().unwrap_or(name).trim_ascii() {
             b"." => dots += 1,
             b".." if depth == 0 || climbs == CLIMBS_MAX => return true,
             b".." => {
@@ -286,9 +297,9 @@ const fn classes() -> [u8; 256] {
     let mut byte = 0;
     while byte < 256 {
         classes[byte] = match byte as u8 {
-            b'%' | b';' | b'\\' | b'#' | 0..=b' ' | 0x7f.. => ODD,
+            b'%' | b';' | b'[' | b'\\' | b'#' | 0..=b' ' | 0x7f.. => ODD,
             b'/' => SLASH | AFTER_SLASH,
-            b'.' => AFTER_SLASH,
+            b'.' | b'{' => AFTER_SLASH,
             _ => 0,
         };
         byte += 1;

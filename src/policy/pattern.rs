@@ -41,25 +41,25 @@ impl Pattern {
     }
 
     /// The same in whatever case; a name ends at its first dot, whatever stands behind it, a suffix too. A dump of what is above
-    /// shows what is below.
+    /// shows what is below. A slash before the first dot says nothing: `/x/.json` is `/x.json`.
     pub(super) fn denies(&self, reading: Reading<'_>) -> bool {
         let own = self.names(reading);
         let mut rest = reading.segments();
         let mut has_suffix = false;
         for (at, name) in own.iter().enumerate() {
             let Some(segment) = rest.next() else { return false };
-            if at == 0 && dumps(segment) && segment.starts_with(b".") {
+            if segment.starts_with(b".") && words::dumps(segment) {
                 return true;
             }
             if !words::begins_with_name(segment, name) {
                 return false;
             }
-            if at + 1 < own.len() && dumps(segment) && !words::same(segment, name) {
+            if at + 1 < own.len() && words::dumps(segment) && !words::same(segment, name) {
                 return true;
             }
             has_suffix = !words::same(segment, name);
         }
-        self.below || has_suffix || rest.next().is_none()
+        self.below || has_suffix || rest.next().is_none_or(|segment| segment.starts_with(b"."))
     }
 
     /// What a path that nobody can read may have of it.
@@ -77,20 +77,6 @@ impl fmt::Display for Pattern {
         f.write_str(&self.text)
     }
 }
-
-/// Whether Sling answers with what is below, too: `.infinity.json`, `.3.json`, and all XML.
-fn dumps(segment: &[u8]) -> bool {
-    let mut parts = segment.split(|byte| *byte == b'.');
-    let (Some(_), Some(extension)) = (parts.next(), parts.next_back()) else { return false };
-    let deep = |selector: &[u8]| {
-        let number = selector.strip_prefix(b"-").unwrap_or(selector);
-        let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
-        is_number || DEEP.iter().any(|deep| selector.eq_ignore_ascii_case(deep))
-    };
-    extension.eq_ignore_ascii_case(b"xml") || extension.eq_ignore_ascii_case(b"json") && parts.any(deep)
-}
-
-const DEEP: [&[u8]; 3] = [b"infinity", b"sysview", b"docview"];
 
 impl FromStr for Pattern {
     type Err = RuleError;

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     methods::is_read,
-    normal::segments,
+    normal::{Reading, segments},
     pattern::{is_within, reads},
     words,
 };
@@ -45,7 +45,8 @@ impl Preset {
     }
 
     /// Whether it lets one reading of a path through.
-    pub(super) fn allows(self, method: &str, path: &[u8]) -> bool {
+    pub(super) fn allows(self, method: &str, reading: Reading<'_>) -> bool {
+        let path = reading.path;
         match self {
             Self::Full => true,
             Self::ReadOnly => is_read(method) && !changes(path),
@@ -54,7 +55,7 @@ impl Preset {
                     || reads(method, path, CSRF_TOKEN)
             }
             Self::AssetsRead => reads_assets(method, path),
-            Self::AssetsWrite => reads_assets(method, path) || writes_assets(method, path),
+            Self::AssetsWrite => reads_assets(method, path) || writes_assets(method, reading),
         }
     }
 }
@@ -65,10 +66,11 @@ fn reads_assets(method: &str, path: &[u8]) -> bool {
         || reads(method, path, CSRF_TOKEN)
 }
 
-fn writes_assets(method: &str, path: &[u8]) -> bool {
+fn writes_assets(method: &str, reading: Reading<'_>) -> bool {
+    let path = reading.path;
     match method {
         "POST" | "PUT" | "PATCH" | "DELETE" => {
-            WRITTEN.iter().any(|place| is_within(path, place)) || method == "POST" && is_upload(path)
+            WRITTEN.iter().any(|place| is_within(path, place)) || method == "POST" && is_upload(reading)
         }
         // Of the Assets HTTP API alone.
         "COPY" | "MOVE" => is_within(path, ASSETS_API),
@@ -77,11 +79,13 @@ fn writes_assets(method: &str, path: &[u8]) -> bool {
 }
 
 /// A step of a direct upload. Any other POST below `/content/dam` is one to Sling's own servlet, which writes whatever it is
-/// told; and so is one behind another extension, which makes the step a suffix.
-fn is_upload(path: &[u8]) -> bool {
+/// told; and so is one behind another extension, which makes the step a suffix. What only looks like a dot begins no extension: a
+/// full stop is one in Japanese and Chinese names.
+fn is_upload(Reading { path, folded }: Reading<'_>) -> bool {
     let is_step = UPLOAD.iter().any(|step| path.ends_with(step.as_bytes()));
     let above = segments(path).count().saturating_sub(1);
-    is_step && is_within(path, DAM) && segments(path).take(above).all(|name| !name.contains(&b'.'))
+    let mut above = segments(path).take(above);
+    is_step && is_within(path, DAM) && (folded || above.all(|name| !name.contains(&b'.')))
 }
 
 /// What a GET changes all the same, or may.
@@ -113,7 +117,7 @@ impl fmt::Display for Preset {
 }
 
 /// Where persisted queries are run. They change nothing; the client sends long variables with POST.
-const PERSISTED: &str = "/graphql/execute.json";
+pub(super) const PERSISTED: &str = "/graphql/execute.json";
 
 /// What a browser's write needs (Adobe, "CSRF protection").
 const CSRF_TOKEN: &str = "/libs/granite/csrf/token.json";
@@ -173,8 +177,9 @@ mod tests {
             ("/content/site/a.initiateUpload.json", false),
             ("/content/damn.initiateUpload.json", false),
         ] {
-            assert_eq!(Preset::AssetsWrite.allows("POST", path.as_bytes()), passes, "{path}");
-            assert!(!Preset::AssetsRead.allows("POST", path.as_bytes()), "{path}");
+            let reading = Reading { path: path.as_bytes(), folded: false };
+            assert_eq!(Preset::AssetsWrite.allows("POST", reading), passes, "{path}");
+            assert!(!Preset::AssetsRead.allows("POST", reading), "{path}");
         }
     }
 }

@@ -3,14 +3,16 @@
 use super::decode;
 
 /// Whether a query names a method or an operation of its own: Sling's `:operation`, `:http-equiv-...` and `_method`, which some
-/// applications read.
+/// applications read. In another character set than UTF-8 (`_charset_`) Sling may read anything.
 pub fn names_operation(query: &[u8]) -> bool {
-    let pairs = query.split(|byte| b"&;".contains(byte));
-    let mut names = pairs.map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default());
-    names.any(|name| {
-        let name = decode::all(name).to_ascii_lowercase();
+    query.split(|byte| b"&;".contains(byte)).any(|pair| {
+        let mut parts =
+            pair.splitn(2, |byte| *byte == b'=').map(|part| decode::loosely(part).to_ascii_lowercase());
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let name = name.trim_ascii();
-        OPERATIONS.iter().any(|own| name.starts_with(own)) || name == b"_method"
+        OPERATIONS.iter().any(|own| name.starts_with(own))
+            || name == b"_method"
+            || name == b"_charset_" && value != b"utf-8"
     })
 }
 
@@ -29,6 +31,11 @@ mod tests {
             ("%253aoperation=delete", true),
             (":http-equiv-accept=json", true),
             ("_method=DELETE", true),
+            ("%u003aoperation=delete", true),
+            ("%3:operation=delete", true),
+            ("_charset_=UTF-16BE&%00:%00o=x", true),
+            ("_charset_=utf-8&a=b", false),
+            ("_charset_=UTF%2D8", false),
             ("operation=delete", false),
             ("q=:operation", false),
             ("my_method=x", false),

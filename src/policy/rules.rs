@@ -191,6 +191,14 @@ mod tests {
             ("/content.tidy.-1.json", true),
             ("/content.xml", true),
             ("/.5.json", true),
+            ("/content/.infinity.json", true),
+            ("/content/.xml", true),
+            ("/content/secret/.json", true),
+            ("/content/secret//.html/suffix", true),
+            ("/content/secret[1]", true),
+            ("/content%5B1%5D/secret.json", true),
+            ("/content/{}secret", true),
+            ("/content/.html", false),
             ("/content.json", false),
             ("/content.html", false),
             ("/content/secret/page", false),
@@ -203,6 +211,7 @@ mod tests {
         check("deny POST /content/secret", "post", "/content/secret", true);
         check("deny GET /content/secret", "HEAD", "/content/secret", true);
         check("deny * /content/page/jcr:content", "GET", "/content/page/_jcr_content.json", true);
+        check("deny * /content/page/jcr:content", "GET", "/content/page/jcr%3Acontent[1].json", true);
         check("deny * /content/\u{ff21}", "GET", "/content/a", false);
         check("deny * /content/\u{ff21}", "GET", "/content/\u{ff41}", true);
     }

@@ -83,6 +83,11 @@ fn what_nobody_can_read_passes_full_alone_and_only_without_closed_words() {
         ("/system%5cconsole", false),
         ("/%2573ystem/console", false),
         ("/%c0%afcrx", false),
+        ("/%u0063rx/de", false),
+        ("/s%7@stem/console", false),
+        ("/etc[1]%2Fpackages", false),
+        ("/etc%2F.infinity.json", false),
+        ("/content/page/{http://www.jcp.org/jcr/1.0}content", false),
     ] {
         let expected = if passes { Ok(()) } else { Err("Ambiguous") };
         check(&full, "GET", path, expected);
@@ -91,6 +96,18 @@ fn what_nobody_can_read_passes_full_alone_and_only_without_closed_words() {
     }
     check(&own, "GET", "/content%2Fdam/x/../secret/y", Ok(()));
     check(&own, "POST", "/content%2Fdam/x/../secret/y", Err("Ambiguous"));
+}
+
+#[test]
+fn nothing_is_sent_that_comes_back_with_the_token() {
+    let open = policy(Preset::Full, &["allow * /*"]);
+    for policy in [&Policy::default(), &open] {
+        for method in ["TRACE", "trace"] {
+            let passing = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE, COPY, MOVE";
+            check(policy, method, "/content", Err(passing));
+            check(policy, method, "/100%.jpg", Err("Ambiguous"));
+        }
+    }
 }
 
 #[test]
@@ -124,7 +141,7 @@ fn mutated(path: &str, mutations: &[(u8, usize)]) -> String {
         let letters: Vec<_> = letters.map(|(at, _)| at).collect();
         let letter = letters[at % letters.len()];
         let byte = path.as_bytes()[letter];
-        match mutation % 16 {
+        match mutation % 19 {
             0 => path.insert(slash, '/'),
             1 => path.insert_str(slash, "/."),
             2 => path.insert_str(slash, "/x/.."),
@@ -151,6 +168,9 @@ fn mutated(path: &str, mutations: &[(u8, usize)]) -> String {
                 );
             }
             15 if slash > 0 => path.insert_str(slash, ";a='b'"),
+            16 if slash > 0 => path.insert_str(slash, ["[1]", "%5B1%5D", "[01]"][at % 3]),
+            17 => path.insert_str(slash + 1, ["{}", "%7B%7d"][at % 2]),
+            18 => path.replace_range(letter..=letter, &format!("%u00{byte:02x}")),
             // The first slash stays.
             _ => {}
         }

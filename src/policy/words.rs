@@ -1,5 +1,7 @@
 //! Names in paths: which are the same to AEM, or to somebody before it.
 
+use memchr::memchr;
+
 /// Whether a segment is the one called `name`, in whatever case, and with whatever stands behind a name: selectors, an
 /// extension, parameters.
 pub(super) fn begins_with_name(segment: &[u8], name: &[u8]) -> bool {
@@ -31,6 +33,65 @@ fn is_mangled(mangled: &[u8], name: &[u8]) -> bool {
         && same(&rest[at + 1..], &name[at + 1..])
 }
 
+/// A path with its names as the repository takes them: without the index behind a name, or the empty namespace before it; `None`
+/// where there is neither. To Apache Jackrabbit Oak, `/etc[1]` and `/{}etc` are `/etc` (JCR 2.0, sections 3.2.5 and 3.4.3).
+pub(super) fn in_repository(path: &[u8]) -> Option<Vec<u8>> {
+    let names = path.split(|byte| *byte == b'/').map(|name| {
+        let mut name = name;
+        while let Some(rest) = name.strip_prefix(b"{}") {
+            name = rest;
+        }
+        let mut name = name.to_vec();
+        while let Some(begin) = memchr(b'[', &name)
+            && let Some(length) = memchr(b']', &name[begin..])
+        {
+            name.drain(begin..=begin + length);
+        }
+        name
+    });
+    let names: Vec<_> = names.collect();
+    Some(names.join(&b'/')).filter(|taken| taken != path)
+}
+
+/// Whether a name has its whole namespace before it, as in `/{http://www.jcp.org/jcr/1.0}content`, which is `/jcr:content`:
+/// which prefix that is, the repository knows.
+pub(super) fn spells_namespace(path: &[u8]) -> bool {
+    let mut rest = path;
+    while let Some(at) = rest.windows(2).position(|two| two == b"/{") {
+        rest = &rest[at + 2..];
+        let namespace = &rest[..memchr(b'}', rest).unwrap_or(0)];
+        if namespace.contains(&b':') || namespace == b"internal" {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether Sling answers with what is below, too: `.infinity.json`, `.3.json`, and all XML.
+pub(super) fn dumps(segment: &[u8]) -> bool {
+    let mut parts = segment.split(|byte| *byte == b'.');
+    let (Some(_), Some(extension)) = (parts.next(), parts.next_back()) else { return false };
+    extension.eq_ignore_ascii_case(b"xml") || extension.eq_ignore_ascii_case(b"json") && parts.any(is_deep)
+}
+
+/// The same of what nobody can read: whether its words say so.
+pub(super) fn may_dump(text: &[u8]) -> bool {
+    let without: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_control()).collect();
+    [text, &without].into_iter().flat_map(|text| text.split(|byte| b"/\\".contains(byte))).any(|segment| {
+        let has = |is: fn(&[u8]) -> bool| words(segment).any(is);
+        has(|word| word.eq_ignore_ascii_case(b"xml"))
+            || has(|word| word.eq_ignore_ascii_case(b"json")) && has(is_deep)
+    })
+}
+
+fn is_deep(selector: &[u8]) -> bool {
+    let number = selector.strip_prefix(b"-").unwrap_or(selector);
+    let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    is_number || DEEP.iter().any(|deep| selector.eq_ignore_ascii_case(deep))
+}
+
+const DEEP: [&[u8]; 3] = [b"infinity", b"sysview", b"docview"];
+
 /// Whether the words of `pattern` stand in `text` in their order, whatever stands between them. Nobody can say of `text` more
 /// than that: what it is made of may be there or not.
 pub(super) fn in_order(pattern: &[u8], text: &[u8]) -> bool {
@@ -48,7 +109,7 @@ pub(super) fn in_order(pattern: &[u8], text: &[u8]) -> bool {
 
 /// What is left when everything is cut that can stand between names or behind one.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = |byte: &u8| byte.is_ascii_control() || b"/\\ .;,?#'\"=&%".contains(byte);
+    let ends = |byte: &u8| byte.is_ascii_control() || b"/\\ .;,?#'\"=&%[]{}".contains(byte);
     text.split(ends).filter(|word| !word.is_empty())
 }
 
@@ -81,6 +142,49 @@ mod tests {
         ] {
             assert_eq!(begins_with_name(segment.as_bytes(), name.as_bytes()), is, "{segment} {name}");
         }
+    }
+
+    #[test]
+    fn the_repository_knows_a_name_with_its_index_and_in_no_namespace() {
+        for (path, taken) in [
+            ("/etc[1]/packages", Some("/etc/packages")),
+            ("/a/etc[01].json/x[+1]", Some("/a/etc.json/x")),
+            ("/{}etc/{}{}x", Some("/etc/x")),
+            ("/a[1][2]b", Some("/ab")),
+            ("/etc[1", None),
+            ("/a{}b/{x}", None),
+            ("/etc", None),
+        ] {
+            assert_eq!(in_repository(path.as_bytes()).as_deref(), taken.map(str::as_bytes), "{path}");
+        }
+        for (path, is) in [
+            ("/a/{http://www.jcp.org/jcr/1.0}content", true),
+            ("/{internal}policy", true),
+            ("/{}etc/{a:b}c", true),
+            ("/{lang}/x:y", false),
+            ("/a{b:c}", false),
+            ("/{", false),
+        ] {
+            assert_eq!(spells_namespace(path.as_bytes()), is, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_dump_shows_what_is_below() {
+        for (segment, is) in [
+            ("etc.infinity.json", true),
+            ("etc.tidy.-1.JSON", true),
+            (".5.json", true),
+            ("etc.xml", true),
+            ("etc.json", false),
+            ("infinity.json", false),
+            ("etc.infinity.html", false),
+        ] {
+            assert_eq!(dumps(segment.as_bytes()), is, "{segment}");
+            assert!(!is || may_dump(segment.as_bytes()), "{segment}");
+        }
+        assert!(may_dump(b"/a/\0.inf\x01inity;x=.json"));
+        assert!(!may_dump(b"/infinity/a.json"));
     }
 
     #[test]

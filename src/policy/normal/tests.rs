@@ -47,6 +47,11 @@ fn the_normal_form_is_what_aem_takes_a_path_for() {
         ("/\u{ff43}rx", &["/\u{ff43}rx", "~/crx"]),
         ("/\u{ff0e}\u{ff0e}\u{ff0f}crx", &["/\u{ff0e}\u{ff0e}\u{ff0f}crx", "~/crx", "~/"]),
         ("/con\u{17f}ole", &["/con\u{17f}ole", "~/console"]),
+        ("/etc[1]/x.json", &["/etc[1]/x.json", "/etc/x.json"]),
+        ("/%7B%7Detc%5B1%5D", &["/{}etc[1]", "/etc"]),
+        ("/\u{ff3b}1\u{ff3d}crx", &["/\u{ff3b}1\u{ff3d}crx", "~/[1]crx", "~/crx"]),
+        ("/graphql/a%3Bids%3D%5B1%5D;", &["/graphql/a", "/graphql/a;ids=[1]", "/graphql/a;ids="]),
+        ("/{lang}/x", &["/{lang}/x"]),
     ] {
         assert_eq!(read(path.as_bytes()), expected, "{path}");
     }
@@ -90,6 +95,8 @@ fn what_can_be_read_in_two_ways_is_not_read() {
         b"",
         b"a/b",
         b"http://localhost/a",
+        b"/a/{http://www.jcp.org/jcr/1.0}content",
+        b"/%7Binternal%7Dpolicy",
         b"/a/../a/../a/../a/../a/../a/../a/../a/../a/../b",
     ] {
         assert_eq!(read(path), Vec::<String>::new(), "{}", path.escape_ascii());
@@ -110,9 +117,11 @@ enum Step {
     ClimbEmpty,
     DropControls,
     EndAtNul,
+    DecodeLoosely,
+    DropIndexes,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     Step::Decode,
     Step::DecodePlus,
     Step::CutSegments,
@@ -123,6 +132,8 @@ const STEPS: [Step; 10] = [
     Step::ClimbEmpty,
     Step::DropControls,
     Step::EndAtNul,
+    Step::DecodeLoosely,
+    Step::DropIndexes,
 ];
 
 impl Step {
@@ -146,6 +157,8 @@ impl Step {
             Self::ClimbEmpty => climbed(path, true),
             Self::DropControls => path.chars().filter(|c| !c.is_control()).collect(),
             Self::EndAtNul => path.split('\0').next().unwrap().to_owned(),
+            Self::DecodeLoosely => path.replace("%u0061", "a").replace("%6:", "j").replace("%6`", "i"),
+            Self::DropIndexes => path.replace("[1]", "").replace("/{}", "/"),
         }
     }
 }
@@ -207,6 +220,10 @@ fn spelled() -> impl Strategy<Value = String> {
         1 => Just("%C3%BC".to_owned()),
         1 => Just("\\".to_owned()),
         1 => Just("%00".to_owned()),
+        1 => Just("%u0061".to_owned()),
+        1 => Just("%6`".to_owned()),
+        1 => Just("[1]".to_owned()),
+        1 => Just("/{}".to_owned()),
         1 => Just("\u{ff0f}".to_owned()),
     ];
     prop::collection::vec(part, 0..10).prop_map(|parts| format!("/{}", parts.concat()))
