@@ -58,7 +58,13 @@ impl<'p> Path<'p> {
 
     /// What may be a path or not: no more is known of it than its words.
     pub fn in_doubt(text: &'p [u8]) -> Self {
-        let words = decode::lenient(text).filter(|words| !words::spells_namespace(words));
+        let mut words = decode::lenient(text).filter(|words| !words::spells_namespace(words));
+        if let Some(words) = &mut words
+            && let Some(taken) = words::in_repository(words)
+        {
+            words.push(b'/');
+            words.extend(taken);
+        }
         Self::Ambiguous { raw: text, words }
     }
 
@@ -189,9 +195,11 @@ fn quotes_slash(once: &[u8]) -> bool {
 fn climbs_in_doubt(path: &[u8], once: &[u8]) -> bool {
     let mut depth = 0;
     let (mut dots, mut climbs) = (0, 0);
+    let mut has_empty = once.windows(2).any(|two| two == b"//");
     for segment in segments(once) {
         let name = cut(segment);
         match words::in_repository(name).as_deref().unwrap_or(name).trim_ascii() {
+            b"" => has_empty = true,
             b"." => dots += 1,
             b".." if depth == 0 || climbs == CLIMBS_MAX => return true,
             b".." => {
@@ -202,7 +210,6 @@ fn climbs_in_doubt(path: &[u8], once: &[u8]) -> bool {
         }
     }
     let literal = segments(path).filter(|segment| matches!(*segment, b"." | b"..")).count();
-    let has_empty = once.windows(2).any(|two| two == b"//");
     literal != dots || dots > 0 && (once.contains(&b';') || has_empty)
 }
 

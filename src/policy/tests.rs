@@ -86,6 +86,7 @@ fn what_nobody_can_read_passes_full_alone_and_only_without_closed_words() {
         ("/%u0063rx/de", false),
         ("/s%7@stem/console", false),
         ("/etc[1]%2Fpackages", false),
+        ("/a//..//sys[1]tem/console", false),
         ("/etc%2F.infinity.json", false),
         ("/content/page/{http://www.jcp.org/jcr/1.0}content", false),
     ] {
