@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub watch: Watch,
     /// An answer has begun and not ended.
     pub half: bool,
+    /// It sends no more: how long it may wait for an answer of which nothing comes.
+    ended: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drop for Client {
@@ -39,7 +41,7 @@ impl Drop for Client {
 impl Client {
     pub(super) fn new(stream: Socket, limits: &Limits) -> Self {
         let watch = Watch::new(limits);
-        Self { stream, input: Buffer::default(), output: Buffer::default(), watch, half: false }
+        Self { stream, input: Buffer::default(), output: Buffer::default(), watch, half: false, ended: None }
     }
 
     /// Reads once. 0 is the end.
@@ -66,19 +68,28 @@ impl Client {
         let sent = self.output.poll_drain(&mut self.stream, cx)?;
         buffers.release(&mut self.output);
         self.watch.pace.bytes += sent;
+        if let Some(ended) = self.ended.as_mut().filter(|_| sent > 0) {
+            ended.as_mut().reset(Instant::now() + ENDED_PATIENCE);
+        }
         Ok(sent)
     }
 
     /// Ready when the client has left. A client that sends the next request early has not; nor can one be seen to
-    /// leave behind it.
+    /// leave behind it. One that has only ended its side may still read (RFC 9112, section 9.6): whether it does shows when
+    /// something is sent, and until then it has some time.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<()> {
         if !self.input.is_empty() {
             return Poll::Pending;
         }
-        match ready!(self.poll_read(cx, buffers)) {
-            Ok(1..) => Poll::Pending,
-            Ok(0) | Err(_) => Poll::Ready(()),
+        if self.ended.is_none() {
+            match ready!(self.poll_read(cx, buffers)) {
+                Ok(1..) => return Poll::Pending,
+                Ok(0) => {}
+                Err(_) => return Poll::Ready(()),
+            }
         }
+        let patience = || Box::pin(tokio::time::sleep(ENDED_PATIENCE));
+        self.ended.get_or_insert_with(patience).as_mut().poll(cx)
     }
 }
 
@@ -192,6 +203,9 @@ impl Pace {
         Some(since + self.most.saturating_sub(self.behind))
     }
 }
+
+/// As long as AEM takes for most answers. Whoever has closed his connection altogether looks the same until then.
+const ENDED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between finding something overdue and looking whether that helped.
 const OVERDUE_PAUSE: Duration = Duration::from_secs(1);

@@ -316,7 +316,8 @@ impl<'w> Connection<'w> {
             End::Linger => linger(&mut client.stream).await,
             End::Refuse(why) => {
                 self.proxy.metrics.connection_ended(why.reason());
-                let answer = why.answer();
+                // To a HEAD there is no body (RFC 9110, section 9.3.2), whatever is wrong with it.
+                let answer = why.answer(client.input.filled().starts_with(b"HEAD "));
                 if let Ok(Ok(())) = timeout(LINGER, client.stream.write_all(&answer)).await {
                     linger(&mut client.stream).await;
                 }

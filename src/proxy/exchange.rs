@@ -241,7 +241,7 @@ async fn finish(exchange: Exchange<'_, '_>, turn: &mut Option<upstream::Turn<'_>
     let now = Instant::now();
     request.in_flight.ended(now);
     client.watch.begin(limits.keep_alive, now);
-    if !down.is_used_up() && request.up.is_done() && link.is_flushed() {
+    if !(down.is_used_up() || down.early) && request.up.is_done() && link.is_flushed() {
         worker.pool(upstream).keep(link, now, buffers);
     } else {
         link.close(buffers);

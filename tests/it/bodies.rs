@@ -244,6 +244,32 @@ async fn a_client_that_leaves_takes_its_request_to_aem_with_it() {
     }
 }
 
+/// As `printf ... | nc -N` does, and others who know that they will not ask again.
+#[tokio::test]
+async fn a_client_that_has_ended_its_side_gets_its_answers() {
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    for version in ["1.1", "1.0"] {
+        let mut app = proxy.connect().await;
+        let keep = "host: localhost\r\nconnection: keep-alive\r\n";
+        app.send(format!(
+            "POST /a HTTP/{version}\r\n{keep}content-length: 4\r\n\r\nbodyGET /b HTTP/{version}\r\n{keep}\r\n"
+        ))
+        .await;
+        tokio::io::AsyncWriteExt::shutdown(&mut app.0).await.unwrap();
+        for (request, answer) in [("body", "one"), ("GET /b ", "two")] {
+            let mut aem = upstream.accept().await;
+            aem.until(request).await;
+            aem.send(format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\n{answer}"))
+                .await;
+            drop(aem);
+            app.until(answer).await;
+        }
+        let (rest, reset) = app.rest_or_reset().await;
+        assert!(!reset, "HTTP/{version}: the end is an orderly one: {rest}");
+    }
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_in_a_download_ends_it() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;

@@ -188,6 +188,28 @@ async fn what_is_no_request_gets_a_problem_document_and_the_connection_ends() {
 }
 
 #[tokio::test]
+async fn no_answer_to_a_head_has_a_body_whatever_is_wrong_with_it() {
+    let proxy = Setup::default().set("LIMITS__HEAD", "16 KiB").start().await;
+    let long = "a".repeat(20 * 1024);
+    for (status, rest) in [
+        (400, "a HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+        (400, "/ HTTP/1.2\r\nhost: localhost\r\n\r\n"),
+        (400, "/ HTTP/1.1\r\n\r\n"),
+        (400, "/ HTTP/1.1\r\nhost: localhost\r\ncontent-length: +1\r\n\r\n"),
+        (403, "/ HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n"),
+        (414, &*format!("/{long} HTTP/1.1\r\nhost: localhost\r\n\r\n")),
+        (417, "/ HTTP/1.1\r\nhost: localhost\r\nexpect: x\r\n\r\n"),
+        (431, &*format!("/ HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n")),
+        (501, "/ HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip, chunked\r\n\r\n"),
+    ] {
+        let answer = ask(&proxy, &format!("HEAD {rest}")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n") && answer.matches("\r\n\r\n").count() == 1, "{answer}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn bad_bytes_after_a_good_request_leave_its_answer_whole() {
     let proxy = Proxy::start().await;
     let mut app = proxy.connect().await;

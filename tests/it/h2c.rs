@@ -182,9 +182,18 @@ async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_stays() {
         (400, app.request("POST", "/upload").header("content_length", "5")),
         (400, app.request("post", "/upload")),
         (417, app.request("POST", "/upload").header("expect", "200-ok")),
+        (400, Request::get(format!("ftp://{}/api/assets.json", proxy.addr))),
     ];
     for (status, request) in bad {
         assert_eq!(app.ask(request).await.status(), status);
+    }
+    // What says that it has no body, and has one, is for nobody; the end of none may come late.
+    for (data, requests) in [("HELLO", 0), ("", 1)] {
+        let before = proxy.standins.aem.requests();
+        let (response, mut body) = app.send(app.request("POST", "/upload").header("content-length", "0"));
+        body.send_data(Bytes::from_static(data.as_bytes()), true).unwrap();
+        assert_eq!(answer(response).await.is_ok(), requests > 0, "{data}");
+        assert_eq!(proxy.standins.aem.requests() - before, requests, "{data}");
     }
     // And a body that hardly moves is ended.
     let (response, mut body) = app.send(app.request("PUT", "/upload"));

@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl NoRequest {
-    /// The whole answer as bytes, since there is no HTTP exchange to put it into.
-    pub(in crate::proxy) fn answer(self) -> Vec<u8> {
+    /// The whole answer as bytes, since there is no HTTP exchange to put it into; without its body where that would be to a HEAD.
+    pub(in crate::proxy) fn answer(self, to_head: bool) -> Vec<u8> {
         let (status, name, detail) = self.problem();
         let error = if self == Self::TooMany { "connection_limit_reached" } else { "http_request_error" };
         let problem = Problem { status, error, details: None, name, detail };
@@ -24,7 +24,9 @@ impl NoRequest {
             number("retry-after", BUSY_RETRY_SECONDS, &mut out);
         }
         out.push(b"connection: close\r\n\r\n");
-        out.push(body.as_bytes());
+        if !to_head {
+            out.push(body.as_bytes());
+        }
         out.filled().to_vec()
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Down<'w> {
     reusable: bool,
     /// Something went wrong with the connection that an answer may not show.
     pub(super) spoiled: bool,
+    /// AEM answered before it had the whole request: nobody knows whether it takes the rest for a part of that, or for the
+    /// beginning of the next one.
+    pub(super) early: bool,
     /// The client is told that its connection ends.
     pub(super) close: bool,
     /// AEM said `100 Continue`.
@@ -118,6 +121,7 @@ impl<'w> Down<'w> {
             refusal: None,
             reusable: false,
             spoiled: false,
+            early: false,
             close: false,
             continued: false,
             interim: 0,
@@ -255,6 +259,7 @@ impl<'w> Down<'w> {
                 }
             }
             _ => {
+                self.early |= !facing.uploaded;
                 self.refusal = Refusal::of(&head, facing.asking);
                 if let Some(held) = self.holds(&head, facing) {
                     self.stage = Stage::Held(held);

@@ -297,7 +297,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         let (facing, buffers) = (self.facing(), &self.worker.buffers);
         let mut unseen = Buffer::default();
         let read = self.down.release(facing, &mut unseen);
-        let whole = read.is_ok() && self.down.is_done() && !self.down.is_used_up();
+        let whole = read.is_ok() && self.down.is_done() && !self.down.is_used_up() && !self.down.early;
         if whole && self.request.up.is_done() && self.link.is_flushed() {
             return self.worker.pool(self.upstream()).keep(self.link, Instant::now(), buffers);
         }

@@ -98,6 +98,10 @@ pub(super) fn write_request(head: &request::Parts, body: bool, out: &mut Buffer)
     let authority = head.uri.authority().map(Authority::as_str);
     out.push(head.method.as_str().as_bytes());
     out.push(b" ");
+    if let (Some(scheme), Some(authority)) = (head.uri.scheme().filter(|own| !is_http(own)), authority) {
+        // The engine refuses that. `https` is what somebody before us may have taken off.
+        [scheme.as_str(), "://", authority].into_iter().for_each(|part| out.push(part.as_bytes()));
+    }
     out.push(if head.method == Method::CONNECT { authority } else { target }.unwrap_or("/").as_bytes());
     out.push(b" HTTP/1.1\r\n");
     if let Some(authority) = authority {
@@ -121,6 +125,10 @@ pub(super) fn write_request(head: &request::Parts, body: bool, out: &mut Buffer)
     }
     out.push(b"connection: close\r\n\r\n");
     chunked
+}
+
+fn is_http(scheme: &Scheme) -> bool {
+    *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
 }
 
 /// A response's head, for a client, from the bytes of one that the engine wrote; `None` when its end has not come yet. `asked`

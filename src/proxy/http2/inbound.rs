@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, header};
 use tokio::io::ReadBuf;
 
 use super::{heads, io_error};
@@ -25,6 +25,9 @@ pub(in crate::proxy) struct Inbound {
     chunked: bool,
     /// Came, and was not read yet.
     came: VecDeque<Bytes>,
+    /// A head that says that there is no body, until it has shown: a request with one is malformed, and is not for AEM (RFC 9113,
+    /// section 8.1.1).
+    head: Option<Bytes>,
     /// The whole request has come.
     complete: bool,
     /// Nobody reads on.
@@ -47,11 +50,16 @@ impl Inbound {
         let complete = body.is_end_stream();
         let mut written = Buffer::default();
         let chunked = heads::write_request(&head, !complete, &mut written);
+        let written = Bytes::copy_from_slice(written.filled());
+        let no_body = head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+        let (came, head_waits) =
+            if no_body && !complete { (None, Some(written)) } else { (Some(written), None) };
         Self {
             method: head.method,
             body,
             chunked,
-            came: VecDeque::from([Bytes::copy_from_slice(written.filled())]),
+            came: came.into_iter().collect(),
+            head: head_waits,
             complete,
             left: false,
             answer: Answer::Head(respond, Vec::new()),
@@ -117,6 +125,7 @@ impl Inbound {
             None => {
                 let trailers = ready!(self.body.poll_trailers(cx)).map_err(io_error)?;
                 self.complete = true;
+                self.came.extend(self.head.take());
                 if self.chunked {
                     let mut end = Buffer::default();
                     heads::write_trailers(trailers.as_ref(), &mut end);
