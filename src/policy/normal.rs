@@ -166,6 +166,13 @@ fn is_in_doubt(path: &[u8], once: &[u8]) -> bool {
         || quotes_slash(once)
         || climbs_in_doubt(path, once)
         || words::spells_namespace(once)
+        || nests_indexes(&without_parameters(once))
+}
+
+/// Whether there is an index within an index, or half of one: what is left when it goes depends on who takes it away.
+fn nests_indexes(path: &[u8]) -> bool {
+    let taken = words::in_repository(path);
+    memchr(b'[', path).is_some() && taken.as_deref().unwrap_or(path).iter().any(|byte| b"[]".contains(byte))
 }
 
 /// Whether a `/` is encoded, but for those in a parameter of the same segment: GraphQL's variables have paths in them.
