@@ -134,14 +134,22 @@ impl Readings {
             resolve(cut(&folded), &mut readings.folded)?;
         }
         for list in [&mut readings.exact, &mut readings.folded] {
-            for at in 0..list.len() {
-                if let Some(taken) = words::in_repository(&list[at]) {
-                    resolve(&taken, list)?;
-                }
-            }
+            *list = as_named(list)?;
         }
         Some(readings)
     }
+}
+
+/// Each reading as the repository names it, and as it is: servlets have names of their own.
+fn as_named(list: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+    let mut named = Vec::with_capacity(list.len());
+    for reading in list {
+        if let Some(taken) = words::in_repository(reading) {
+            resolve(&taken, &mut named)?;
+        }
+        resolve(reading, &mut named)?;
+    }
+    Some(named)
 }
 
 /// Whether nothing in `path` is to be undone: one pass, without a branch for a byte.
@@ -169,10 +177,13 @@ fn is_in_doubt(path: &[u8], once: &[u8]) -> bool {
         || nests_indexes(&without_parameters(once))
 }
 
-/// Whether there is an index within an index, or half of one: what is left when it goes depends on who takes it away.
+/// Whether there is an index within an index, half of one, or one that cuts an escape in two: what is left when it goes depends on
+/// who takes it away.
 fn nests_indexes(path: &[u8]) -> bool {
     let taken = words::in_repository(path);
-    memchr(b'[', path).is_some() && taken.as_deref().unwrap_or(path).iter().any(|byte| b"[]".contains(byte))
+    let taken = taken.as_deref().unwrap_or(path);
+    memchr(b'[', path).is_some()
+        && (taken.iter().any(|byte| b"[]".contains(byte)) || decode::has_escape(taken))
 }
 
 /// Whether a `/` is encoded, but for those in a parameter of the same segment: GraphQL's variables have paths in them.

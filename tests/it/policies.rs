@@ -277,6 +277,7 @@ async fn a_route_cannot_be_chosen_by_spelling() {
         ("POST", "/content/dam/open/a"),
         ("POST", "//content//dam/open/a"),
         ("POST", "/content/dam/%6fpen/a;v=1"),
+        ("POST", "/content/dam/open/a[1].jpg"),
         ("GET", "/content/dam/a"),
         ("POST", "/adobe/folders"),
         ("GET", "/ADOBE/sites"),
