@@ -174,16 +174,16 @@ fn is_in_doubt(path: &[u8], once: &[u8]) -> bool {
         || quotes_slash(once)
         || climbs_in_doubt(path, once)
         || words::spells_namespace(once)
-        || nests_indexes(&without_parameters(once))
+        || nests_names(&without_parameters(once))
 }
 
-/// Whether there is an index within an index, half of one, or one that cuts an escape in two: what is left when it goes depends on
-/// who takes it away.
-fn nests_indexes(path: &[u8]) -> bool {
-    let taken = words::in_repository(path);
-    let taken = taken.as_deref().unwrap_or(path);
-    memchr(b'[', path).is_some()
-        && (taken.iter().any(|byte| b"[]".contains(byte)) || decode::has_escape(taken))
+/// Whether there is half an index, or an index or namespace without which there is another one, or an escape: what is left then
+/// depends on who takes it away.
+fn nests_names(path: &[u8]) -> bool {
+    let Some(taken) = words::in_repository(path) else { return memchr(b'[', path).is_some() };
+    taken.iter().any(|byte| b"[]".contains(byte))
+        || words::in_repository(&taken).is_some()
+        || decode::has_escape(&taken)
 }
 
 /// Whether a `/` is encoded, but for those in a parameter of the same segment: GraphQL's variables have paths in them.

@@ -37,11 +37,7 @@ fn is_mangled(mangled: &[u8], name: &[u8]) -> bool {
 /// where there is neither. To Apache Jackrabbit Oak, `/etc[1]` and `/{}etc` are `/etc` (JCR 2.0, sections 3.2.5 and 3.4.3).
 pub(super) fn in_repository(path: &[u8]) -> Option<Vec<u8>> {
     let names = path.split(|byte| *byte == b'/').map(|name| {
-        let mut name = name;
-        while let Some(rest) = name.strip_prefix(b"{}") {
-            name = rest;
-        }
-        let mut name = name.to_vec();
+        let mut name = name.strip_prefix(b"{}").unwrap_or(name).to_vec();
         while let Some(begin) = memchr(b'[', &name)
             && let Some(length) = memchr(b']', &name[begin..])
         {
@@ -149,7 +145,7 @@ mod tests {
         for (path, taken) in [
             ("/etc[1]/packages", Some("/etc/packages")),
             ("/a/etc[01].json/x[+1]", Some("/a/etc.json/x")),
-            ("/{}etc/{}{}x", Some("/etc/x")),
+            ("/{}etc/{}{}x", Some("/etc/{}x")),
             ("/a[1][2]b", Some("/ab")),
             ("/etc[1", None),
             ("/a{}b/{x}", None),

@@ -100,6 +100,9 @@ fn what_can_be_read_in_two_ways_is_not_read() {
         b"/%7Binternal%7Dpolicy",
         b"/crx[[1]2]",
         b"/crx[1",
+        b"/{}{}crx",
+        b"/{[1]}crx",
+        b"/%25[1]63rx",
         b"/a/../a/../a/../a/../a/../a/../a/../a/../a/../b",
     ] {
         assert_eq!(read(path), Vec::<String>::new(), "{}", path.escape_ascii());
