@@ -467,6 +467,7 @@ fn shown(
     ProxyView {
         name: proxy.name.clone(),
         listen,
+        tls: config.tls.is_some(),
         upstream: otherwise.upstream,
         auth: otherwise.auth,
         credentials: otherwise.credentials,

@@ -29,7 +29,7 @@ pub(super) fn render(status: &Status) -> String {
             rules => format!("{}, then {policy}", rules.join(", ")),
         };
         let mut rows = vec![
-            ("listens at", proxy.listen.join(", ")),
+            ("listens at", proxy.listen.join(", ") + if proxy.tls { " with TLS" } else { "" }),
             ("forwards to", proxy.upstream.clone()),
             ("auth", auth(proxy.auth, &proxy.credentials)),
             ("policy", policy(proxy.policy, &proxy.rules)),

@@ -20,6 +20,8 @@ pub struct ProxyView {
     pub name: String,
     /// Where it listens.
     pub listen: Vec<String>,
+    /// Whether it speaks TLS there.
+    pub tls: bool,
     /// Where it forwards to.
     pub upstream: String,
     /// `bearer`, `basic` or `none`.

@@ -174,6 +174,7 @@ async fn requests_are_served_over_tls_and_the_proxys_own_origin_is_https() {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         assert!(app.get(&proxy, "/api/assets.json", "").await.starts_with("HTTP/1.1 200 OK"));
     }
+    assert_eq!(proxy.status().await["proxies"][0]["tls"], true);
     let (app, own) = (shown.app(), format!("https://localhost:{}", proxy.addr.port()));
     let redirect = app.get(&proxy, "/redirect", "").await;
     assert!(redirect.contains(&format!("location: {own}/")), "{redirect}");
