@@ -183,6 +183,7 @@ fn nests_names(path: &[u8]) -> bool {
     let Some(taken) = words::in_repository(path) else { return memchr(b'[', path).is_some() };
     taken.iter().any(|byte| b"[]".contains(byte))
         || words::in_repository(&taken).is_some()
+        || words::spells_namespace(&taken)
         || decode::has_escape(&taken)
 }
 
