@@ -2,6 +2,7 @@
 //! upstream may have more to say.
 
 mod server;
+mod system;
 
 use std::{
     path::{Path, PathBuf},
@@ -95,7 +96,7 @@ pub fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
     if let Some(path) = ca_file {
         add(&mut roots, "ca_file", path)?;
     }
-    let system = rustls_native_certs::load_native_certs();
+    let system = system::roots();
     roots.add_parsable_certificates(system.certs);
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
