@@ -49,7 +49,7 @@ const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 const SOURCES: [&str; 2] = ["/usr/share/ca-certificates", "/usr/local/share/ca-certificates"];
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
