@@ -27,7 +27,7 @@ pub(super) fn covers(method: &str, path: &[u8]) -> bool {
         b'u' => is_named(root, "useradmin"),
         _ => false,
     };
-    covered || is_read(method) && queries(path) && !is_within(path, PERSISTED) || shows(path)
+    covered || is_read(method) && queries(path) && !is_within(path, PERSISTED) || shows(root, path)
 }
 
 /// Whether what may be one of them stands in a path of which nobody knows more than its words.
@@ -73,8 +73,11 @@ fn any_below<'p>(places: &[&str], names: impl Iterator<Item = &'p [u8]> + Clone)
     places.iter().any(is_below)
 }
 
-/// Whether it is a dump of what stands above something that is closed, which is in it then.
-fn shows(path: &[u8]) -> bool {
+/// Whether it is a dump of what stands above something that is closed, which is in it then. `root` is its first name.
+fn shows(root: &[u8], path: &[u8]) -> bool {
+    if !root.starts_with(b".") && !ROOTS.iter().any(|own| is_named(root, own)) {
+        return false;
+    }
     let Some(dump) = segments(path).find(|name| words::dumps(name)) else { return false };
     let resource = dump.split(|byte| *byte == b'.').next().unwrap_or_default();
     let above = segments(path).take_while(|name| !words::dumps(name));
@@ -103,6 +106,9 @@ fn queries(path: &[u8]) -> bool {
             && parts.next_back().is_some_and(|part| is_named(part, "json"))
     })
 }
+
+/// What has something closed below it.
+const ROOTS: [&str; 7] = ["apps", "bin", "etc", "libs", "mnt", "security", "system"];
 
 /// Where the closed places below a root are.
 const TREES: [(&str, &[&str]); 9] = [
