@@ -6,13 +6,12 @@ use super::decode;
 /// applications read. In another character set than UTF-8 (`_charset_`) Sling may read anything.
 pub fn names_operation(query: &[u8]) -> bool {
     query.split(|byte| b"&;".contains(byte)).any(|pair| {
-        let mut parts =
-            pair.splitn(2, |byte| *byte == b'=').map(|part| decode::loosely(part).to_ascii_lowercase());
-        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (name, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len()));
+        let name = decode::loosely(name).to_ascii_lowercase();
         let name = name.trim_ascii();
         OPERATIONS.iter().any(|own| name.starts_with(own))
             || name == b"_method"
-            || name == b"_charset_" && value != b"utf-8"
+            || name == b"_charset_" && !decode::loosely(value).eq_ignore_ascii_case(b"=utf-8")
     })
 }
 
