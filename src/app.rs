@@ -43,6 +43,7 @@ use crate::{
     egress::EgressError,
     ims::EndpointError,
     listener::Listener,
+    memory::Memory,
     metrics::Metrics,
     proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, SecretError, Upstream},
     secret::{SecretString, is_field_value},
@@ -176,7 +177,9 @@ impl App {
     /// Before anything listens where the configuration is to blame.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
         tls::install();
-        let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
+        let memory = Memory::new(config.limits.memory);
+        let metrics = Metrics::new(memory.clone());
+        let metrics = metrics.map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
         let ca_file = Fingerprint::of(config.ca_file.as_slice());
         let roots = tls::roots(config.ca_file.as_deref())?;
@@ -211,7 +214,7 @@ impl App {
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
         let admin = Admin::new(admin_guard, metrics, clock.clone(), shown, views);
         let connections = descriptors::connections(config.limits.connections);
-        let workers = Workers::start(&proxies, cores(), connections)
+        let workers = Workers::start(&proxies, cores(), connections, &memory)
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
         Ok(Self {
@@ -393,7 +396,8 @@ fn proxies<'a>(
         let guard = door.guard(&config.guard);
         let retries = Retries::new(config.retry.budget, config.retry.max_wait);
         let (rewrite, metrics) = (config.rewrite.clone(), metrics.proxy(&proxy.name));
-        let proxy = Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics);
+        let built = Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics);
+        let proxy = if proxy.http2 { built.with_http2() } else { built };
         proxies.push(match &door.tls {
             Some(tls) => proxy.over_tls(Arc::clone(tls)),
             None => proxy,

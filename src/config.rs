@@ -179,6 +179,8 @@ pub struct Proxy {
     pub listen: Listen,
     /// The key that says so.
     pub listen_key: String,
+    /// Whether it takes HTTP/2 with prior knowledge on connections without TLS.
+    pub http2: bool,
     /// For requests of no other route.
     pub otherwise: Route,
     /// The first that is for a request's path has it.
@@ -395,6 +397,9 @@ pub struct Limits {
     /// How many connections clients have at once.
     #[serde(deserialize_with = "values::connections")]
     pub connections: usize,
+    /// How much of the heap may be in use, in bytes: what all buffers and libraries of the process hold.
+    #[serde(deserialize_with = "values::memory")]
+    pub memory: usize,
 }
 
 /// `[rewrite]`

@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod ims;
 pub mod jwt;
 pub mod listener;
+pub mod memory;
 pub mod metrics;
 pub mod network;
 pub mod policy;

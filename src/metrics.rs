@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 pub use self::upstream::{Turned, UpstreamMetrics};
-use crate::proxy::Refusal;
+use crate::{memory::Memory, proxy::Refusal};
 
 /// Every metric of the process.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    memory: Memory,
+    memory_used: IntGauge,
     requests: IntCounterVec,
     duration: HistogramVec,
     in_flight: IntGaugeVec,
@@ -41,13 +43,20 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Registers all of them. How much of `memory` is used is read when it is asked for.
     ///
     /// # Errors
     /// When two have one name, which is a defect of this program.
-    pub fn new() -> prometheus::Result<Self> {
+    pub fn new(memory: Memory) -> prometheus::Result<Self> {
+        let memory_used =
+            IntGauge::with_opts(opts("memory_bytes", "Memory in use on the heap, of all buffers and libraries"))?;
+        let memory_limit =
+            IntGauge::with_opts(opts("memory_limit_bytes", "The memory budget, limits.memory"))?;
+        memory_limit.set(i64::try_from(memory.limit()).unwrap_or(i64::MAX));
         let metrics = Self {
             registry: Registry::new(),
+            memory,
+            memory_used,
             requests: counter("requests_total", "Requests answered", &["proxy", "method", "status_class"])?,
             duration: HistogramVec::new(
                 HistogramOpts::new(
@@ -148,6 +157,8 @@ impl Metrics {
         for collector in all {
             metrics.registry.register(collector)?;
         }
+        metrics.registry.register(Box::new(metrics.memory_used.clone()))?;
+        metrics.registry.register(Box::new(memory_limit))?;
         let info = IntGaugeVec::new(opts("build_info", "Always 1"), &["version", "commit", "tls"])?;
         info.with_label_values(&[crate::VERSION, crate::COMMIT, crate::tls::PROVIDER]).set(1);
         metrics.registry.register(Box::new(info))?;
@@ -198,6 +209,7 @@ impl Metrics {
 
     /// All of them in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
+        self.memory_used.set(i64::try_from(self.memory.used()).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
@@ -285,10 +297,13 @@ pub enum Ended {
     Idle,
     /// There was no place for it.
     Full,
+    /// The memory budget was used up, and it held the most for the longest; or there was no room for it.
+    Memory,
 }
 
 impl Ended {
-    const ALL: [Self; 5] = [Self::Malformed, Self::TooLarge, Self::Slow, Self::Idle, Self::Full];
+    const ALL: [Self; 6] =
+        [Self::Malformed, Self::TooLarge, Self::Slow, Self::Idle, Self::Full, Self::Memory];
 
     fn label(self) -> &'static str {
         match self {
@@ -297,6 +312,7 @@ impl Ended {
             Self::Slow => "slow",
             Self::Idle => "idle",
             Self::Full => "full",
+            Self::Memory => "memory",
         }
     }
 }
@@ -479,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_once_with_its_method_and_class() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(Memory::default()).unwrap();
         let proxy = metrics.proxy("default");
         assert!(proxy.start("GET", Instant::now()).answered(200));
         proxy.start("MOVE", Instant::now()).answered(201);

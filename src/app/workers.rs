@@ -21,6 +21,7 @@ use tracing::warn;
 
 use crate::{
     listener::{Detached, DetachedListener, Listener, Stream},
+    memory::Memory,
     proxy::{Proxy, Worker},
 };
 
@@ -48,11 +49,16 @@ enum Job {
 }
 
 impl Workers {
-    /// Starts `count` threads, which share so many `connections`.
+    /// Starts `count` threads, which share so many `connections` and the budget of `memory`.
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
-    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize, connections: usize) -> io::Result<Self> {
+    pub(super) fn start(
+        proxies: &Arc<[Proxy]>,
+        count: usize,
+        connections: usize,
+        memory: &Memory,
+    ) -> io::Result<Self> {
         let most = connections.div_ceil(count.max(1));
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
@@ -63,6 +69,7 @@ impl Workers {
             let load = Arc::new(AtomicUsize::new(0));
             let body = Body {
                 proxies: Arc::clone(proxies),
+                memory: memory.clone(),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
                 most,
@@ -125,6 +132,7 @@ impl Workers {
 /// What a thread is made of.
 struct Body {
     proxies: Arc<[Proxy]>,
+    memory: Memory,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
     /// How many connections it has at most. Each goes to the thread with the fewest: one that is full is so since all are.
@@ -148,10 +156,11 @@ impl Body {
     }
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
-        let worker = Worker::new(Arc::clone(&self.proxies), self.most);
+        let worker = Worker::new(Arc::clone(&self.proxies), self.most, self.memory.clone());
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
         tasks.spawn_local(Rc::clone(&worker).sweep());
+        tasks.spawn_local(Rc::clone(&worker).relieve());
         loop {
             tokio::select! {
                 job = inbox.recv() => match job {

@@ -58,7 +58,7 @@ impl<'a> Checker<'a> {
         let policy = self.common_policy(&raw.policy, &raw.rules);
         let mut proxies = Vec::new();
         for (name, proxy) in std::mem::take(&mut raw.proxies) {
-            proxies.extend(self.proxy(name, proxy, &standard, &policy));
+            proxies.extend(self.proxy(name, proxy, &standard, &policy, raw.http2));
         }
         self.addresses(&proxies, raw.admin.listen.on());
         self.reach(&proxies, &raw.guard, &raw.admin);

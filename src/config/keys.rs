@@ -179,6 +179,10 @@ pub const KEYS: &[Key] = &[
         Some("127.0.0.1:8080"),
         "where the app finds the proxy: IP:PORT, localhost:PORT or unix:PATH",
     ),
+    Key {
+        default: Some("false"),
+        ..flag("http2", "take HTTP/2 without TLS (prior knowledge); over TLS it is always negotiated")
+    },
     key(
         "credentials_file",
         Kind::Text,
@@ -287,6 +291,12 @@ pub const KEYS: &[Key] = &[
         Some("10000"),
         "how many connections clients have at once; beyond it idle ones are closed",
     ),
+    key(
+        "limits.memory",
+        Kind::Text,
+        Some("64 MiB"),
+        "how much memory the process may hold for all buffers and connections",
+    ),
     Key {
         default: Some("true"),
         ..flag("rewrite.links", "rename AEM's origin in JSON that is known to hold links to follow")
@@ -361,6 +371,7 @@ pub const KEYS: &[Key] = &[
     key("upstreams.NAME.max_queued", Kind::Text, None, "how many wait for their turn beside them"),
     key("upstreams.NAME.max_connections", Kind::Text, None, "how many connections there are to AEM at once"),
     key("proxies.NAME.listen", Kind::Text, None, "where the app finds this proxy"),
+    flag("proxies.NAME.http2", "take HTTP/2 without TLS, or not, whatever `http2` says"),
     key("proxies.NAME.upstream", Kind::Text, None, "name of an upstream, or AEM's origin"),
     key("proxies.NAME.credentials", Kind::Text, None, "name of a credential, or none"),
     key("proxies.NAME.policy", Kind::Text, None, "another policy"),

@@ -34,7 +34,7 @@ use super::{
     rewrite::Members,
     socket::Socket,
 };
-use crate::{listener::Stream, metrics::Ended};
+use crate::listener::Stream;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Worker {
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
         let Some(place) = place else {
-            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local) {
+            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local, None) {
                 connection.turn_away().await;
             }
             return;
@@ -74,8 +74,8 @@ impl Worker {
         } else {
             Socket::Own(stream)
         };
-        let Some(mut connection) = self.connection(socket, proxy, local) else { return };
-        connection.place = Some(place.clone());
+        let Some(mut connection) = self.connection(socket, proxy, local, Some(place.clone())) else { return };
+        connection.counts = true;
         let end = connection.converse().await;
         if end != End::Http2 {
             return connection.part(end).await;
@@ -88,26 +88,33 @@ impl Worker {
     }
 
     /// Serves the one request of a stream.
-    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local) {
-        let Some(mut connection) = self.connection(stream, proxy, local) else { return };
+    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local, place: Place) {
+        let _leaving = Leaving(&self, place.clone());
+        let Some(mut connection) = self.connection(stream, proxy, local, Some(place)) else { return };
         let end = connection.converse().await;
         connection.part(end).await;
     }
 
-    fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
+    fn connection(
+        &self,
+        stream: Socket,
+        proxy: usize,
+        local: Local,
+        place: Option<Place>,
+    ) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
-        let begins = stream.is_connection();
-        let client = Client::new(stream, &proxy.limits);
+        let begins = stream.may_be_http2(proxy.http2);
+        let client = Client::new(stream, &proxy.limits, place);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
         let (seen, empty_lines) = (0, 0);
-        let place = None;
+        let counts = false;
         Some(Connection {
             worker: self,
             proxy,
             client,
             local,
-            place,
+            counts,
             stopped,
             begins,
             seen,
@@ -122,8 +129,8 @@ struct Connection<'w> {
     proxy: &'w Proxy,
     client: Client,
     local: Local,
-    /// Where it is one of many; a stream of HTTP/2 has none of its own.
-    place: Option<Place>,
+    /// Whether it makes room for another one while it has no request; a stream of HTTP/2 does not.
+    counts: bool,
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
@@ -144,25 +151,28 @@ impl<'w> Connection<'w> {
                 Ok(request) => request,
                 Err(end) => return end,
             };
-            if let Some(place) = &self.place {
+            if let Some(place) = self.client.place().filter(|_| self.counts) {
                 place.works();
             }
             match exchange::run(&mut self.client, self.worker, request).await {
                 Then::Next => {}
                 Then::End(end) => return end,
             }
-            if let Some(place) = &self.place {
+            if let Some(place) = self.client.place().filter(|_| self.counts) {
                 place.rests(self.client.watch.since());
             }
+            self.client.waits(0);
         }
     }
 
     /// Says that there is no place for it, unless there are many to say that to, or it would take a handshake to say it.
     async fn turn_away(self) {
         let worker = self.worker;
+        let why =
+            if worker.buffers.memory().is_full() { NoRequest::NoMemory } else { NoRequest::TooMany };
         match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
-            Some(_refused) => self.part(End::Refuse(NoRequest::TooMany)).await,
-            None => self.proxy.metrics.connection_ended(Ended::Full),
+            Some(_refused) => self.part(End::Refuse(why)).await,
+            None => self.proxy.metrics.connection_ended(why.reason()),
         }
     }
 
@@ -203,7 +213,7 @@ impl<'w> Connection<'w> {
                 // A request that is not there yet holds nobody up.
                 return Poll::Ready(Err(End::Close));
             }
-            match self.client.poll_read(cx, &self.worker.buffers) {
+            match self.client.poll_read_head(cx, &self.worker.buffers) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => break,
@@ -214,6 +224,9 @@ impl<'w> Connection<'w> {
             Poll::Ready(()) => Poll::Ready(Err(End::Close)),
             Poll::Pending => {
                 self.client.pack_input(&self.worker.buffers);
+                if self.seen > 0 {
+                    self.client.waits(0);
+                }
                 Poll::Pending
             }
         }
@@ -384,7 +397,7 @@ fn named(scheme: &str, asked: &Asked<'_>, admitted: Result<Option<&str>, GuardEr
     }
 }
 
-/// The content codings that can be undone, but for brotli, which may take 16 MiB to undo.
+/// The content codings that can be undone. Not brotli, whose window may take 16 MiB.
 const CODINGS: &[u8] = b"gzip, deflate";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).

@@ -62,6 +62,8 @@ pub(super) enum ProxyError {
     ResponseHeadTooLarge,
     #[error("AEM switched protocols unasked")]
     UnaskedUpgrade,
+    #[error("the memory budget is used up")]
+    NoMemory,
 }
 
 impl From<GuardError> for ProxyError {
@@ -177,6 +179,12 @@ impl ProxyError {
                 "response-head-too-large",
                 "AEM's response head is larger than the proxy takes (limits.head), or has more than 100 fields.",
             ),
+            Self::NoMemory => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "memory",
+                "The proxy's memory budget (limits.memory) is used up. Try again after Retry-After.",
+            ),
             Self::UnaskedUpgrade => problem(
                 StatusCode::BAD_GATEWAY,
                 "http_upgrade_failed",
@@ -204,7 +212,7 @@ impl ProxyError {
         if let Some(methods) = self.allowed() {
             line("allow", methods.as_bytes(), out);
         }
-        if let Self::Busy(_) = self {
+        if let Self::Busy(_) | Self::NoMemory = self {
             number("retry-after", BUSY_RETRY_SECONDS, out);
         }
         if let Some(origin) = to.web_origin {
@@ -253,6 +261,7 @@ impl ProxyError {
             | Self::Denied(_)
             | Self::Policy(_)
             | Self::Busy(_)
+            | Self::NoMemory
             | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }

@@ -104,6 +104,8 @@ pub(super) enum NoRequest {
     TooSlow,
     /// There are too many connections.
     TooMany,
+    /// The memory budget is used up.
+    NoMemory,
 }
 
 impl<'h, 'b> RequestHead<'h, 'b> {

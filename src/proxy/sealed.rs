@@ -58,6 +58,11 @@ impl Worker {
 }
 
 impl Sealed {
+    /// Whether the client and the proxy have agreed on this protocol (RFC 7301).
+    pub(super) fn has_negotiated(&self, protocol: &[u8]) -> bool {
+        self.tls.get_ref().1.alpn_protocol() == Some(protocol)
+    }
+
     /// The client shall not take what it has for whole.
     pub(super) fn reset(&self) {
         self.tls.get_ref().0.reset();

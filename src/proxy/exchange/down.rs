@@ -136,6 +136,12 @@ impl<'w> Down<'w> {
         matches!(self.stage, Stage::Done | Stage::Tunnel)
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let renamed = if let Stage::Renamed(renamed) = &self.stage { renamed.rewriter.held() } else { 0 };
+        self.partial.capacity() + renamed
+    }
+
     /// Whether AEM's connection serves no other request, nor the rest of this one.
     pub(super) fn is_used_up(&self) -> bool {
         self.spoiled || !self.reusable

@@ -112,7 +112,7 @@ pub(super) mod tests {
     use crate::metrics::Metrics;
 
     pub(in super::super) fn queue(max: usize) -> Arc<Queue> {
-        let metrics = Metrics::new().unwrap().upstream("author");
+        let metrics = Metrics::new(crate::memory::Memory::default()).unwrap().upstream("author");
         Arc::new(Queue::new(max, Duration::from_secs(10), metrics))
     }
 
