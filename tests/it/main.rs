@@ -33,6 +33,7 @@ mod listener_tls;
 mod log;
 mod matrix;
 mod memory;
+mod memory_budget;
 mod misreadings;
 mod named;
 mod outage;
