@@ -191,13 +191,13 @@ impl Http2 {
     }
 
     /// Sends as many requests as are allowed, and reads nothing.
-    pub async fn ask(&mut self, streams: usize, flags: u8, block: &[u8]) -> io::Result<()> {
+    pub async fn ask(&mut self, target: &Target, streams: usize, flags: u8, block: &[u8]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for _ in 0..self.count(streams) {
             let stream = self.next();
             bytes.extend_from_slice(&head(stream, flags, block, FRAME_MAX, true));
         }
-        self.conn.write_all(&bytes).await
+        target.send(&mut self.conn, &bytes).await
     }
 
     /// Reads until the proxy closes the connection.

@@ -54,11 +54,12 @@ struct Shared {
     stop: AtomicBool,
     client: Mutex<Seen>,
     live: Mutex<Seen>,
+    straight: Mutex<Seen>,
 }
 
 impl Innocent {
-    /// Asks the proxy and its admin listener every [`EVERY`].
-    pub fn start(addr: SocketAddr, admin: SocketAddr, tls: Option<TlsConnector>) -> Self {
+    /// Asks the proxy, its admin listener and AEM itself every [`EVERY`].
+    pub fn start(addr: SocketAddr, admin: SocketAddr, aem: SocketAddr, tls: Option<TlsConnector>) -> Self {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
@@ -69,21 +70,23 @@ impl Innocent {
                 let kept = probe(&theirs, addr, "/small", tls.clone(), KEPT, &theirs.client);
                 let fresh = probe(&theirs, addr, "/small", tls, FRESH, &theirs.client);
                 let live = probe(&theirs, admin, "/live", None, FRESH, &theirs.live);
-                tokio::join!(kept, fresh, live);
+                let straight = probe(&theirs, aem, "/small", None, FRESH, &theirs.straight);
+                tokio::join!(kept, fresh, live, straight);
             });
         });
         Self { shared, thread: Some(thread) }
     }
 
-    /// What the clients have seen, and what `/live` was.
-    pub fn seen(&self) -> (Seen, Seen) {
+    /// What the clients have seen, what `/live` was, and how AEM answers without the proxy: so slow is
+    /// the machine.
+    pub fn seen(&self) -> (Seen, Seen, Seen) {
         let read = |seen: &Mutex<Seen>| seen.lock().unwrap_or_else(PoisonError::into_inner).now();
-        (read(&self.shared.client), read(&self.shared.live))
+        (read(&self.shared.client), read(&self.shared.live), read(&self.shared.straight))
     }
 
     /// Forgets what was seen so far.
     pub fn reset(&self) {
-        for seen in [&self.shared.client, &self.shared.live] {
+        for seen in [&self.shared.client, &self.shared.live, &self.shared.straight] {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             *seen = Seen { waiting_since: seen.waiting_since, ..Seen::default() };
         }

@@ -242,7 +242,8 @@ impl Bench {
         let clients = |protocol: &[u8]| tls_client(self.tls.ca_pem(), &[protocol]);
         let tls = if attack.is_tls { Some((clients(b"http/1.1")?, clients(b"h2")?)) } else { None };
         let sampler = Sampler::start(proxy.pid);
-        let innocent = Innocent::start(proxy.addr, proxy.admin, tls.as_ref().map(|(tls, _)| tls.clone()));
+        let theirs = tls.as_ref().map(|(tls, _)| tls.clone());
+        let innocent = Innocent::start(proxy.addr, proxy.admin, self.origin.plain, theirs);
         sleep(WARM_UP).await;
         innocent.reset();
         let idle = sampler.usage();
@@ -281,7 +282,7 @@ impl Bench {
             }
         }
         let usage = sampler.usage();
-        let (client, live) = innocent.seen();
+        let (client, live, straight) = innocent.seen();
         drop(innocent);
         drop(sampler);
         let ended = proxy.ended();
@@ -301,6 +302,7 @@ impl Bench {
             limit_kib: limit / 1024.0,
             client,
             live,
+            straight,
             log_lines: has_log.then_some(log_lines),
             stop: Some(stop),
             exchanges: self.standins.ims.exchanges() - exchanges_before,

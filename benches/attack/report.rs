@@ -26,6 +26,8 @@ pub struct Outcome {
     pub limit_kib: f64,
     pub client: Seen,
     pub live: Seen,
+    /// AEM without the proxy.
+    pub straight: Seen,
     /// None where the log did not go to a file.
     pub log_lines: Option<usize>,
     pub stop: Option<Stop>,
@@ -79,7 +81,12 @@ impl Outcome {
         for (who, seen, refusals_count) in
             [("innocent client", &self.client, !attack.may_refuse), ("/live", &self.live, true)]
         {
-            rule(seen.slowest <= SLOWEST, format!("{who} waited {} ms", seen.slowest.as_millis()));
+            // Where AEM itself is slow, it is the machine that is.
+            let slowest = SLOWEST + self.straight.slowest;
+            rule(
+                seen.slowest <= slowest,
+                format!("{who} waited {} ms, at most {}", seen.slowest.as_millis(), slowest.as_millis()),
+            );
             rule(
                 seen.failed == 0,
                 format!(
@@ -160,6 +167,7 @@ impl Outcome {
             self.after.threads.to_string(),
             seen(&self.client),
             seen(&self.live),
+            seen(&self.straight),
             self.log_lines.map_or_else(|| "-".to_owned(), |lines| lines.to_string()),
         ];
         if let Some(seen) = self.cgroup {
@@ -184,6 +192,7 @@ pub fn table(outcomes: &[Outcome], markdown: bool) -> String {
         "threads",
         "innocent client",
         "/live",
+        "straight",
         "log lines",
     ];
     if outcomes.iter().any(|outcome| outcome.cgroup.is_some()) {

@@ -122,7 +122,7 @@ pub async fn unread_window(target: Arc<Target>, count: usize, path: &'static str
     swarm(&target, count, move |target, _| async move {
         let mut http2 = Http2::open(&target, window, SMALL_BUFFER).await?;
         let block = frames::request("GET", path.as_bytes(), &target);
-        http2.ask(STREAMS, END_STREAM, &block).await?;
+        http2.ask(&target, STREAMS, END_STREAM, &block).await?;
         hold().await
     })
     .await;
@@ -133,7 +133,7 @@ pub async fn waiting(target: Arc<Target>, count: usize) {
     swarm(&target, count, |target, _| async move {
         let mut http2 = Http2::open(&target, 65_535, None).await?;
         let block = frames::request("GET", b"/wait", &target);
-        http2.ask(STREAMS, END_STREAM, &block).await?;
+        http2.ask(&target, STREAMS, END_STREAM, &block).await?;
         http2.read_all().await
     })
     .await;
@@ -145,7 +145,7 @@ pub async fn uploads(target: Arc<Target>, count: usize, path: &'static str, size
         let mut http2 = Http2::open(&target, 65_535, None).await?;
         let block = frames::request("POST", path.as_bytes(), &target);
         let streams = http2.count(STREAMS);
-        http2.ask(streams, 0, &block).await?;
+        http2.ask(&target, streams, 0, &block).await?;
         let mut sent = vec![0_i64; streams];
         let mut allowed = vec![http2.stream_window; streams];
         let whole = i64::try_from(size).unwrap_or(1);
@@ -183,7 +183,7 @@ pub async fn tiny_data(target: Arc<Target>, with_unknown: bool) {
         let mut http2 = Http2::open(&target, 65_535, None).await?;
         let block = frames::request("POST", b"/sink", &target);
         let streams = http2.count(STREAMS);
-        http2.ask(streams, 0, &block).await?;
+        http2.ask(&target, streams, 0, &block).await?;
         let window = usize::try_from(http2.stream_window).unwrap_or(0);
         let unknown = vec![0; FRAME_MAX];
         // As much as the windows allow whatever the proxy does.
@@ -217,7 +217,7 @@ pub async fn padding(target: Arc<Target>) {
         let mut http2 = Http2::open(&target, 65_535, None).await?;
         let block = frames::request("POST", b"/sink", &target);
         let streams = http2.count(STREAMS);
-        http2.ask(streams, 0, &block).await?;
+        http2.ask(&target, streams, 0, &block).await?;
         let mut payload = vec![0; 256];
         payload[0] = 255;
         let frames_each = usize::try_from(http2.stream_window).unwrap_or(0) / 256;
@@ -367,7 +367,7 @@ pub async fn long_paths(target: Arc<Target>, part: &'static str) {
         path.extend_from_slice(b"json");
         let block = frames::request("GET", &path, &target);
         let streams = http2.count(52);
-        http2.ask(streams, END_STREAM, &block).await?;
+        http2.ask(&target, streams, END_STREAM, &block).await?;
         let mut ended = 0;
         while ended < streams {
             let frame = http2.read().await?;
