@@ -114,7 +114,7 @@ fn http1() -> Vec<Attack> {
         attack!(
             "h1-kept-bodies",
             "2,000 POSTs of 60 KiB that AEM does not answer",
-            http1::kept_bodies,
+            |t| http1::kept_bodies(t, 2000),
             is_short = true
         ),
         attack!("h1-stalled-uploads", "300 uploads without end to an AEM that does not read", |t| {
@@ -184,12 +184,17 @@ fn http2() -> Vec<Attack> {
         attack!("h2-references-over", "24 x 128 heads of references beyond any limit", |t| {
             http2::references(t, 24, http2::References::Beyond, REFERENCES)
         }),
-        attack!("h2-references-continued", "the same in CONTINUATION frames of 16 bytes", |t| {
+        attack!("h2-references-continued", "the same, each head in three frames", |t| {
             http2::references(t, 24, http2::References::Continued, REFERENCES)
         }),
         attack!("h2-cookie-crumbs", "24 x 128 heads with 1,300 Cookie fields", |t| {
             http2::references(t, 24, http2::References::Cookies, REFERENCES)
         }),
+        attack!(
+            "h2-trailers",
+            "24 x 128 uploads whose trailers are references to 4 KB entries",
+            http2::trailers
+        ),
         attack!(
             "h2-unfinished-heads",
             "300 connections whose field block of 60 KiB does not end",
@@ -235,12 +240,7 @@ fn http2() -> Vec<Attack> {
         }),
         attack!("h2-empty-data", "8 connections with empty DATA frames", http2::empty_data),
         attack!("h2-padded-data", "8 x 128 uploads of DATA frames that are padding alone", http2::padding),
-        attack!(
-            "h2-rapid-reset",
-            "8 connections that open and reset streams",
-            http2::rapid_reset,
-            is_short = true
-        ),
+        attack!("h2-rapid-reset", "8 connections that open and reset streams", http2::rapid_reset),
         attack!(
             "h2-rapid-reset-batched",
             "8 connections that open 100 streams, then reset them",
@@ -430,12 +430,32 @@ fn counts() -> Vec<Attack> {
     ]
 }
 
+/// One account holds for all kinds of memory together.
+async fn combined(target: Arc<Target>) {
+    tokio::join!(
+        client_http1::half_heads(Arc::clone(&target), 500),
+        client_http1::unread(Arc::clone(&target), 200, "/large"),
+        client_http1::unread(Arc::clone(&target), 200, "/api/assets/gzip.json"),
+        client_http1::kept_bodies(Arc::clone(&target), 500),
+        client_http2::references(Arc::clone(&target), 10, client_http2::References::Dynamic, "GET"),
+        client_http2::unread(Arc::clone(&target), 20, "/large"),
+        admin::half_heads(target, 200),
+    );
+}
+
 fn process_wide() -> Vec<Attack> {
     fn debug(launch: &mut Launch, output: Output) {
         launch.output = output;
         launch.set("log.level", "debug");
     }
     vec![
+        attack!(
+            "combined",
+            "half heads, unread answers, bombs, kept bodies and HTTP/2 at the same time",
+            combined,
+            is_short = true,
+            setup = |_| origin::make_bombs()
+        ),
         attack!(
             "log-reader-gone",
             "failing requests while the log's reader is gone",

@@ -123,6 +123,8 @@ pub struct Http2 {
     /// The proxy's limit of streams.
     pub streams: u32,
     next: u32,
+    /// What came and is not yet a whole frame.
+    buffer: Vec<u8>,
 }
 
 /// A frame that came.
@@ -145,7 +147,14 @@ impl Http2 {
         let more = window.saturating_sub(65_535).max(1).to_be_bytes();
         push(&mut bytes, WINDOW_UPDATE, 0, 0, &more);
         conn.write_all(&bytes).await?;
-        let mut this = Self { conn, stream_window: 65_535, window: 65_535, streams: u32::MAX, next: 1 };
+        let mut this = Self {
+            conn,
+            stream_window: 65_535,
+            window: 65_535,
+            streams: u32::MAX,
+            next: 1,
+            buffer: Vec::new(),
+        };
         while this.read().await?.kind != SETTINGS {}
         this.conn.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
         Ok(this)
@@ -162,15 +171,22 @@ impl Http2 {
         streams.min(usize::try_from(self.streams).unwrap_or(streams))
     }
 
-    /// Reads one frame, and takes note of settings and windows.
+    /// Reads one frame, and takes note of settings and windows. It can be cancelled.
     pub async fn read(&mut self) -> io::Result<Frame> {
-        let mut head = [0; 9];
-        self.conn.read_exact(&mut head).await?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let mut payload = vec![0; length];
-        self.conn.read_exact(&mut payload).await?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & WINDOW_MAX;
-        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+        let length = loop {
+            if let Some(head) = self.buffer.first_chunk::<9>() {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                if self.buffer.len() >= 9 + length {
+                    break length;
+                }
+            }
+            if self.conn.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let bytes: Vec<u8> = self.buffer.drain(..9 + length).collect();
+        let stream = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]) & WINDOW_MAX;
+        let frame = Frame { kind: bytes[3], flags: bytes[4], stream, payload: bytes[9..].to_vec() };
         let number =
             |bytes: &[u8]| i64::from(bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)));
         match frame.kind {

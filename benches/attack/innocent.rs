@@ -33,6 +33,20 @@ pub struct Seen {
 }
 
 impl Seen {
+    fn ended(&mut self, kind: usize, took: Duration, outcome: Result<u16, String>) {
+        self.waiting_since[kind] = None;
+        self.slowest = self.slowest.max(took);
+        match outcome {
+            Ok(200) => self.answered += 1,
+            Ok(503) => self.refused += 1,
+            other => {
+                self.failed += 1;
+                let what = other.map_or_else(|what| what, |status| format!("status {status}"));
+                self.first_failure.get_or_insert(format!("{what} after {} ms", took.as_millis()));
+            }
+        }
+    }
+
     /// With the requests that are under way: one that hangs is slow before it has failed.
     fn now(&self) -> Self {
         let mut seen = self.clone();
@@ -122,20 +136,7 @@ async fn probe(
         if outcome.is_err() {
             kept = None;
         }
-        let mut seen = lock();
-        seen.waiting_since[kind] = None;
-        seen.slowest = seen.slowest.max(took);
-        match outcome {
-            Ok(200) => seen.answered += 1,
-            Ok(503) => seen.refused += 1,
-            other => {
-                seen.failed += 1;
-                let what = other.map_or_else(|what| what, |status| format!("status {status}"));
-                let at = format!("{what} after {} ms", took.as_millis());
-                seen.first_failure.get_or_insert(at);
-            }
-        }
-        drop(seen);
+        lock().ended(kind, took, outcome);
         tokio::time::sleep(EVERY.saturating_sub(took)).await;
     }
 }

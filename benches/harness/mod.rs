@@ -58,9 +58,12 @@ pub fn server_name() -> ServerName<'static> {
 }
 
 /// Sends one GET and reads the answer: its status, and whether the connection may be used again.
-/// `read` tells whether anything came back at all.
 pub async fn get(conn: &mut Conn, addr: SocketAddr, path: &str) -> Result<(u16, bool), GetError> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+    exchange(conn, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n")).await
+}
+
+/// The same for any request.
+pub async fn exchange(conn: &mut Conn, request: &str) -> Result<(u16, bool), GetError> {
     conn.write_all(request.as_bytes()).await.map_err(|_| GetError { began: false })?;
     let mut bytes = Vec::with_capacity(4096);
     loop {

@@ -103,8 +103,8 @@ pub async fn pipelined(target: Arc<Target>) {
     .await;
 }
 
-pub async fn kept_bodies(target: Arc<Target>) {
-    swarm(&target, 2000, |target, _| async move {
+pub async fn kept_bodies(target: Arc<Target>, count: usize) {
+    swarm(&target, count, |target, _| async move {
         let mut conn = target.connect(None).await?;
         let mut bytes = target.head("POST", "/sink");
         bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", 60 * 1024).as_bytes());

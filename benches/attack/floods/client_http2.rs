@@ -20,7 +20,7 @@ const SMALL_BUFFER: Option<u32> = Some(4096);
 pub enum References {
     /// Entries of nearly the whole dynamic table.
     Dynamic,
-    /// The same, in frames of 16 bytes.
+    /// The same, in three frames.
     Continued,
     /// A field without a value.
     Static,
@@ -37,7 +37,6 @@ pub async fn references(target: Arc<Target>, count: usize, how: References, meth
     swarm(&target, count, move |target, _| async move {
         let mut http2 = Http2::open(&target, 65_535, None).await?;
         let request = frames::request(method, b"/wait", &target);
-        let size = if how == References::Continued { 16 } else { FRAME_MAX };
         let mut bytes = Vec::new();
         for index in 0..http2.count(STREAMS) {
             let mut block = request.clone();
@@ -66,8 +65,32 @@ pub async fn references(target: Arc<Target>, count: usize, how: References, meth
                 }
             };
             block.resize(block.len() + times, reference);
+            let size = if how == References::Continued { block.len() / 3 + 1 } else { FRAME_MAX };
             let stream = http2.next();
             bytes.extend_from_slice(&frames::head(stream, END_STREAM, &block, size, true));
+        }
+        target.send(&mut http2.conn, &bytes).await?;
+        http2.read_all().await
+    })
+    .await;
+}
+
+/// The same in trailers, of uploads that have begun.
+pub async fn trailers(target: Arc<Target>) {
+    swarm(&target, 24, |target, _| async move {
+        let mut http2 = Http2::open(&target, 65_535, None).await?;
+        let block = frames::request("POST", b"/no-read", &target);
+        let streams = http2.count(STREAMS);
+        http2.ask(&target, streams, 0, &block).await?;
+        let mut bytes = Vec::new();
+        for index in 0..streams {
+            let mut block = Vec::new();
+            if index == 0 {
+                frames::indexed_field(&mut block, b"x", &[b'a'; 4000]);
+            }
+            block.resize(block.len() + 14, frames::NEWEST);
+            let id = u32::try_from(index * 2 + 1).unwrap_or(1);
+            bytes.extend_from_slice(&frames::head(id, END_STREAM, &block, FRAME_MAX, true));
         }
         target.send(&mut http2.conn, &bytes).await?;
         http2.read_all().await

@@ -6,12 +6,13 @@ use tokio::process::Command;
 
 use crate::target::{Target, swarm, swarm_again};
 
-/// Requests that AEM does not answer, each of them worth a line in the log.
+/// Requests that AEM does not answer and that may not be sent twice, each of them worth a line in the log.
 pub async fn failing(target: Arc<Target>) {
     swarm_again(&target, 10, |target, _| async move {
         let mut conn = target.connect(None).await?;
+        let request = format!("POST /reset HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", target.addr);
         for _ in 0..50 {
-            if crate::harness::get(&mut conn, target.addr, "/reset").await.is_err() {
+            if crate::harness::exchange(&mut conn, &request).await.is_err() {
                 break;
             }
         }
