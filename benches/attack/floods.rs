@@ -44,6 +44,8 @@ pub struct Attack {
     pub may_refuse: bool,
     /// How many exchanges at IMS it may cause; none is any number.
     pub exchanges_max: Option<usize>,
+    /// How many lines of the log it may cause; none is any number.
+    pub log_lines_max: Option<usize>,
     /// What the proxy is started with.
     pub setup: fn(&mut Launch),
     /// Attacks until the target's end.
@@ -69,6 +71,7 @@ impl Attack {
             second: Second::None,
             may_refuse: false,
             exchanges_max: None,
+            log_lines_max: None,
             setup: |_| {},
             run,
         }
@@ -476,7 +479,12 @@ fn process_wide() -> Vec<Attack> {
             process::failing,
             setup = |launch| debug(launch, Output::Full)
         ),
-        attack!("log-lines", "failing requests, a log that works", process::failing),
+        attack!(
+            "log-lines",
+            "failing requests, a log that works",
+            process::failing,
+            log_lines_max = Some(1000)
+        ),
         attack!("sighup", "1,000 times SIGHUP", process::sighup, exchanges_max = Some(5), is_short = true),
         attack!("other-signals", "SIGUSR1, SIGUSR2, SIGALRM, SIGPIPE", process::other_signals),
     ]

@@ -11,7 +11,7 @@ use aem_auth_proxy::standin::keys::Tls;
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -41,8 +41,7 @@ impl Origin {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             let Ok(runtime) = runtime else { return };
             runtime.block_on(async move {
-                let Ok(plain) = TcpListener::bind("127.0.0.1:0").await else { return };
-                let Ok(http2) = TcpListener::bind("127.0.0.1:0").await else { return };
+                let (Ok(plain), Ok(http2)) = (listen(), listen()) else { return };
                 let (Ok(plain_addr), Ok(http2_addr)) = (plain.local_addr(), http2.local_addr()) else {
                     return;
                 };
@@ -72,6 +71,15 @@ impl Origin {
         });
         receiver.recv().context("the origin")
     }
+}
+
+/// Small send buffers: thousands of answers that are not read would fill gigabytes of the kernel's, and
+/// the machine would be busy with that.
+fn listen() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    socket.listen(BACKLOG)
 }
 
 /// Makes what takes long to make before an attack begins.
@@ -324,6 +332,10 @@ pub const SMALL: &str = r#"{"class":["assets/folder"],"properties":{"name":"inno
 
 /// What a bomb becomes.
 const BOMB_MIB: usize = 64;
+
+const SEND_BUFFER: u32 = 64 * 1024;
+
+const BACKLOG: u32 = 4096;
 
 /// More than any buffer on the way takes.
 const LARGE: usize = 16 << 20;

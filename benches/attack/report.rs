@@ -110,6 +110,9 @@ impl Outcome {
         if let Some(max) = attack.exchanges_max {
             rule(self.exchanges <= max, format!("{} exchanges at IMS, at most {max}", self.exchanges));
         }
+        if let (Some(max), Some(lines)) = (attack.log_lines_max, self.log_lines) {
+            rule(lines <= max, format!("{lines} lines in the log, at most {max}"));
+        }
         if let Some(seen) = self.cgroup {
             rule(seen.killed == 0, format!("killed for memory in the control group {} times", seen.killed));
         }

@@ -116,7 +116,10 @@ impl Shared {
                 if late.is_some_and(|late| late <= ON_THE_WAY) {
                     self.record.event("AEM: tokens that expired on the way");
                 } else {
-                    self.record.failure(format!("{id}: a token reached AEM {late:?} after its end"));
+                    self.record.failure(format!(
+                        "{id}: a token reached AEM {} ms after its end",
+                        late.map_or(0, |late| late.as_millis())
+                    ));
                 }
             }
             verdict => self.record.failure(format!("{id}: a token reached AEM that is {verdict:?}")),
