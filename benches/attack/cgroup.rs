@@ -1,4 +1,4 @@
-//! A memory control group with the limit of the Kubernetes sample, version 1 or 2.
+//! Control groups, version 1 or 2: a memory limit as in the Kubernetes sample, or a limit of threads.
 
 use std::{
     fs,
@@ -30,25 +30,38 @@ impl Cgroup {
     /// # Errors
     /// When there is no memory control group here that may be written.
     pub fn create(limit: u64) -> Result<Self> {
-        let name = format!("aem-auth-proxy-attack-{}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (parent, is_v1) = if v1.join("memory.limit_in_bytes").exists() {
-            (v1.to_owned(), true)
-        } else {
-            (own_v2().context("no memory control group")?, false)
-        };
-        let directory = parent.join(name);
-        fs::create_dir(&directory).context(directory.display())?;
-        let this = Self { directory, is_v1 };
-        let file = if is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
-        this.write(file, &limit.to_string())?;
-        if is_v1 {
+        let this = Self::new("memory", "memory.limit_in_bytes", "memory.max", limit)?;
+        if this.is_v1 {
             // Without it swap would hide that the limit is passed. Kernels without swap accounting have no such file.
             let _ = this.write("memory.memsw.limit_in_bytes", &limit.to_string());
         } else {
             // The same.
             let _ = this.write("memory.swap.max", "0");
         }
+        Ok(this)
+    }
+
+    /// Creates a group with at most so many threads.
+    ///
+    /// # Errors
+    /// When there is no such control group here that may be written.
+    pub fn of_threads(limit: u64) -> Result<Self> {
+        Self::new("pids", "pids.max", "pids.max", limit)
+    }
+
+    fn new(controller: &str, v1_file: &str, v2_file: &str, limit: u64) -> Result<Self> {
+        let name = format!("aem-auth-proxy-attack-{}-{controller}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup").join(controller);
+        let (parent, is_v1) = if v1.join("cgroup.procs").exists() {
+            (v1, true)
+        } else {
+            (own_v2(controller).context(format!("no control group for {controller}"))?, false)
+        };
+        let directory = parent.join(name);
+        fs::create_dir(&directory).context(directory.display())?;
+        let this = Self { directory, is_v1 };
+        let file = if is_v1 { v1_file } else { v2_file };
+        this.write(file, &limit.to_string())?;
         let read = this.number(file);
         if read == Some(limit) { Ok(this) } else { Err(Failure(format!("{file} is {read:?}"))) }
     }
@@ -104,14 +117,14 @@ impl Drop for Cgroup {
 }
 
 /// The parent of the group of this process: a group with processes can have no children with controllers.
-fn own_v2() -> Option<PathBuf> {
+fn own_v2(controller: &str) -> Option<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     let own = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
     let candidates = [own.parent().map(Path::to_owned), Some(own), Some(PathBuf::from("/sys/fs/cgroup"))];
     candidates.into_iter().flatten().find(|directory| {
         let enabled = fs::read_to_string(directory.join("cgroup.subtree_control"));
-        enabled.is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
+        enabled.is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
     })
 }
 

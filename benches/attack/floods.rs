@@ -46,6 +46,8 @@ pub struct Attack {
     pub exchanges_max: Option<usize>,
     /// How many lines of the log it may cause; none is any number.
     pub log_lines_max: Option<usize>,
+    /// How many threads the process may have.
+    pub threads_max: Option<u64>,
     /// What the proxy is started with.
     pub setup: fn(&mut Launch),
     /// Attacks until the target's end.
@@ -72,6 +74,7 @@ impl Attack {
             may_refuse: false,
             exchanges_max: None,
             log_lines_max: None,
+            threads_max: None,
             setup: |_| {},
             run,
         }
@@ -266,6 +269,11 @@ fn http2() -> Vec<Attack> {
         attack!("h2-window-update", "8 connections that flood WINDOW_UPDATE of one byte", |t| {
             http2::control(t, http2::Control::WindowUpdate)
         }),
+        attack!(
+            "h2-churn",
+            "20 clients that open 128 streams, reset the connection and come again",
+            http2::churn
+        ),
         attack!("h2-idle", "2,000 HTTP/2 connections without a stream", http2::idle),
         attack!(
             "h2-long-paths",
@@ -306,6 +314,12 @@ fn answers() -> Vec<Attack> {
             "upstream-h2-fields",
             "40 x 128 answers of 200 fields over HTTP/2",
             |t| { upstream::unread(t, 40, "/many-fields") },
+            second = Second::Http2
+        ),
+        attack!(
+            "upstream-h2-references",
+            "24 x 128 answers over HTTP/2 with 14 fields of 4 KB, not read",
+            |t| { upstream::unread(t, 24, "/large-fields") },
             second = Second::Http2
         ),
         attack!(
@@ -421,6 +435,13 @@ fn counts() -> Vec<Attack> {
             "500 requests at once for a name that does not resolve",
             upstream::unresolvable,
             second = Second::Unresolvable
+        ),
+        attack!(
+            "unresolvable-threads",
+            "the same in a control group with at most 7 threads",
+            upstream::unresolvable,
+            second = Second::Unresolvable,
+            threads_max = Some(7)
         ),
         attack!(
             "admin-half-heads",

@@ -236,7 +236,12 @@ impl Bench {
         self.prepare(attack, &mut launch, second);
         (attack.setup)(&mut launch);
         let cgroup = self.container.map(Cgroup::create).transpose()?;
-        launch.cgroup = cgroup.as_ref().map(Cgroup::procs);
+        let threads = match attack.threads_max.map(Cgroup::of_threads) {
+            Some(Err(error)) => return Ok(Outcome::left_out(attack, error.to_string())),
+            Some(Ok(group)) => Some(group),
+            None => None,
+        };
+        launch.cgroups = cgroup.iter().chain(&threads).map(Cgroup::procs).collect();
 
         let mut proxy = launch.start().await?;
         let clients = |protocol: &[u8]| tls_client(self.tls.ca_pem(), &[protocol]);
@@ -311,7 +316,7 @@ impl Bench {
             cgroup: cgroup.as_ref().map(Cgroup::seen),
             settle: self.settle,
             last_words,
-            broken: Vec::new(),
+            ..Outcome::default()
         };
         outcome.judge(attack);
         Ok(outcome)

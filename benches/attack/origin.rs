@@ -293,6 +293,13 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream:
                     }
                     (response, true)
                 }
+                "/large-fields" => {
+                    let mut response = http::Response::new(());
+                    for _ in 0..14 {
+                        response.headers_mut().append("x-field", http::HeaderValue::from_static(LONG));
+                    }
+                    (response, true)
+                }
                 "/large" => (http::Response::new(()), true),
                 "/wait" => {
                     // The proxy or its client ends the stream.
@@ -332,6 +339,12 @@ pub const SMALL: &str = r#"{"class":["assets/folder"],"properties":{"name":"inno
 
 /// What a bomb becomes.
 const BOMB_MIB: usize = 64;
+
+/// A field's value that fits into the dynamic table, so that it is sent once.
+const LONG: &str = match std::str::from_utf8(&[b'a'; 4000]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 
 const SEND_BUFFER: u32 = 64 * 1024;
 

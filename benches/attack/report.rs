@@ -40,6 +40,8 @@ pub struct Outcome {
     pub cgroup: Option<cgroup::Seen>,
     pub settle: Duration,
     pub last_words: String,
+    /// Why the attack was left out.
+    pub left_out: Option<String>,
     /// The rules that do not hold, in words.
     pub broken: Vec<String>,
 }
@@ -53,6 +55,11 @@ impl Outcome {
             broken: vec![format!("not run: {why}")],
             ..Self::default()
         }
+    }
+
+    /// An attack that cannot be run on this machine.
+    pub fn left_out(attack: &Attack, why: String) -> Self {
+        Self { name: attack.name, about: attack.about, left_out: Some(why), ..Self::default() }
     }
 
     /// Applies the rules.
@@ -126,6 +133,9 @@ impl Outcome {
 
     /// One line, as soon as the attack is over.
     pub fn line(&self) -> String {
+        if let Some(why) = &self.left_out {
+            return format!("{:24} left out: {why}", self.name);
+        }
         let verdict = if self.broken.is_empty() { "holds".to_owned() } else { self.broken.join("; ") };
         let sent = self.sent >> 10;
         let cpu = (self.at_end.cpu_ticks.saturating_sub(self.idle.cpu_ticks)) as f64 / 100.0;
@@ -178,7 +188,12 @@ impl Outcome {
             cells.push(seen.at_limit.to_string());
             cells.push(seen.killed.to_string());
         }
-        cells.push(if self.broken.is_empty() { "holds" } else { "BROKEN" }.to_owned());
+        let verdict = match (&self.left_out, self.broken.is_empty()) {
+            (Some(_), _) => "left out",
+            (None, true) => "holds",
+            (None, false) => "BROKEN",
+        };
+        cells.push(verdict.to_owned());
         cells
     }
 }

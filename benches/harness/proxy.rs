@@ -47,8 +47,8 @@ pub struct Launch {
     pub open_files: Option<(u64, u64)>,
     /// Where standard error goes.
     pub output: Output,
-    /// The `cgroup.procs` of the group in which it runs.
-    pub cgroup: Option<PathBuf>,
+    /// The `cgroup.procs` of the groups in which it runs.
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// A running proxy. It is killed when it is dropped.
@@ -90,7 +90,7 @@ impl Launch {
         if let Some((soft, hard)) = self.open_files {
             script.push_str(&format!("ulimit -Sn {soft}; ulimit -Hn {hard}; "));
         }
-        if let Some(procs) = &self.cgroup {
+        for procs in &self.cgroups {
             script.push_str(&format!("echo $$ > '{}' || exit 99; ", procs.display()));
         }
         let mut command = Command::new("sh");

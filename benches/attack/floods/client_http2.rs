@@ -370,6 +370,18 @@ where
     .await;
 }
 
+/// Leaves while AEM is asked.
+pub async fn churn(target: Arc<Target>) {
+    swarm_again(&target, 20, |target, _| async move {
+        let mut http2 = Http2::open(&target, WINDOW_MAX, None).await?;
+        let block = frames::request("GET", b"/large", &target);
+        http2.ask(&target, STREAMS, END_STREAM, &block).await?;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        Ok(())
+    })
+    .await;
+}
+
 pub async fn idle(target: Arc<Target>) {
     swarm(
         &target,
