@@ -41,12 +41,21 @@ impl Cgroup {
         Ok(this)
     }
 
-    /// Creates a group with at most so many threads.
+    /// Creates a group in which threads can be limited.
     ///
     /// # Errors
     /// When there is no such control group here that may be written.
-    pub fn of_threads(limit: u64) -> Result<Self> {
-        Self::new("pids", "pids.max", "pids.max", limit)
+    pub fn of_threads() -> Result<Self> {
+        Self::new("pids", THREADS, THREADS, THREADS_ENOUGH)
+    }
+
+    /// Limits the threads to those that there are.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn limit_threads(&self) -> Result<()> {
+        let threads = self.number("pids.current").context("pids.current")?;
+        self.write(THREADS, &threads.to_string())
     }
 
     fn new(controller: &str, v1_file: &str, v2_file: &str, limit: u64) -> Result<Self> {
@@ -144,3 +153,8 @@ pub fn sample_limit() -> Result<u64> {
         Err(Failure("the sample's memory limit is not in Mi".to_owned()))
     }
 }
+
+const THREADS: &str = "pids.max";
+
+/// More than the proxy has at the start.
+const THREADS_ENOUGH: u64 = 4096;

@@ -46,8 +46,8 @@ pub struct Attack {
     pub exchanges_max: Option<usize>,
     /// How many lines of the log it may cause; none is any number.
     pub log_lines_max: Option<usize>,
-    /// How many threads the process may have.
-    pub threads_max: Option<u64>,
+    /// The process may have no more threads than before the attack.
+    pub limits_threads: bool,
     /// What the proxy is started with.
     pub setup: fn(&mut Launch),
     /// Attacks until the target's end.
@@ -74,7 +74,7 @@ impl Attack {
             may_refuse: false,
             exchanges_max: None,
             log_lines_max: None,
-            threads_max: None,
+            limits_threads: false,
             setup: |_| {},
             run,
         }
@@ -438,10 +438,10 @@ fn counts() -> Vec<Attack> {
         ),
         attack!(
             "unresolvable-threads",
-            "the same in a control group with at most 7 threads",
+            "the same in a control group with no thread more than when idle",
             upstream::unresolvable,
             second = Second::Unresolvable,
-            threads_max = Some(7)
+            limits_threads = true
         ),
         attack!(
             "admin-half-heads",

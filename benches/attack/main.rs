@@ -236,7 +236,7 @@ impl Bench {
         self.prepare(attack, &mut launch, second);
         (attack.setup)(&mut launch);
         let cgroup = self.container.map(Cgroup::create).transpose()?;
-        let threads = match attack.threads_max.map(Cgroup::of_threads) {
+        let threads = match attack.limits_threads.then(Cgroup::of_threads) {
             Some(Err(error)) => return Ok(Outcome::left_out(attack, error.to_string())),
             Some(Ok(group)) => Some(group),
             None => None,
@@ -252,6 +252,9 @@ impl Bench {
         sleep(WARM_UP).await;
         innocent.reset();
         let idle = sampler.usage();
+        if let Some(group) = &threads {
+            group.limit_threads()?;
+        }
         let limit = proxy.metric("aem_proxy_memory_limit_bytes").await.unwrap_or(LIMIT_ASSUMED);
         let exchanges_before = self.standins.ims.exchanges();
 

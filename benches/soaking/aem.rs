@@ -68,7 +68,7 @@ impl Aem {
             self.server.stop().await;
             sleep(Duration::from_secs_f64(0.3 + chance.f64() * 3.0)).await;
             if let Err(error) = self.server.restart().await {
-                self.record.failure(format!("the stand-in AEM did not come back: {error}"));
+                self.record.failure(&format!("the stand-in AEM did not come back: {error}"));
                 return;
             }
             self.record.ends(Trouble::Aem);
@@ -94,7 +94,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     };
     if expected != Some(body.len() as u64) || sum.as_deref() != Some(sha256(&body).as_str()) {
         let what = format!("{method} {id}: {} bytes reached AEM, {expected:?} were sent", body.len());
-        shared.record.failure(what);
+        shared.record.failure(&what);
         return StatusCode::CONFLICT.into_response();
     }
     if *method == Method::POST {
@@ -116,13 +116,13 @@ impl Shared {
                 if late.is_some_and(|late| late <= ON_THE_WAY) {
                     self.record.event("AEM: tokens that expired on the way");
                 } else {
-                    self.record.failure(format!(
+                    self.record.failure(&format!(
                         "{id}: a token reached AEM {} ms after its end",
                         late.map_or(0, |late| late.as_millis())
                     ));
                 }
             }
-            verdict => self.record.failure(format!("{id}: a token reached AEM that is {verdict:?}")),
+            verdict => self.record.failure(&format!("{id}: a token reached AEM that is {verdict:?}")),
         }
         Some((StatusCode::UNAUTHORIZED, "expired").into_response())
     }

@@ -158,7 +158,7 @@ impl Client {
                 let cause = if right { Cause::Answered } else { Cause::Unknown };
                 record.outcome_of(cause, || words(&format!("{} wrong bytes, {answer} expected", body.len())));
                 if right && method == Method::POST && !record.has_effect(id) {
-                    record.failure(words("answered without an effect"));
+                    record.failure(&words("answered without an effect"));
                 }
             }
             Ok((503, head, _)) if is_about_the_token(&head) => {

@@ -91,7 +91,7 @@ impl Files {
             record.ends(Trouble::Credentials);
             record.credentials_changed(true);
             if let Err(error) = done.and(back) {
-                record.failure(format!("the credentials file: {error}"));
+                record.failure(&format!("the credentials file: {error}"));
             }
         }
     }

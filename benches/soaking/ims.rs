@@ -103,7 +103,7 @@ impl Ims {
             }
             sleep(part).await;
             if refuses && let Err(error) = self.server.lock().await.restart().await {
-                self.state.record.failure(format!("the stand-in IMS did not come back: {error}"));
+                self.state.record.failure(&format!("the stand-in IMS did not come back: {error}"));
             }
         }
         self.state.set(Mode::Well);

@@ -266,7 +266,7 @@ impl Summary {
             println!("\nno failure without a cause");
             return true;
         }
-        println!("\n{} failures", failures.len());
+        println!("\n{} failures, of each kind of failed request the first ones", failures.len());
         for failure in failures.iter().take(FAILURES_SHOWN) {
             println!("  {failure}");
         }
@@ -287,4 +287,4 @@ const PROBE_STEP: Duration = Duration::from_millis(500);
 
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(90);
 
-const FAILURES_SHOWN: usize = 30;
+const FAILURES_SHOWN: usize = 60;

@@ -64,6 +64,7 @@ pub enum Trouble {
 /// All of it.
 pub struct Record {
     inner: Mutex<Inner>,
+    begun: Instant,
     /// The file's credentials are good, and stay so while this is wanted.
     credentials: watch::Sender<Credentials>,
 }
@@ -80,6 +81,7 @@ struct Inner {
     outcomes: BTreeMap<Cause, u64>,
     events: BTreeMap<String, u64>,
     failures: Vec<String>,
+    shown: BTreeMap<Cause, u32>,
     effects: BTreeMap<u64, u32>,
     retry_after: Option<Instant>,
     /// From when on each token can be used, and its end.
@@ -89,7 +91,7 @@ struct Inner {
 impl Default for Record {
     fn default() -> Self {
         let credentials = watch::Sender::new(Credentials { are_good: true, are_paused: false });
-        Self { inner: Mutex::default(), credentials }
+        Self { inner: Mutex::default(), begun: Instant::now(), credentials }
     }
 }
 
@@ -144,8 +146,13 @@ impl Record {
     }
 
     /// Something that must not happen.
-    pub fn failure(&self, what: String) {
-        self.inner().failures.push(what);
+    pub fn failure(&self, what: &str) {
+        self.fail(&mut self.inner(), what);
+    }
+
+    /// With its time, so that it can be found in the proxy's log.
+    fn fail(&self, inner: &mut Inner, what: &str) {
+        inner.failures.push(format!("{:7.2} s  {what}", self.begun.elapsed().as_secs_f64()));
     }
 
     /// A write took effect at AEM.
@@ -153,9 +160,10 @@ impl Record {
         let mut inner = self.inner();
         let times = inner.effects.entry(id).or_default();
         *times += 1;
-        if *times > 1 {
+        let times = *times;
+        if times > 1 {
             let what = format!("POST {id} took effect {times} times");
-            inner.failures.push(what);
+            self.fail(&mut inner, &what);
         }
     }
 
@@ -169,8 +177,13 @@ impl Record {
         let mut inner = self.inner();
         *inner.outcomes.entry(cause).or_default() += 1;
         if matches!(cause, Cause::Unknown | Cause::Unused) {
-            let words = format!("{}: {cause:?}", words());
-            inner.failures.push(words);
+            let failed = inner.shown.entry(cause).or_default();
+            *failed += 1;
+            // Hundreds of requests may fail for one reason.
+            if *failed <= SHOWN {
+                let words = format!("{}: {}", cause.words(), words());
+                self.fail(&mut inner, &words);
+            }
         }
     }
 
@@ -254,6 +267,9 @@ impl Record {
         self.inner().failures.clone()
     }
 }
+
+/// How many failed requests of one kind are shown.
+const SHOWN: u32 = 20;
 
 /// How long a token may take from IMS into use.
 const DELIVERY: Duration = Duration::from_millis(500);
