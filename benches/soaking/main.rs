@@ -101,6 +101,7 @@ async fn run(arguments: &Arguments, minutes: f64, seed: u64) -> Result<bool> {
     if launch.knows("http2", "true") {
         launch.set("http2", "true");
     }
+    record.start();
     let mut proxy = launch.start().await?;
     let sampler = Sampler::start(proxy.pid);
     let clients = Clients::start(proxy.addr, chance.fork(), Arc::clone(&record));

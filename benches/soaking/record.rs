@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -64,7 +64,7 @@ pub enum Trouble {
 /// All of it.
 pub struct Record {
     inner: Mutex<Inner>,
-    begun: Instant,
+    begun: OnceLock<Instant>,
     /// The file's credentials are good, and stay so while this is wanted.
     credentials: watch::Sender<Credentials>,
 }
@@ -91,13 +91,18 @@ struct Inner {
 impl Default for Record {
     fn default() -> Self {
         let credentials = watch::Sender::new(Credentials { are_good: true, are_paused: false });
-        Self { inner: Mutex::default(), begun: Instant::now(), credentials }
+        Self { inner: Mutex::default(), begun: OnceLock::new(), credentials }
     }
 }
 
 impl Record {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the proxy was started: the first call sets it.
+    pub fn start(&self) -> Instant {
+        *self.begun.get_or_init(Instant::now)
     }
 
     /// Something begins to be wrong.
@@ -152,7 +157,7 @@ impl Record {
 
     /// With its time, so that it can be found in the proxy's log.
     fn fail(&self, inner: &mut Inner, what: &str) {
-        inner.failures.push(format!("{:7.2} s  {what}", self.begun.elapsed().as_secs_f64()));
+        inner.failures.push(format!("{:7.2} s  {what}", self.start().elapsed().as_secs_f64()));
     }
 
     /// A write took effect at AEM.
