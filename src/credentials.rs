@@ -112,6 +112,30 @@ impl Credentials {
         }
     }
 
+    /// Whether both show the same to IMS. Documents with the same credentials may differ in what is for people alone.
+    pub(crate) fn authenticate_like(&self, other: &Self) -> bool {
+        let secret = SecretString::expose_secret;
+        match (self, other) {
+            (Self::Jwt(own), Self::Jwt(other)) => {
+                own.client_id == other.client_id
+                    && secret(&own.client_secret) == secret(&other.client_secret)
+                    && own.technical_account_id == other.technical_account_id
+                    && own.org == other.org
+                    && own.metascopes == other.metascopes
+                    && own.private_key.is_same(&other.private_key)
+            }
+            (Self::OAuth(own), Self::OAuth(other)) => {
+                own.client_id == other.client_id
+                    && own.client_secrets.iter().map(secret).eq(other.client_secrets.iter().map(secret))
+                    && own.scopes == other.scopes
+            }
+            (Self::LocalToken(own), Self::LocalToken(other)) => {
+                own.authorization().as_bytes() == other.authorization().as_bytes()
+            }
+            _ => false,
+        }
+    }
+
     /// `jwt`, `oauth` or `local`.
     pub fn kind(&self) -> &'static str {
         match self {

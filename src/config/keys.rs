@@ -248,7 +248,7 @@ pub const KEYS: &[Key] = &[
         "token.cooldown",
         Kind::Text,
         Some("30s"),
-        "after AEM refused a token and another was bought: how long no further one is",
+        "how long no further token is bought at first, where a new one did not help",
     ),
     key("timeouts.connect", Kind::Text, Some("10s"), "connecting to AEM, TCP and TLS together"),
     key("timeouts.request_head", Kind::Text, Some("30s"), "a client's request head, from its first byte"),

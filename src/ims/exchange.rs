@@ -192,6 +192,11 @@ impl Exchange for CredentialExchange {
             (Way::Local(token), _) | (Way::Ims(_), Credentials::LocalToken(token)) => self.local(token),
         }
     }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let token_url = |exchange: &Self| exchange.endpoint().map(|endpoint| endpoint.token().clone());
+        token_url(self) == token_url(other) && self.credentials.authenticate_like(&other.credentials)
+    }
 }
 
 pub(super) fn answer_of(

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use http::HeaderName;
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr_iter, memchr2};
 
 use self::target::{Line, authority, form_for};
 use super::{
@@ -31,7 +31,7 @@ pub(super) struct RequestHead<'h, 'b> {
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
-    /// `Accept` names JSON, and no page.
+    /// `Accept` names JSON, and perhaps pages too.
     accepts_json: bool,
     /// Bytes that the head took.
     pub bytes: usize,
@@ -262,7 +262,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
         let path = self.path();
         let logs_out = path.starts_with(LOGOUT);
-        Asking { json: self.accepts_json || is_json_path(path), safe, idempotent, logs_out }
+        let json = (self.accepts_json && !self.all("accept").any(accepts_pages)) || is_json_path(path);
+        Asking { json, safe, idempotent, logs_out }
     }
 
     /// Every field: its name, what it is, its value.
@@ -422,17 +423,34 @@ fn is_method(method: &str) -> bool {
     method.len() <= METHOD_MAX && !method.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-/// Whether a JSON document is what the client wants, rather than a page.
+/// Whether a JSON document is among what the client takes.
 fn accepts_json(accept: &[u8]) -> bool {
-    let names = |kind: &[u8; 4]| accept.windows(kind.len()).any(|part| part == kind);
-    names(b"json") && !names(b"html")
+    accept.windows(4).any(|part| part == b"json")
 }
 
-/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
+/// Whether a page is among what the client takes: by its name, or since anything is (`*/*`, `text/*`). Scripts ask so for JSON
+/// (`application/json, text/plain, */*`), and for pages.
+fn accepts_pages(accept: &[u8]) -> bool {
+    accept.windows(2).any(|part| part == b"/*")
+        || accept.windows(4).any(|part| part.eq_ignore_ascii_case(b"html"))
+}
+
+/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not. A page whose suffix looks
+/// like one is a page (Sling: the extension comes before the suffix).
 fn is_json_path(path: &[u8]) -> bool {
-    let path = &path[..memchr(b'?', path).unwrap_or(path.len())];
-    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
-    memchr_iter(b'.', path).any(|at| path[at..].strip_prefix(JSON).is_some_and(ends))
+    let path = &path[..memchr2(b'?', b';', path).unwrap_or(path.len())];
+    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| *byte == b'/');
+    let is = |extension: &[u8], rest: &[u8]| rest.strip_prefix(extension).is_some_and(ends);
+    let mut json = false;
+    for at in memchr_iter(b'.', path) {
+        let rest = &path[at + 1..];
+        match rest.first() {
+            Some(b'j') => json |= is(JSON, rest),
+            Some(b'h') if PAGES.iter().any(|page| is(page, rest)) => return false,
+            _ => {}
+        }
+    }
+    json
 }
 
 /// One field. Its place is made once, since a head has many.
@@ -520,7 +538,9 @@ const IDENTITY: &[u8] = b"identity";
 
 const LOGIN_TOKEN: &[u8] = b"login-token";
 
-const JSON: &[u8] = b".json";
+const JSON: &[u8] = b"json";
+
+const PAGES: [&[u8]; 2] = [b"html", b"htm"];
 
 /// The safe methods of HTTP, and those of WebDAV that read.
 const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];
