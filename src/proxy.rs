@@ -20,6 +20,8 @@ mod guard;
 mod http2;
 #[doc(hidden)]
 pub mod layers;
+#[cfg(test)]
+mod linear;
 mod link;
 mod permit;
 mod refusal;
