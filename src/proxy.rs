@@ -23,6 +23,7 @@ pub mod layers;
 #[cfg(test)]
 mod linear;
 mod link;
+mod partial;
 mod permit;
 mod refusal;
 mod request;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::futures::OwnedNotified,
@@ -29,6 +29,7 @@ use super::{
     framing::Length,
     guard::{Asked, GuardError, Local},
     http2::{self, Beginning},
+    partial::PartialHead,
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
     rewrite::Members,
@@ -100,7 +101,7 @@ impl Worker {
         let client = Client::new(stream, &proxy.limits);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
-        let (seen, scanned, reads, empty_lines) = (0, 0, 0, 0);
+        let (partial, empty_lines) = (PartialHead::default(), 0);
         let place = None;
         Some(Connection {
             worker: self,
@@ -110,9 +111,7 @@ impl Worker {
             place,
             stopped,
             begins,
-            seen,
-            scanned,
-            reads,
+            partial,
             empty_lines,
             named,
         })
@@ -129,11 +128,8 @@ struct Connection<'w> {
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
-    /// How much of the input is known to hold no whole head.
-    seen: usize,
-    /// How much of it was looked through for a reason to read the head once more, and how often there was one.
-    scanned: usize,
-    reads: u8,
+    /// The input, as far as it is known to hold no whole head.
+    partial: PartialHead,
     /// Before the next request.
     empty_lines: u8,
     /// The origin that the client has come to with its last request, if that was let in: most often it comes to it again.
@@ -174,10 +170,10 @@ impl<'w> Connection<'w> {
     /// The next request, or the end of the connection if none comes.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request<'w>, End>> {
         loop {
-            if self.seen == 0 && self.skips_too_many_lines() {
+            if self.partial.is_empty() && self.skips_too_many_lines() {
                 return Poll::Ready(Err(End::Refuse(NoRequest::Malformed)));
             }
-            if self.is_worth_a_look() {
+            if self.partial.should_read(self.client.input.filled()) {
                 let beginning =
                     if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
                 self.begins = beginning == Beginning::Open;
@@ -188,16 +184,16 @@ impl<'w> Connection<'w> {
                 };
                 match request {
                     Ok(Some(request)) => {
-                        (self.seen, self.scanned, self.reads, self.empty_lines) = (0, 0, 0, 0);
+                        (self.partial, self.empty_lines) = (PartialHead::default(), 0);
                         self.worker.buffers.release(&mut self.client.input);
                         return Poll::Ready(Ok(request));
                     }
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(End::Refuse(error))),
                 }
-                let fresh = self.seen == 0;
-                self.seen = self.client.input.len();
-                if self.seen > self.proxy.limits.head {
+                let fresh = self.partial.is_empty();
+                self.partial.has_read(self.client.input.len());
+                if self.client.input.len() > self.proxy.limits.head {
                     return Poll::Ready(Err(End::Refuse(self.too_large())));
                 }
                 if fresh {
@@ -215,7 +211,7 @@ impl<'w> Connection<'w> {
             }
         }
         match self.client.watch.poll(cx) {
-            Poll::Ready(()) if self.seen > 0 => Poll::Ready(Err(End::Refuse(NoRequest::TooSlow))),
+            Poll::Ready(()) if !self.partial.is_empty() => Poll::Ready(Err(End::Refuse(NoRequest::TooSlow))),
             Poll::Ready(()) => Poll::Ready(Err(End::Close)),
             Poll::Pending => {
                 self.client.pack_input(&self.worker.buffers);
@@ -234,28 +230,6 @@ impl<'w> Connection<'w> {
             self.begins = false;
         }
         self.empty_lines > EMPTY_LINES_MAX
-    }
-
-    /// Whether there is more to see of a head than there was: its end, something that it may not have, or a lot. A head that
-    /// comes byte by byte is not read anew with each of them, and one that comes line by line not with each line: the work
-    /// for a head is in proportion to its length, however it comes.
-    fn is_worth_a_look(&mut self) -> bool {
-        let input = self.client.input.filled();
-        if self.seen == 0 {
-            // Half of an empty line is no request yet.
-            return !input.is_empty() && input != b"\r";
-        }
-        let begin = self.scanned.max(self.seen).min(input.len());
-        self.scanned = input.len();
-        if input.len() > 2 * self.seen {
-            return true;
-        }
-        if self.reads == READS_MAX {
-            return ends_head(&input[begin.saturating_sub(2)..]);
-        }
-        let has_more = input[begin..].iter().any(u8::is_ascii_control);
-        self.reads += u8::from(has_more);
-        has_more
     }
 
     /// What of a head that is too large is too large.
@@ -402,11 +376,6 @@ fn named(scheme: &str, asked: &Asked<'_>, admitted: Result<Option<&str>, GuardEr
 /// The content codings that can be undone, but for brotli, which may take 16 MiB to undo.
 const CODINGS: &[u8] = b"gzip, deflate";
 
-/// Whether a line ends in `bytes`, and the next one is empty.
-fn ends_head(bytes: &[u8]) -> bool {
-    memchr_iter(b'\n', bytes).any(|end| matches!(bytes[end + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
-}
-
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).
 async fn linger(stream: &mut Socket) {
     if stream.shutdown().await.is_err() {
@@ -416,9 +385,6 @@ async fn linger(stream: &mut Socket) {
     let drained = async { while let Ok(Ok(1..)) = timeout(LINGER, stream.read(&mut unread)).await {} };
     let _ = timeout(LINGER_MAX, drained).await;
 }
-
-/// As often is a head read whose lines come one by one, before it is read only once it has come whole or is twice as long.
-const READS_MAX: u8 = 16;
 
 /// One is for a body that ends with a line end too many, and the others for who does that twice.
 const EMPTY_LINES_MAX: u8 = 4;
