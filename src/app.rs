@@ -353,6 +353,7 @@ fn proxies<'a>(
     let door = Door::wire(config, values)?;
     let limits = Limits {
         head: config.limits.head,
+        path: config.limits.path,
         replay: config.limits.replay,
         min_rate: config.limits.min_rate,
         timeouts: config.timeouts.clone(),

@@ -388,6 +388,9 @@ pub struct Limits {
     /// The largest head, request or response, in bytes.
     #[serde(deserialize_with = "values::size")]
     pub head: usize,
+    /// The longest path of a request that is judged, in bytes.
+    #[serde(deserialize_with = "values::size")]
+    pub path: usize,
     /// How much of a request's body is kept for a second attempt, in bytes.
     #[serde(deserialize_with = "values::replay")]
     pub replay: usize,

@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod secret;
 pub mod shutdown;
 pub mod standin;
+mod steps;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

@@ -20,7 +20,10 @@ mod guard;
 mod http2;
 #[doc(hidden)]
 pub mod layers;
+#[cfg(test)]
+mod linear;
 mod link;
+mod partial;
 mod permit;
 mod refusal;
 mod request;

@@ -29,6 +29,7 @@ use super::{
     framing::Length,
     guard::{Asked, GuardError, Local},
     http2::{self, Beginning},
+    partial::PartialHead,
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
     rewrite::Members,
@@ -107,8 +108,7 @@ impl Worker {
         let client = Client::new(stream, &proxy.limits, place);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
-        let (seen, empty_lines) = (0, 0);
-        let counts = false;
+        let (partial, empty_lines, counts) = (PartialHead::default(), 0, false);
         Some(Connection {
             worker: self,
             proxy,
@@ -117,7 +117,7 @@ impl Worker {
             counts,
             stopped,
             begins,
-            seen,
+            partial,
             empty_lines,
             named,
         })
@@ -134,8 +134,8 @@ struct Connection<'w> {
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
-    /// How much of the input is known to hold no whole head.
-    seen: usize,
+    /// The input, as far as it is known to hold no whole head.
+    partial: PartialHead,
     /// Before the next request.
     empty_lines: u8,
     /// The origin that the client has come to with its last request, if that was let in: most often it comes to it again.
@@ -179,10 +179,10 @@ impl<'w> Connection<'w> {
     /// The next request, or the end of the connection if none comes.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request<'w>, End>> {
         loop {
-            if self.seen == 0 && self.skips_too_many_lines() {
+            if self.partial.is_empty() && self.skips_too_many_lines() {
                 return Poll::Ready(Err(End::Refuse(NoRequest::Malformed)));
             }
-            if self.is_worth_a_look() {
+            if self.partial.should_read(self.client.input.filled()) {
                 let beginning =
                     if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
                 self.begins = beginning == Beginning::Open;
@@ -193,16 +193,16 @@ impl<'w> Connection<'w> {
                 };
                 match request {
                     Ok(Some(request)) => {
-                        (self.seen, self.empty_lines) = (0, 0);
+                        (self.partial, self.empty_lines) = (PartialHead::default(), 0);
                         self.worker.buffers.release(&mut self.client.input);
                         return Poll::Ready(Ok(request));
                     }
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(End::Refuse(error))),
                 }
-                let fresh = self.seen == 0;
-                self.seen = self.client.input.len();
-                if self.seen > self.proxy.limits.head {
+                let fresh = self.partial.is_empty();
+                self.partial.has_read(self.client.input.len());
+                if self.client.input.len() > self.proxy.limits.head {
                     return Poll::Ready(Err(End::Refuse(self.too_large())));
                 }
                 if fresh {
@@ -220,11 +220,11 @@ impl<'w> Connection<'w> {
             }
         }
         match self.client.watch.poll(cx) {
-            Poll::Ready(()) if self.seen > 0 => Poll::Ready(Err(End::Refuse(NoRequest::TooSlow))),
+            Poll::Ready(()) if !self.partial.is_empty() => Poll::Ready(Err(End::Refuse(NoRequest::TooSlow))),
             Poll::Ready(()) => Poll::Ready(Err(End::Close)),
             Poll::Pending => {
                 self.client.pack_input(&self.worker.buffers);
-                if self.seen > 0 {
+                if !self.partial.is_empty() {
                     self.client.waits(0);
                 }
                 Poll::Pending
@@ -242,18 +242,6 @@ impl<'w> Connection<'w> {
             self.begins = false;
         }
         self.empty_lines > EMPTY_LINES_MAX
-    }
-
-    /// Whether there is more to see of a head than there was: its end, something that it may not have, or a lot. A head that
-    /// comes byte by byte is not read anew with each of them.
-    fn is_worth_a_look(&self) -> bool {
-        let input = self.client.input.filled();
-        if self.seen == 0 {
-            // Half of an empty line is no request yet.
-            return !input.is_empty() && input != b"\r";
-        }
-        let more = &input[self.seen.min(input.len())..];
-        more.len() > self.seen || more.iter().any(u8::is_ascii_control)
     }
 
     /// What of a head that is too large is too large.

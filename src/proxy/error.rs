@@ -40,6 +40,8 @@ pub(super) enum ProxyError {
     Denied(GuardError),
     #[error("refused: {0}")]
     Policy(Refused),
+    #[error("the path is longer than limits.path")]
+    PathTooLong,
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
     #[error("the response's transfer coding is not chunked alone")]
@@ -117,6 +119,12 @@ impl ProxyError {
             },
             Self::Denied(error) => denied(*error),
             Self::Policy(refused) => kept_back(*refused),
+            Self::PathTooLong => problem(
+                StatusCode::URI_TOO_LONG,
+                "http_request_error",
+                "path-too-long",
+                "The path of the request, or of its destination, is longer than limits.path. Send what is long in the query or in the body, or raise limits.path.",
+            ),
             Self::Connect => problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "http_request_denied",
@@ -203,7 +211,9 @@ impl ProxyError {
         };
         // After what was no proper request nobody knows where the next one begins.
         let last = matches!(self, Self::Draining | Self::Connect);
-        let close = close || problem.error == "http_request_error" || last;
+        // A path that is too long stands in a head that was read as a whole.
+        let is_unclear = problem.error == "http_request_error" && !matches!(self, Self::PathTooLong);
+        let close = close || is_unclear || last;
         let body = problem.body();
         problem.write_head(&body, out);
         if let Self::NoToken(NoToken { retry_after }) = self {
@@ -234,6 +244,7 @@ impl ProxyError {
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
             Self::Denied(GuardError::Secret) => Some("secret"),
             Self::Connect => Some("method"),
+            Self::PathTooLong => Some("path_length"),
             Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
             Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
             Self::Policy(_) => Some("policy_path"),
@@ -260,6 +271,7 @@ impl ProxyError {
             | Self::Draining
             | Self::Denied(_)
             | Self::Policy(_)
+            | Self::PathTooLong
             | Self::Busy(_)
             | Self::NoMemory
             | Self::RequestBroken(_) => {

@@ -42,6 +42,8 @@ use crate::{
 pub struct Limits {
     /// The largest head, in bytes.
     pub head: usize,
+    /// The longest path that is judged, in bytes.
+    pub path: usize,
     /// How much of a request's body is kept for a second attempt, in bytes.
     pub replay: usize,
     /// What a client has to send or take while it is waited for, in bytes a second.

@@ -119,6 +119,20 @@ async fn who_may_not_ask_is_told_so_and_the_connection_stays() {
 }
 
 #[tokio::test]
+async fn a_path_longer_than_its_limit_is_refused_and_the_connection_stays() {
+    let proxy = Proxy::start().await;
+    let mut app = App::of(&proxy).await;
+    let mut refused = app.get(&format!("/{}", "a/".repeat(4096))).await;
+    assert_eq!(refused.status(), StatusCode::URI_TOO_LONG);
+    assert_eq!(refused.headers()["proxy-status"], "aem-auth-proxy; error=http_request_error");
+    assert!(text(&mut refused).await.contains("limits.path"));
+    let query = format!("/api/assets.json?{}", "q".repeat(20_000));
+    assert_eq!(app.get(&query).await.status(), 200);
+    assert_eq!(proxy.standins.aem.requests(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_token_nothing_is_forwarded() {
     let setup = setup();
     let mut standins = setup.start_standins().await;
