@@ -5,6 +5,7 @@ mod descriptors;
 mod ends;
 mod guard;
 mod keeper;
+mod threads;
 mod upstreams;
 mod workers;
 
@@ -34,6 +35,7 @@ use self::{
 pub use self::{
     credential::{basic, cache, exchange},
     guard::shared_secret,
+    threads::{FILE_THREAD_KEEP_ALIVE, FILE_THREADS},
 };
 use crate::{
     admin::{Admin, ProxyView, RouteView},
@@ -176,6 +178,7 @@ impl App {
     /// Before anything listens where the configuration is to blame.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
         tls::install();
+        threads::start().await.map_err(|error| StartError::internal("the threads")(error.into()))?;
         let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
         let ca_file = Fingerprint::of(config.ca_file.as_slice());

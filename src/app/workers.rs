@@ -136,7 +136,11 @@ struct Body {
 
 impl Body {
     fn run(self, inbox: mpsc::UnboundedReceiver<Job>, report: &std::sync::mpsc::SyncSender<io::Result<()>>) {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        // Nothing blocks here: names have a resolver, and files are the main thread's.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build_local(LocalOptions::default());
         // Whoever started the thread waits for this.
         match runtime {
             Ok(runtime) => {

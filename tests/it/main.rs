@@ -50,6 +50,7 @@ mod secrets;
 mod slow;
 mod stopping;
 mod strict;
+mod threads;
 mod unix_socket;
 mod upstream_tls;
 mod websocket;
