@@ -1,6 +1,7 @@
-//! What a connection attempt died of, told from a library's chain of errors; what does not leave this machine; and name
-//! look-ups.
+//! What a connection attempt died of, told from a library's chain of errors; what does not leave this machine; name
+//! look-ups; and the account of descriptors.
 
+pub mod descriptors;
 pub mod resolver;
 
 use std::{error::Error as StdError, io};

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{http2::Inbound, sealed::Sealed};
+use super::{http2::Inbound, sealed::Sealed, streams::ClientStreams};
 use crate::listener::Stream;
 
 /// Where a client's requests come from.
@@ -32,6 +32,14 @@ impl Socket {
     /// Takes a connection away.
     pub(super) fn hand_over(&mut self) -> Self {
         std::mem::replace(self, Self::Nowhere)
+    }
+
+    /// The other streams of its connection, where it is a stream.
+    pub(super) fn streams(&self) -> Option<&ClientStreams> {
+        match self {
+            Self::Shared(inbound) => Some(inbound.streams()),
+            _ => None,
+        }
     }
 
     /// The client shall not take what it has for whole.

@@ -15,6 +15,7 @@ use super::{heads, io_error};
 use crate::proxy::{
     buffer::Buffer,
     framing::{Decoder, Length},
+    streams::ClientStreams,
 };
 
 /// A request, as the only one on a connection.
@@ -33,6 +34,7 @@ pub(in crate::proxy) struct Inbound {
     /// Nobody reads on.
     left: bool,
     answer: Answer,
+    streams: ClientStreams,
 }
 
 /// The way back.
@@ -45,7 +47,11 @@ enum Answer {
 }
 
 impl Inbound {
-    pub(super) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        streams: ClientStreams,
+    ) -> Self {
         let (head, body) = request.into_parts();
         let complete = body.is_end_stream();
         let mut written = Buffer::default();
@@ -63,7 +69,13 @@ impl Inbound {
             complete,
             left: false,
             answer: Answer::Head(respond, Vec::new()),
+            streams,
         }
+    }
+
+    /// Those of its connection.
+    pub(in crate::proxy) fn streams(&self) -> &ClientStreams {
+        &self.streams
     }
 
     /// Reads as from a socket. The end is there when request and answer are whole: no second request follows.

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{Inbound, SEND_BUFFER};
-use crate::proxy::{Place, Worker, buffer::Buffer, guard::Local, socket::Socket};
+use crate::proxy::{Place, Worker, buffer::Buffer, guard::Local, socket::Socket, streams::ClientStreams};
 
 /// What a connection begins with on which HTTP/2 is spoken without asking (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -75,6 +75,7 @@ pub(in crate::proxy) async fn serve(
     let shaken = timeout(limits.timeouts.request_head, builder.handshake(Rewound { stream, early })).await;
     let Ok(Ok(mut connection)) = shaken else { return };
     let mut streams = JoinSet::new();
+    let own = ClientStreams::default();
     let mut idle = pin!(tokio::time::sleep(limits.timeouts.keep_alive));
     let mut leaving = worker.is_stopping();
     if leaving {
@@ -85,7 +86,7 @@ pub(in crate::proxy) async fn serve(
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     place.works();
-                    let inbound = Socket::Shared(Box::new(Inbound::new(request, respond)));
+                    let inbound = Socket::Shared(Box::new(Inbound::new(request, respond, own.clone())));
                     streams.spawn_local(Rc::clone(&worker).serve_stream(inbound, proxy, local));
                 }
                 Some(Err(error)) => {

@@ -23,6 +23,7 @@ use crate::{
     metrics::UpstreamMetrics,
     network::{
         Cause,
+        descriptors::Descriptors,
         resolver::{self, ProcessResolver},
     },
     proxy::{link::Wire, session::Session},
@@ -33,6 +34,9 @@ pub(super) struct Connector {
     origin: Uri,
     tls: Option<Tls>,
     tcp: HttpConnector<ProcessResolver>,
+    /// The same with one socket at a time.
+    tcp_in_turn: HttpConnector<ProcessResolver>,
+    descriptors: Arc<Descriptors>,
     egress: Option<EgressProxy>,
     /// For all attempts together.
     limit: Duration,
@@ -56,7 +60,7 @@ impl Connector {
         tls: Arc<ClientConfig>,
         egress: Option<EgressProxy>,
         timeouts: &Timeouts,
-        metrics: UpstreamMetrics,
+        (metrics, descriptors): (UpstreamMetrics, Arc<Descriptors>),
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let tls = match (url.scheme(), url.host_str()) {
             ("https", Some(name)) => {
@@ -74,9 +78,11 @@ impl Connector {
         // Shared among the addresses of a name: a dead one leaves time for the others.
         tcp.set_connect_timeout(Some(timeouts.connect));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        let mut tcp_in_turn = tcp.clone();
+        tcp_in_turn.set_happy_eyeballs_timeout(None);
         let origin = url.origin().ascii_serialization().parse()?;
         let (limit, reconnect) = (timeouts.connect, timeouts.reconnect);
-        Ok(Self { origin, tls, tcp, egress, limit, reconnect, metrics })
+        Ok(Self { origin, tls, tcp, tcp_in_turn, descriptors, egress, limit, reconnect, metrics })
     }
 
     /// Whether what is sent goes through TLS.
@@ -155,7 +161,9 @@ impl Connector {
         &self,
         to: &Uri,
     ) -> Result<TcpStream, <HttpConnector<ProcessResolver> as Service<Uri>>::Error> {
-        let mut tcp = self.tcp.clone();
+        // Two addresses at once are two sockets.
+        let second = self.descriptors.second_attempt();
+        let mut tcp = if second.is_some() { self.tcp.clone() } else { self.tcp_in_turn.clone() };
         std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
         Ok(tcp.call(to.clone()).await?.into_inner())
     }
