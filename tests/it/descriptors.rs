@@ -6,13 +6,14 @@ use http::{Request, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
 
 use crate::{
-    commands::Running,
-    harness::{PATIENCE, Raw, binary, client},
+    commands::{Running, path},
+    harness::{PATIENCE, Raw, Setup, binary, client, file},
 };
 
 /// What the binary is started with in addition.
@@ -21,10 +22,11 @@ const VARIABLES: [(&str, &str); 1] = [("AEM_PROXY_TIMEOUTS__RESPONSE_HEAD", "1h"
 /// Lines that a flood may cause in the log, however large it is.
 const LINES: usize = 12;
 
-/// An AEM that answers at once, but for paths that begin with `/wait`.
+/// An AEM that answers at once, but for paths that begin with `/wait`, and `/hold`, which waits for [`Aem::release`].
 struct Aem {
     origin: String,
     connections: JoinSet<()>,
+    released: watch::Sender<bool>,
 }
 
 impl Aem {
@@ -32,13 +34,18 @@ impl Aem {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let mut connections = JoinSet::new();
+        let (released, release) = watch::channel(false);
         connections.spawn(async move {
             let mut streams = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                streams.spawn(serve(stream));
+                streams.spawn(serve(stream, release.clone()));
             }
         });
-        Self { origin, connections }
+        Self { origin, connections, released }
+    }
+
+    fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// Closes its connections.
@@ -47,11 +54,14 @@ impl Aem {
     }
 }
 
-async fn serve(mut stream: TcpStream) {
+async fn serve(mut stream: TcpStream, mut release: watch::Receiver<bool>) {
     let mut head = Vec::new();
     while matches!(stream.read_buf(&mut head).await, Ok(1..)) {
         if head.starts_with(b"GET /wait") || !head.ends_with(b"\r\n\r\n") {
             continue;
+        }
+        if head.starts_with(b"GET /hold") {
+            let _ = release.wait_for(|released| *released).await;
         }
         head.clear();
         if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.is_err() {
@@ -62,11 +72,15 @@ async fn serve(mut stream: TcpStream) {
 
 /// The binary with so many descriptors.
 async fn start(descriptors: usize, aem: &Aem) -> Running {
-    let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
     let args = ["--upstream", &aem.origin, "--auth", "none", "--listen", "127.0.0.1:0"];
-    let more = ["--admin-listen", "127.0.0.1:0", "--log-format", "json"];
-    let args = [&args[..], &more].concat();
-    Running::start_through(&["sh", "-c", &script], &binary(), &args, &VARIABLES).await
+    start_with(descriptors, &args, &[]).await
+}
+
+async fn start_with(descriptors: usize, args: &[&str], variables: &[(&str, &str)]) -> Running {
+    let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let args = [args, &["--admin-listen", "127.0.0.1:0", "--log-format", "json"]].concat();
+    let variables = [variables, &VARIABLES].concat();
+    Running::start_through(&["sh", "-c", &script], &binary(), &args, &variables).await
 }
 
 /// A client whose connections are its own, and who asks like any other.
@@ -107,12 +121,16 @@ async fn ended(running: Running) {
 
 /// An HTTP/2 connection with so many requests that wait.
 async fn waiting(running: &Running, requests: usize) -> (SendRequest<Bytes>, Vec<ResponseFuture>) {
+    asking(running, "/wait", requests).await
+}
+
+async fn asking(running: &Running, path: &str, requests: usize) -> (SendRequest<Bytes>, Vec<ResponseFuture>) {
     let stream = TcpStream::connect(&running.proxy).await.unwrap();
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let mut all = Vec::new();
     for _ in 0..requests {
-        let request = Request::get(format!("http://{}/wait", running.proxy)).body(()).unwrap();
+        let request = Request::get(format!("http://{}{path}", running.proxy)).body(()).unwrap();
         sender = sender.ready().await.unwrap();
         all.push(sender.send_request(request, true).unwrap().0);
     }
@@ -244,4 +262,64 @@ async fn connections_to_the_admin_listener_take_no_descriptors_from_others() {
         ended(running).await;
         aem.stop();
     }
+}
+
+const UPSTREAM_IN_USE: &str = "aem_proxy_descriptors{kind=\"upstream\"}";
+const UPSTREAM_LIMIT: &str = "aem_proxy_descriptors_limit{kind=\"upstream\"}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_to_one_aem_give_way_to_those_to_another() {
+    let (aem, other) = (Aem::start().await, Aem::start().await);
+    let variables = [
+        ("AEM_PROXY_UPSTREAMS__ONE__URL", aem.origin.as_str()),
+        ("AEM_PROXY_UPSTREAMS__OTHER__URL", &other.origin),
+        ("AEM_PROXY_PROXIES__ALL__LISTEN", "127.0.0.1:0"),
+        ("AEM_PROXY_PROXIES__ALL__UPSTREAM", "one"),
+        ("AEM_PROXY_PROXIES__ALL__CREDENTIALS", "none"),
+        ("AEM_PROXY_PROXIES__ALL__ROUTES__0__PATH", "/other/*"),
+        ("AEM_PROXY_PROXIES__ALL__ROUTES__0__UPSTREAM", "other"),
+    ];
+    let running = start_with(64, &[], &variables).await;
+    let limit = metric(&running, UPSTREAM_LIMIT).await;
+    // As many requests at once as may be at AEM, and some that are refused.
+    let (_sender, streams) = asking(&running, "/hold", 64).await;
+    let apps = connections(&running.proxy, limit, b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let full = async { while metric(&running, UPSTREAM_IN_USE).await < limit {} };
+    timeout(PATIENCE, full).await.expect("all descriptors for AEM are in use");
+    aem.release();
+    for stream in streams {
+        timeout(PATIENCE, stream).await.expect("an answer").unwrap();
+    }
+    assert_eq!(metric(&running, UPSTREAM_IN_USE).await, limit, "they are idle, and kept");
+    let url = format!("http://{}/other/x", running.proxy);
+    assert_eq!(client().get(url).send().await.unwrap().status(), StatusCode::OK);
+    drop(apps);
+    ended(running).await;
+    aem.stop();
+    other.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_refreshed_while_all_descriptors_for_requests_are_in_use() {
+    let setup = Setup::default().tls().token_lifetime(std::time::Duration::from_secs(3));
+    let standins = setup.start_standins().await;
+    let document = file(&standins.credentials_document.to_string());
+    let ca = file(standins.ca_pem.as_ref().unwrap());
+    let args = ["--upstream", &standins.aem_origin, "--credentials-file", path(document.path())];
+    let args = [&args[..], &["--ca-file", path(ca.path()), "--listen", "127.0.0.1:0"]].concat();
+    let running = start_with(96, &args, &[]).await;
+    let url = format!("http://{}/ready", running.admin);
+    let ready = async { while client().get(&url).send().await.unwrap().status() != StatusCode::OK {} };
+    timeout(PATIENCE, ready).await.expect("there is a token");
+    let flood = asking(&running, "/hold", 128).await;
+    let exchanges = standins.ims.exchanges();
+    timeout(PATIENCE, standins.ims.exchanges_reach(exchanges + 2)).await.expect("tokens are refreshed");
+    assert_eq!(client().get(&url).send().await.unwrap().status(), StatusCode::OK);
+    let app = client().get(format!("http://{}/api/assets.json", running.proxy)).send();
+    assert_eq!(timeout(PATIENCE, app).await.expect("others are served").unwrap().status(), StatusCode::OK);
+    drop(flood);
+    running.signal("-INT").await;
+    running.signal("-INT").await;
+    let (code, log) = running.ended().await;
+    assert_eq!(code, Some(0), "{log}");
 }
