@@ -203,6 +203,12 @@ async fn idle_connections_and_half_heads_leave_descriptors_for_others() {
             b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n",
         ] {
             let all = connections(&running.proxy, 1000, head).await;
+            if head.ends_with(b"\r\n\r\n") {
+                // While all of them have a request there is no place for others.
+                for stream in &all {
+                    timeout(PATIENCE, stream.readable()).await.expect("an answer, or the end").unwrap();
+                }
+            }
             serves(&running).await;
             is_live(&running).await;
             assert!(open(&running) < descriptors);
@@ -283,6 +289,9 @@ async fn idle_connections_to_one_aem_give_way_to_those_to_another() {
     let limit = metric(&running, UPSTREAM_LIMIT).await;
     // As many requests at once as may be at AEM, and some that are refused.
     let (_sender, streams) = asking(&running, "/hold", 64).await;
+    let refused = "aem_proxy_upstream_queue_refused_total{reason=\"descriptors\",upstream=\"one\"}";
+    let refusing = async { while metric(&running, refused).await == 0 {} };
+    timeout(PATIENCE, refusing).await.expect("the connection is in use: it does not make room");
     let apps = connections(&running.proxy, limit, b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let full = async { while metric(&running, UPSTREAM_IN_USE).await < limit {} };
     timeout(PATIENCE, full).await.expect("all descriptors for AEM are in use");
