@@ -5,6 +5,7 @@ mod descriptors;
 mod ends;
 mod guard;
 mod keeper;
+mod threads;
 mod upstreams;
 mod workers;
 
@@ -18,11 +19,11 @@ use std::{
 
 use http::HeaderName;
 use tokio::{
-    sync::watch,
-    task::{AbortHandle, JoinSet},
+    sync::{Notify, watch},
+    task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use self::{
@@ -34,6 +35,7 @@ use self::{
 pub use self::{
     credential::{basic, cache, exchange},
     guard::shared_secret,
+    threads::{FILE_THREAD_KEEP_ALIVE, FILE_THREADS},
 };
 use crate::{
     admin::{Admin, ProxyView, RouteView},
@@ -45,6 +47,7 @@ use crate::{
     listener::Listener,
     memory::Memory,
     metrics::Metrics,
+    network::descriptors::Descriptors,
     proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, SecretError, Upstream},
     secret::{SecretString, is_field_value},
     tls::{self, TlsError},
@@ -58,6 +61,8 @@ pub struct App {
     listeners: Vec<(usize, Listener)>,
     admin: Admin,
     admin_listeners: Vec<Listener>,
+    /// Of each of them, at once.
+    admin_connections: usize,
     bearers: Vec<Bearer>,
     values: Vec<Values>,
     clock: Clock,
@@ -177,6 +182,7 @@ impl App {
     /// Before anything listens where the configuration is to blame.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
         tls::install();
+        threads::start().await.map_err(|error| StartError::internal("the threads")(error.into()))?;
         let memory = Memory::new(config.limits.memory);
         let metrics = Metrics::new(memory.clone());
         let metrics = metrics.map_err(|error| StartError::internal("the metrics")(error.into()))?;
@@ -186,7 +192,9 @@ impl App {
         let tls = tls::current(tls::client_config(Arc::clone(&roots))?);
         let wired = credential::wire(&config, &clock, &metrics, &tls)?;
         let mut values = Vec::from_iter(upstreams::trust(&config, ca_file, &tls));
-        let upstreams = upstreams::wire(&config, &metrics, &roots, &mut values)?;
+        let told = Arc::new(Notify::new());
+        let descriptors = Arc::new(Descriptors::new(Arc::clone(&told)));
+        let upstreams = upstreams::wire(&config, &metrics, &roots, (&told, &descriptors), &mut values)?;
         let proxies = proxies(&config, &wired, &metrics, &upstreams, &mut values)?;
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
@@ -212,9 +220,18 @@ impl App {
         });
         let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
+        let needs = descriptors::Needs {
+            workers: cores(),
+            watched: bearers.len() + values.len(),
+            exchanged: bearers.len(),
+            listeners: listeners.len(),
+            admin_listeners: admin_listeners.len(),
+        };
+        let plan = descriptors::plan(config.limits.connections, &needs);
+        descriptors.open(plan.limits);
+        metrics.account(&descriptors);
         let admin = Admin::new(admin_guard, metrics, clock.clone(), shown, views);
-        let connections = descriptors::connections(config.limits.connections);
-        let workers = Workers::start(&proxies, cores(), connections, &memory)
+        let workers = Workers::start(&proxies, &plan, &descriptors, &memory)
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
         Ok(Self {
@@ -223,6 +240,7 @@ impl App {
             listeners,
             admin,
             admin_listeners,
+            admin_connections: plan.admin_each,
             bearers,
             values,
             poll,
@@ -268,6 +286,7 @@ impl App {
             listeners,
             admin,
             admin_listeners,
+            admin_connections,
             bearers,
             values,
             poll,
@@ -289,7 +308,7 @@ impl App {
             })?;
         }
         for listener in admin_listeners {
-            tasks.spawn(accept_admin(listener, admin.clone(), ending.clone()));
+            tasks.spawn(accept_admin(listener, admin.clone(), admin_connections, ending.clone()));
         }
         let (hung_up, hangups) = watch::channel(());
         for Bearer { refresher, keeper } in bearers {
@@ -537,23 +556,20 @@ fn cores() -> usize {
 }
 
 /// Probers and people: of too many connections the oldest is the least likely to be one of theirs.
-async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToken) {
-    let mut connections = JoinSet::new();
-    let mut open = VecDeque::<AbortHandle>::new();
+async fn accept_admin(listener: Listener, admin: Admin, most: usize, ending: CancellationToken) {
+    let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
     while let Some(stream) = ending.run_until_cancelled(listener.accept()).await {
-        while connections.try_join_next().is_some() {}
         open.retain(|connection| !connection.is_finished());
-        if open.len() >= ADMIN_CONNECTIONS_MAX
+        open.push_back(AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(stream))));
+        if open.len() >= most
             && let Some(oldest) = open.pop_front()
         {
             oldest.abort();
+            // Its descriptor is free before the next one is accepted.
+            let _ = oldest.await;
         }
-        open.push_back(connections.spawn(admin.clone().serve(stream)));
     }
 }
-
-/// Of each of its addresses.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;

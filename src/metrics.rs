@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 pub use self::upstream::{Turned, UpstreamMetrics};
-use crate::{memory::Memory, proxy::Refusal};
+use crate::{memory::Memory, network::descriptors::Descriptors, proxy::Refusal};
 
 /// Every metric of the process.
 #[derive(Clone)]
@@ -40,6 +40,10 @@ pub struct Metrics {
     token_expiry: GaugeVec,
     certificate_expiry: GaugeVec,
     fallback: IntGaugeVec,
+    descriptors: IntGaugeVec,
+    descriptors_limit: IntGaugeVec,
+    /// What the last two are read from.
+    account: Arc<OnceLock<Arc<Descriptors>>>,
 }
 
 impl Metrics {
@@ -133,8 +137,17 @@ impl Metrics {
                 opts("credential_fallback_active", "1 while another credential stands in for this one"),
                 &["credential", "fallback"],
             )?,
+            descriptors: IntGaugeVec::new(
+                opts("descriptors", "File descriptors of sockets in use"),
+                &["kind"],
+            )?,
+            descriptors_limit: IntGaugeVec::new(
+                opts("descriptors_limit", "File descriptors that sockets may use"),
+                &["kind"],
+            )?,
+            account: Arc::default(),
         };
-        let all: [Box<dyn Collector>; 18] = [
+        let all: [Box<dyn Collector>; 20] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -153,12 +166,18 @@ impl Metrics {
             Box::new(metrics.token_expiry.clone()),
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.fallback.clone()),
+            Box::new(metrics.descriptors.clone()),
+            Box::new(metrics.descriptors_limit.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;
         }
         metrics.registry.register(Box::new(metrics.memory_used.clone()))?;
         metrics.registry.register(Box::new(memory_limit))?;
+        for kind in ["client", "upstream"] {
+            metrics.descriptors.with_label_values(&[kind]);
+            metrics.descriptors_limit.with_label_values(&[kind]);
+        }
         let info = IntGaugeVec::new(opts("build_info", "Always 1"), &["version", "commit", "tls"])?;
         info.with_label_values(&[crate::VERSION, crate::COMMIT, crate::tls::PROVIDER]).set(1);
         metrics.registry.register(Box::new(info))?;
@@ -207,9 +226,28 @@ impl Metrics {
         }
     }
 
+    /// Shows what is in this account of descriptors.
+    pub fn account(&self, descriptors: &Arc<Descriptors>) {
+        // There is one for a process.
+        let _ = self.account.set(Arc::clone(descriptors));
+    }
+
+    fn read_account(&self) {
+        let Some(account) = self.account.get() else { return };
+        let limits = account.limits();
+        for (kind, used, limit) in [
+            ("client", account.clients_in_use(), limits.all_clients()),
+            ("upstream", account.upstream_in_use(), limits.upstream()),
+        ] {
+            self.descriptors.with_label_values(&[kind]).set(used as i64);
+            self.descriptors_limit.with_label_values(&[kind]).set(limit as i64);
+        }
+    }
+
     /// All of them in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
         self.memory_used.set(i64::try_from(self.memory.used()).unwrap_or(i64::MAX));
+        self.read_account();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

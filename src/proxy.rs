@@ -34,6 +34,7 @@ mod route;
 mod sealed;
 mod session;
 mod socket;
+mod streams;
 mod tunnel;
 mod under_way;
 mod upstream;
@@ -150,9 +151,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most, within the
-    /// budget of `memory`.
-    pub fn new(proxies: Arc<[Proxy]>, connections: usize, memory: Memory) -> Rc<Self> {
+    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most; and so many
+    /// more that are told that there is no place for them. All grow within the budget of `memory`.
+    pub fn new(proxies: Arc<[Proxy]>, connections: (usize, usize), memory: Memory) -> Rc<Self> {
         let mut pools = Vec::new();
         for Route { upstream, .. } in proxies.iter().flat_map(Proxy::all_routes) {
             if pools.len() <= upstream.number() {
@@ -223,6 +224,11 @@ impl Worker {
         let pool = self.pool(upstream);
         let shared = if alone { None } else { pool.shared.take() };
         shared.or_else(|| pool.take(now, &self.buffers))
+    }
+
+    /// Whether requests to `upstream` share a connection, unless this one is to be `alone`.
+    fn shares_connections(&self, upstream: &Upstream, alone: bool) -> bool {
+        !alone && upstream.takes_http2() && !self.pool(upstream).shared.has_declined()
     }
 
     /// A new connection to `upstream`, or a place on one that another request has made.

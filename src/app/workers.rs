@@ -19,9 +19,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
+use super::descriptors::Plan;
 use crate::{
     listener::{Detached, DetachedListener, Listener, Stream},
     memory::Memory,
+    network::descriptors::Descriptors,
     proxy::{Proxy, Worker},
 };
 
@@ -29,6 +31,7 @@ use crate::{
 pub(super) struct Workers {
     threads: Arc<[Thread]>,
     connections: TaskTracker,
+    descriptors: Arc<Descriptors>,
     ends: Vec<oneshot::Receiver<()>>,
 }
 
@@ -43,26 +46,26 @@ enum Job {
     /// A connection to the proxy with this number.
     Serve(Detached, usize),
     /// Connections to the proxy with this number.
-    Accept(DetachedListener, usize, Arc<[Thread]>, CancellationToken),
+    Accept((DetachedListener, Arc<Descriptors>), usize, Arc<[Thread]>, CancellationToken),
     /// No more connections; those that wait for a request end.
     Stop,
 }
 
 impl Workers {
-    /// Starts `count` threads, which share so many `connections` and the budget of `memory`.
+    /// Starts the threads of `plan`, whose connections have their descriptors from `descriptors`, and share the budget of
+    /// `memory`.
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
     pub(super) fn start(
         proxies: &Arc<[Proxy]>,
-        count: usize,
-        connections: usize,
+        plan: &Plan,
+        descriptors: &Arc<Descriptors>,
         memory: &Memory,
     ) -> io::Result<Self> {
-        let most = connections.div_ceil(count.max(1));
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 0..count.max(1) {
+        for number in 0..plan.workers {
             let (jobs, inbox) = mpsc::unbounded_channel();
             let (end, ended) = oneshot::channel();
             let (report, reported) = std::sync::mpsc::sync_channel(1);
@@ -72,7 +75,7 @@ impl Workers {
                 memory: memory.clone(),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
-                most,
+                most: (plan.clients_each, plan.refusals_each),
                 number,
                 _end: end,
             };
@@ -86,7 +89,8 @@ impl Workers {
         for report in reports {
             report.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
         }
-        Ok(Self { threads: threads.into(), connections, ends })
+        let descriptors = Arc::clone(descriptors);
+        Ok(Self { threads: threads.into(), connections, descriptors, ends })
     }
 
     /// Accepts connections to the proxy with this number until `closing` is cancelled; the listener is closed then.
@@ -99,7 +103,8 @@ impl Workers {
         proxy: usize,
         closing: &CancellationToken,
     ) -> io::Result<()> {
-        let job = Job::Accept(listener.detach()?, proxy, Arc::clone(&self.threads), closing.clone());
+        let (threads, descriptors) = (Arc::clone(&self.threads), Arc::clone(&self.descriptors));
+        let job = Job::Accept((listener.detach()?, descriptors), proxy, threads, closing.clone());
         // A thread that is gone ends the process: see `App::run`.
         drop(self.threads[0].jobs.send(job));
         Ok(())
@@ -135,8 +140,9 @@ struct Body {
     memory: Memory,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
-    /// How many connections it has at most. Each goes to the thread with the fewest: one that is full is so since all are.
-    most: usize,
+    /// How many connections it has at most, and how many that it refuses. Each goes to the thread with the fewest: one that is
+    /// full is so since all are.
+    most: (usize, usize),
     number: usize,
     /// Dropped when the thread ends, however it does.
     _end: oneshot::Sender<()>,
@@ -144,7 +150,11 @@ struct Body {
 
 impl Body {
     fn run(self, inbox: mpsc::UnboundedReceiver<Job>, report: &std::sync::mpsc::SyncSender<io::Result<()>>) {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        // Nothing blocks here: names have a resolver, and files are the main thread's.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build_local(LocalOptions::default());
         // Whoever started the thread waits for this.
         match runtime {
             Ok(runtime) => {
@@ -204,7 +214,7 @@ impl Body {
 async fn accept(
     own: Rc<Body>,
     worker: Rc<Worker>,
-    (listener, proxy): (DetachedListener, usize),
+    ((listener, descriptors), proxy): ((DetachedListener, Arc<Descriptors>), usize),
     threads: Arc<[Thread]>,
     closing: CancellationToken,
 ) {
@@ -213,7 +223,10 @@ async fn accept(
         Err(error) => panic!("the listener cannot be taken over: {error}"),
     };
     let mut turn = 0usize;
-    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+    while let Some((stream, permit)) =
+        closing.run_until_cancelled(descriptors.accept(listener.accept())).await
+    {
+        let stream = stream.permitted(permit);
         if !worker.admits(&stream, proxy) {
             continue;
         }

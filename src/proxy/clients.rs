@@ -19,6 +19,8 @@ use crate::metrics::Ended;
 /// All of them.
 pub(super) struct Clients {
     most: usize,
+    /// How many are told at once that there is no place for them.
+    refused_most: usize,
     places: RefCell<Vec<Place>>,
     /// Streams of HTTP/2 connections.
     streams: RefCell<Vec<Place>>,
@@ -54,9 +56,10 @@ pub(super) struct Leaving<'w>(pub &'w Worker, pub Place);
 pub(super) struct Refused<'w>(&'w Worker);
 
 impl Clients {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new((most, refused_most): (usize, usize)) -> Self {
         Self {
             most: most.max(1),
+            refused_most,
             places: RefCell::default(),
             streams: RefCell::default(),
             refused: Cell::new(0),
@@ -199,7 +202,7 @@ impl Worker {
     /// The right to be told that there is no place: not for any number at once, since that takes its time.
     pub(super) fn refuse(&self) -> Option<Refused<'_>> {
         let refused = self.clients.refused.get() + 1;
-        (refused <= REFUSED_MAX).then(|| {
+        (refused <= self.clients.refused_most).then(|| {
             self.clients.refused.set(refused);
             Refused(self)
         })
@@ -255,9 +258,6 @@ impl Drop for Refused<'_> {
         self.0.clients.refused.set(self.0.clients.refused.get() - 1);
     }
 }
-
-/// On one thread. They cost a file descriptor each.
-const REFUSED_MAX: usize = 32;
 
 /// What a connection without a request takes, in bytes, measured: its task, and its share of the runtime's tables.
 const CONNECTION: usize = 6 * 1024;

@@ -137,18 +137,26 @@ impl ProxyError {
                 "response-transfer-coding",
                 "AEM's response has a transfer coding that the proxy does not take.",
             ),
-            Self::Busy(busy) => problem(
+            Self::Busy(Busy::Descriptors) => Problem {
+                details: Some("descriptors"),
+                ..problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "connection_limit_reached",
+                    "descriptors",
+                    "The proxy has too few file descriptors for another connection to AEM. Try again after Retry-After; raise the limit of open files (ulimit -n, LimitNOFILE) if it happens often.",
+                )
+            },
+            Self::Busy(Busy::Full) => problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "connection_limit_reached",
                 "busy",
-                match busy {
-                    Busy::Full => {
-                        "Too many requests wait for their turn at AEM (max_queued). Try again after Retry-After."
-                    }
-                    Busy::Overdue => {
-                        "The request has waited for its turn at AEM for too long (timeouts.queue). Try again after Retry-After."
-                    }
-                },
+                "Too many requests wait for their turn at AEM (max_queued). Try again after Retry-After.",
+            ),
+            Self::Busy(Busy::Overdue) => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "busy",
+                "The request has waited for its turn at AEM for too long (timeouts.queue). Try again after Retry-After.",
             ),
             Self::Unreachable(cause, _) => unreachable(*cause),
             Self::ResponseTimeout => problem(

@@ -34,9 +34,13 @@ use super::{
     response::AnswerTo,
     rewrite::Members,
     route::Route,
+    streams::StreamShare,
     tunnel, upstream,
 };
-use crate::{metrics::InFlight, network::Cause};
+use crate::{
+    metrics::InFlight,
+    network::{Cause, descriptors::Exhausted},
+};
 
 /// A request whose head has come.
 pub(super) struct Request<'w> {
@@ -142,6 +146,7 @@ async fn attempt<'w>(
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
     let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(sent.head.filled()));
+    let _share = stream_share(client, worker, upstream, alone)?;
     let mut link = match worker.at_hand(upstream, alone, since) {
         Some(link) => link,
         None => {
@@ -209,6 +214,22 @@ async fn turn<'w>(
     let waited = Box::pin(unless_gone(client, worker, turns.wait())).await?;
     request.began = Instant::now();
     waited.map(Some).map_err(|busy| Failed::Answer(busy.into()))
+}
+
+/// The right of an HTTP/2 stream to a connection to AEM of its own. Other requests need none: each has a connection of the
+/// client, with which goes one to AEM; and those over HTTP/2 to AEM share one.
+fn stream_share<'w>(
+    client: &Client,
+    worker: &Worker,
+    upstream: &'w Upstream,
+    alone: bool,
+) -> Result<Option<StreamShare<'w>>, Failed> {
+    let Some(streams) = client.stream.streams() else { return Ok(None) };
+    if worker.shares_connections(upstream, alone) {
+        return Ok(None);
+    }
+    let share = streams.share(upstream.descriptors());
+    share.map(Some).map_err(|Exhausted| Failed::Answer(upstream.out_of_descriptors().into()))
 }
 
 /// Hands the head to the connection, and with it what there is of the body.

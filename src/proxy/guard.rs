@@ -89,8 +89,8 @@ impl Guard {
 
     /// Whether the other end of a connection may ask at all. TCP does not tell whose it is.
     pub fn admits_peer(&self, stream: &Stream) -> bool {
-        let Stream::Unix(stream) = stream else { return true };
-        self.peers.is_empty() || stream.peer_cred().is_ok_and(|peer| self.peers.contains(&peer.uid()))
+        let Some(peer) = stream.peer_uid() else { return true };
+        self.peers.is_empty() || peer.is_ok_and(|uid| self.peers.contains(&uid))
     }
 
     /// Lets a request in, or says why not. Tells which of the allowed origins it comes from, if from one: such an answer

@@ -152,7 +152,7 @@ mod tests {
         let acceptor = TlsAcceptor::from(identity.server_config());
         let name = ServerName::try_from("localhost").unwrap();
         let (tls, client) =
-            tokio::join!(acceptor.accept(Stream::Tcp(accepted)), connector.connect(name, stream));
+            tokio::join!(acceptor.accept(Stream::from(accepted)), connector.connect(name, stream));
         (Sealed { tls: tls.unwrap(), taken: 0 }, client.unwrap())
     }
 

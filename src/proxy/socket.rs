@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     http2::{HTTP_2, Inbound},
     sealed::Sealed,
+    streams::ClientStreams,
 };
 use crate::listener::Stream;
 
@@ -50,6 +51,14 @@ impl Socket {
     /// Takes a connection away.
     pub(super) fn hand_over(&mut self) -> Self {
         std::mem::replace(self, Self::Nowhere)
+    }
+
+    /// The other streams of its connection, where it is a stream.
+    pub(super) fn streams(&self) -> Option<&ClientStreams> {
+        match self {
+            Self::Shared(inbound) => Some(inbound.streams()),
+            _ => None,
+        }
     }
 
     /// The client shall not take what it has for whole.

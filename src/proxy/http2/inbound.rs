@@ -19,6 +19,7 @@ use super::{
 use crate::proxy::{
     buffer::Buffer,
     framing::{Decoder, Length},
+    streams::ClientStreams,
 };
 
 /// A request, as the only one on a connection.
@@ -38,6 +39,7 @@ pub(in crate::proxy) struct Inbound {
     left: bool,
     answer: Answer,
     flow: Rc<Flow>,
+    streams: ClientStreams,
 }
 
 /// The way back.
@@ -54,6 +56,7 @@ impl Inbound {
         request: Request<RecvStream>,
         respond: SendResponse<Metered>,
         flow: &Rc<Flow>,
+        streams: ClientStreams,
     ) -> Self {
         let (head, body) = request.into_parts();
         let complete = body.is_end_stream();
@@ -73,7 +76,13 @@ impl Inbound {
             left: false,
             answer: Answer::Head(respond, Vec::new()),
             flow: Rc::clone(flow),
+            streams,
         }
+    }
+
+    /// Those of its connection.
+    pub(in crate::proxy) fn streams(&self) -> &ClientStreams {
+        &self.streams
     }
 
     /// Bytes of the request that have come and were not read.

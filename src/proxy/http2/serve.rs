@@ -32,6 +32,7 @@ use crate::{
         buffer::{Buffer, Buffers},
         guard::Local,
         socket::Socket,
+        streams::ClientStreams,
     },
 };
 
@@ -131,6 +132,7 @@ pub(in crate::proxy) async fn serve(
     let mut look = interval(stall.every());
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut streams = JoinSet::new();
+    let client_streams = ClientStreams::default();
     let mut idle = pin!(tokio::time::sleep(limits.timeouts.keep_alive));
     let mut leaving = worker.is_stopping();
     if leaving {
@@ -146,7 +148,8 @@ pub(in crate::proxy) async fn serve(
                 }
                 Some(Ok((request, respond))) => {
                     place.works();
-                    let inbound = Socket::Shared(Box::new(Inbound::new(request, respond, &flow)));
+                    let inbound = Inbound::new(request, respond, &flow, client_streams.clone());
+                    let inbound = Socket::Shared(Box::new(inbound));
                     let own = worker.stream_place(proxy);
                     let serving = Rc::clone(&worker).serve_stream(inbound, proxy, local, own.clone());
                     own.belongs_to(streams.spawn_local(serving));

@@ -24,6 +24,9 @@ pub(in crate::proxy) enum Busy {
     /// It has waited for too long.
     #[error("the request has waited for its turn at AEM for too long")]
     Overdue,
+    /// The process has no file descriptor for a connection.
+    #[error("too few file descriptors for a connection to AEM")]
+    Descriptors,
 }
 
 /// Those who wait, whatever for.
