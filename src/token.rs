@@ -348,6 +348,11 @@ impl TokenHandle {
         }
     }
 
+    /// Whether a token that was leased before may be sent now.
+    pub fn is_usable(&self, lease: &Lease) -> bool {
+        lease.0.is_usable(&self.clock)
+    }
+
     /// Whether a request sent now would carry a token.
     pub fn is_valid(&self) -> bool {
         self.shared.is_valid(&self.clock) || self.fallback().is_some_and(Self::is_valid)

@@ -117,6 +117,9 @@ async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>
         Box::pin(unless_gone(client, worker, room(worker))).await??;
     }
     let mut turn = turn(client, worker, request, &sent.route.upstream).await?;
+    if turn.is_some() {
+        sent.renew_if_expired(worker).map_err(Failed::Answer)?;
+    }
     let mut chances = Chances::new(request);
     let answered = loop {
         match attempt(client, worker, request, &mut sent, (&mut chances, &mut turn)).await {
@@ -156,6 +159,12 @@ async fn attempt<'w>(
             link
         }
     };
+    if since != request.began
+        && let Err(error) = sent.renew_if_expired(worker)
+    {
+        worker.pool(upstream).keep(link, since, &worker.buffers);
+        return Err(Failed::Answer(error));
+    }
     push(client, worker, request, sent, &mut link)?;
     let limits = &request.proxy.limits.timeouts;
     let limit = if request.up.is_done() { limits.response_head } else { limits.idle };

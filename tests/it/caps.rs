@@ -306,3 +306,28 @@ async fn http_2_keeps_to_the_number_of_connections() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_token_that_expires_while_its_request_waits_is_not_sent() {
+    let mut aem = Aem::start().await;
+    let setup = limited("MAX_IN_FLIGHT", "1").token_lifetime(Duration::from_secs(2));
+    let proxy = aem.proxy(setup).await;
+    let token = |head: &str| head.lines().find(|line| line.starts_with("authorization: ")).unwrap().to_owned();
+    let mut first = app(&proxy, "/first").await;
+    let held = aem.expect("/first").await;
+    let first_token = token(&held.head);
+    let mut second = app(&proxy, "/second").await;
+    until(&proxy, QUEUED, 1.0).await;
+    // The third token is there when the first one has expired: tokens are replaced at three quarters of their life at most.
+    let expiring = async {
+        while proxy.status().await["credentials"][0]["token"]["generation"].as_u64() < Some(3) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, expiring).await.expect("tokens are refreshed");
+    assert_ok(&held.answered(OK, &mut first).await);
+    let sent = aem.expect("/second").await;
+    assert_ne!(token(&sent.head), first_token, "an expired token was sent");
+    assert_ok(&sent.answered(OK, &mut second).await);
+    proxy.stop().await;
+}

@@ -15,6 +15,7 @@ use crate::{
     metrics::{Outcome, Retried},
     proxy::{
         authorize::{Credential, Identity},
+        error::ProxyError,
         link::LinkError,
         refusal::Refusal,
     },
@@ -151,6 +152,21 @@ impl Sent<'_> {
             (Credential::Bearer(token), Identity::Token(lease)) => Some((token, lease)),
             _ => None,
         }
+    }
+
+    /// Takes the current token in place of one that has expired while the request waited: for its turn, for a connection, or
+    /// for another attempt.
+    ///
+    /// # Errors
+    /// When there is no valid token.
+    pub(super) fn renew_if_expired(&mut self, worker: &crate::proxy::Worker) -> Result<(), ProxyError> {
+        let Some((token, lease)) = self.token() else { return Ok(()) };
+        if token.is_usable(lease) {
+            return Ok(());
+        }
+        let lease = token.lease()?;
+        self.renew(lease, worker);
+        Ok(())
     }
 
     /// What it has in common with other requests that AEM judges alike.
