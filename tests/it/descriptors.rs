@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// What the binary is started with in addition.
-const VARIABLES: [(&str, &str); 1] = [("AEM_PROXY_TIMEOUTS__RESPONSE_HEAD", "1h")];
+const VARIABLES: [(&str, &str); 2] =
+    [("AEM_PROXY_TIMEOUTS__RESPONSE_HEAD", "1h"), ("AEM_PROXY_HTTP2", "true")];
 
 /// Lines that a flood may cause in the log, however large it is.
 const LINES: usize = 12;
