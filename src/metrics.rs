@@ -4,7 +4,7 @@
 
 mod upstream;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -148,6 +148,8 @@ impl Metrics {
         for collector in all {
             metrics.registry.register(collector)?;
         }
+        metrics.registry.register(Box::new(LOG_LINES_LOST.clone()))?;
+        metrics.registry.register(Box::new(PANICS.clone()))?;
         let info = IntGaugeVec::new(opts("build_info", "Always 1"), &["version", "commit", "tls"])?;
         info.with_label_values(&[crate::VERSION, crate::COMMIT, crate::tls::PROVIDER]).set(1);
         metrics.registry.register(Box::new(info))?;
@@ -430,6 +432,27 @@ impl crate::token::Observer for CredentialMetrics {
             fallback.set(active.into());
         }
     }
+}
+
+/// Lines that the log has lost. It is of the process: the log begins before there is a registry.
+pub fn log_lines_lost() -> &'static IntCounter {
+    &LOG_LINES_LOST
+}
+
+/// Panics of any thread of the process.
+pub fn panics() -> &'static IntCounter {
+    &PANICS
+}
+
+static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    process_counter("log_lines_lost_total", "Lines of the log that were not written to the standard error")
+});
+
+static PANICS: LazyLock<IntCounter> =
+    LazyLock::new(|| process_counter("panics_total", "Panics: defects of the proxy that ended a task"));
+
+fn process_counter(rest: &str, help: &str) -> IntCounter {
+    IntCounter::with_opts(opts(rest, help)).expect("the name is one of a metric")
 }
 
 fn name(rest: &str) -> String {

@@ -115,7 +115,7 @@ impl Demo {
         let welcome = self.welcome(&config, &standins);
         let greet = async {
             standins.ims.attempts_reach(1).await;
-            print(&welcome);
+            print_in_background(welcome);
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -134,7 +134,7 @@ impl Demo {
             .and_then(|()| write(dir, "oauth_credentials.json", &oauth.to_string()))
             .and_then(|()| write(dir, "service_token.json", &standins.credentials_document.to_string()));
         written.map_err(|error| Failure::wrong(format!("cannot write to {}: {error}", dir.display())))?;
-        print(&format!(
+        print_in_background(format!(
             "Stand-in AEM at {}, stand-in IMS at {}; wrote ca.pem, oauth_credentials.json and service_token.json to {}\n",
             standins.aem_origin,
             standins.ims_endpoint,
@@ -189,8 +189,14 @@ Ctrl-C stops it all.
     }
 }
 
+/// Prints without waiting for the reader: the proxy runs on the thread that calls this.
+fn print_in_background(text: String) {
+    drop(tokio::task::spawn_blocking(move || print(&text)));
+}
+
 fn is_of_the_demo_too(name: &str) -> bool {
     matches!(name, "RUST_LOG" | "AEM_PROXY_LISTEN" | "AEM_PROXY_ADMIN__LISTEN" | "AEM_PROXY_POLICY")
+        || name == "AEM_PROXY_LISTEN_REUSE_PORT"
         || name == "AEM_PROXY_RULES"
         || name.starts_with("AEM_PROXY_LOG__")
 }

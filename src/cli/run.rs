@@ -21,7 +21,6 @@ pub(super) fn run(sources: Sources) -> Result<(), Failure> {
 
 /// Binds, says where, and runs until told to stop.
 pub(super) async fn serve(config: Config) -> Result<(), Failure> {
-    end_with_a_panic();
     let signals = shutdown::Signals::listen();
     let hangup = shutdown::Hangup::listen();
     let (Ok(mut signals), Ok(mut hangup)) = (signals, hangup) else {
@@ -58,20 +57,4 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
         error!(error = %died, "Stopping");
         Failure::wrong(died)
     })
-}
-
-/// For the leak test: a panic while there are secrets in memory. Not in a release.
-#[cfg(debug_assertions)]
-fn panic_if_asked() {
-    assert!(std::env::var_os("AEM_AUTH_PROXY_PANIC_ON_SIGHUP").is_none(), "asked to panic");
-}
-
-/// A part that panics has died, and the process with it, with the exit code that says so. Nothing unwinds: the code for
-/// that would be a tenth of the program.
-fn end_with_a_panic() {
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        std::process::exit(1);
-    }));
 }
