@@ -40,6 +40,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Listen, Shutdown, keys},
     credentials::CredentialsError,
+    deliberate::panic_if_asked,
     egress::EgressError,
     ims::EndpointError,
     listener::Listener,
@@ -290,8 +291,16 @@ impl App {
         }
         let (hung_up, hangups) = watch::channel(());
         for Bearer { refresher, keeper } in bearers {
-            tasks.spawn(refresher.run(ending.clone()));
-            tasks.spawn(keeper.run(hangups.clone(), ending.clone()));
+            let refreshing = refresher.run(ending.clone());
+            tasks.spawn(async {
+                panic_if_asked("refresher");
+                refreshing.await;
+            });
+            let keeping = keeper.run(hangups.clone(), ending.clone());
+            tasks.spawn(async {
+                panic_if_asked("keeper");
+                keeping.await;
+            });
         }
         for values in values {
             tasks.spawn(values.run(poll, clock.clone(), hangups.clone(), ending.clone()));

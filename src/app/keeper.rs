@@ -170,7 +170,8 @@ impl Keeper {
                 return Some(exchange);
             }
             Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            // The error itself holds what the panic said.
+            Err(_) => READ_PANICKED.to_owned(),
         };
         // What they need may be in files that nobody knows of yet. A pipe cannot be read again.
         self.retry = now.map(|_| (0, again_at));
@@ -380,7 +381,7 @@ impl Values {
                         info!(files = ?self.files, "Read anew and in use");
                     }
                     Ok(Err(error)) => error!(%error, "Unusable, what was read before stays"),
-                    Err(error) => error!(%error, "Not read, what was read before stays"),
+                    Err(_) => error!(error = READ_PANICKED, "Not read, what was read before stays"),
                 }
             }
         };
@@ -401,6 +402,8 @@ async fn sleep_until(at: Option<Instant>) {
         None => pending().await,
     }
 }
+
+const READ_PANICKED: &str = "the reading has panicked";
 
 const RENEW: &str =
     "add a new one in the AEM Developer Console and put the new document in place of the file";

@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{
+    deliberate::panic_if_asked,
     listener::{Detached, DetachedListener, Listener, Stream},
     proxy::{Proxy, Worker},
 };
@@ -151,7 +152,12 @@ impl Body {
         let worker = Worker::new(Arc::clone(&self.proxies), self.most);
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(Rc::clone(&worker).sweep());
+        let sweeping = Rc::clone(&worker).sweep();
+        tasks.spawn_local(async {
+            panic_if_asked("sweep");
+            sweeping.await;
+        });
+        panic_if_asked("worker");
         loop {
             tokio::select! {
                 job = inbox.recv() => match job {

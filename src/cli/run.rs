@@ -7,6 +7,7 @@ use crate::{
     app::App,
     clock::Clock,
     config::{Config, DEFAULT, Sources},
+    deliberate::panic_if_asked,
     shutdown,
 };
 
@@ -49,8 +50,7 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
     }
     let hangup = async || {
         hangup.next().await;
-        #[cfg(debug_assertions)]
-        panic_if_asked();
+        panic_if_asked("hangup");
     };
     let result = app.run(async || signals.next().await, hangup).await;
     result.map_err(|died| {
