@@ -16,7 +16,7 @@ use http::StatusCode;
 use super::{Failure, Settings, block_on, init_telemetry, parse_duration, print, run};
 use crate::{
     config::{Config, Listen, Log, Sources},
-    shutdown::Signals,
+    shutdown::{Ignored, Signals},
     standin::{Options, StandIns, ims::Fault},
     tls,
 };
@@ -103,6 +103,8 @@ impl Demo {
 
     /// The stand-ins and the proxy between them.
     async fn all(&self, mut sources: Sources) -> Result<(), Failure> {
+        // Keys take their time, and the proxy comes after.
+        let _ignored = Ignored::listen().map_err(Failure::wrong)?;
         let standins = self.start(Vec::new()).await?;
         let document = standins.credentials_document.to_string();
         sources.variables.0.push(("AEM_PROXY_CREDENTIALS_JSON".into(), OsString::from(document)));
