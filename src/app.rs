@@ -12,6 +12,8 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +22,7 @@ use http::HeaderName;
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -197,11 +199,11 @@ impl App {
 
         let mut listeners = Vec::new();
         for (number, proxy) in config.proxies.iter().enumerate() {
-            let bound = bind(&proxy.listen, &proxy.listen_key, &config.guard)?;
+            let bound = bind(&proxy.listen, &proxy.listen_key, &config).await?;
             listeners.extend(bound.into_iter().map(|listener| (number, listener)));
         }
         let admin_listeners = match config.admin.listen.on() {
-            Some(listen) => bind(listen, "admin.listen", &config.guard)?,
+            Some(listen) => bind(listen, "admin.listen", &config).await?,
             None => Vec::new(),
         };
         let shown = config.proxies.iter().enumerate().map(|(number, proxy)| {
@@ -254,8 +256,8 @@ impl App {
 
     /// Runs until `stop` comes (again: at once), or a part dies. Each `hangup` reads the credentials anew.
     ///
-    /// Stopping: `/ready` turns 503, `shutdown.delay` passes, the listeners close, requests in flight finish for at
-    /// most `shutdown.grace`. The admin listener and the refresher stay up to the end.
+    /// Stopping: `/ready` turns 503, `shutdown.delay` passes, the listeners close, the admin listener among them, requests in
+    /// flight finish for at most `shutdown.grace`. Open admin connections and the refresher stay up to the end.
     ///
     /// # Errors
     /// When a part ended that should not have.
@@ -287,7 +289,7 @@ impl App {
             })?;
         }
         for listener in admin_listeners {
-            tasks.spawn(accept_admin(listener, admin.clone(), ending.clone()));
+            tasks.spawn(accept_admin(listener, admin.clone(), closing.clone(), ending.clone()));
         }
         let (hung_up, hangups) = watch::channel(());
         for Bearer { refresher, keeper } in bearers {
@@ -521,12 +523,33 @@ fn origin(upstream: &config::Upstream) -> String {
     upstream.url.origin().ascii_serialization()
 }
 
-fn bind(listen: &Listen, key: &str, guard: &config::Guard) -> Result<Vec<Listener>, StartError> {
-    Listener::bind(listen, guard.socket_mode).map_err(|error| StartError::Bind {
-        listen: listen.clone(),
-        key: key.to_owned(),
-        error,
-    })
+/// Binds an address. One that is in use is tried for again for a while: the process before may be about to leave it.
+async fn bind(listen: &Listen, key: &str, config: &Config) -> Result<Vec<Listener>, StartError> {
+    let until = Instant::now() + BIND_PATIENCE;
+    let mut is_waiting = false;
+    loop {
+        let error = match Listener::bind(listen, config.guard.socket_mode, config.listen_reuse_port) {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) => error,
+        };
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse
+            && match listen {
+                Listen::Unix(path) => is_socket(path),
+                Listen::Tcp(_) | Listen::Localhost(_) => true,
+            };
+        if !is_taken || Instant::now() >= until {
+            return Err(StartError::Bind { listen: listen.clone(), key: key.to_owned(), error });
+        }
+        if !is_waiting {
+            is_waiting = true;
+            info!(%listen, key, max = ?BIND_PATIENCE, "The address is in use, waiting for the process that has it");
+        }
+        tokio::time::sleep(BIND_PAUSE).await;
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 fn in_words<'a>(listeners: impl Iterator<Item = &'a Listener>) -> String {
@@ -540,11 +563,17 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
 }
 
-/// Probers and people: of too many connections the oldest is the least likely to be one of theirs.
-async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToken) {
+/// Accepts until `closing`, then closes the listener, so that the next process can have its address; serves what is open until
+/// `ending`. Probers and people: of too many connections the oldest is the least likely to be one of theirs.
+async fn accept_admin(
+    listener: Listener,
+    admin: Admin,
+    closing: CancellationToken,
+    ending: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let mut open = VecDeque::<AbortHandle>::new();
-    while let Some(stream) = ending.run_until_cancelled(listener.accept()).await {
+    let mut serve = |stream| {
         while connections.try_join_next().is_some() {}
         open.retain(|connection| !connection.is_finished());
         if open.len() >= ADMIN_CONNECTIONS_MAX
@@ -553,8 +582,20 @@ async fn accept_admin(listener: Listener, admin: Admin, ending: CancellationToke
             oldest.abort();
         }
         open.push_back(connections.spawn(admin.clone().serve(stream)));
+    };
+    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+        panic_if_asked("admin");
+        serve(stream);
     }
+    listener.close().into_iter().for_each(serve);
+    ending.cancelled().await;
 }
+
+/// How long a process that stops may need until it has closed its listeners, without a `shutdown.delay`.
+const BIND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two attempts to bind an address.
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// Of each of its addresses.
 const ADMIN_CONNECTIONS_MAX: usize = 64;

@@ -16,7 +16,10 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tracing::warn;
 
 use crate::{
@@ -40,8 +43,8 @@ struct Thread {
 }
 
 enum Job {
-    /// A connection to the proxy with this number.
-    Serve(Detached, usize),
+    /// A connection to the proxy with this number, which is counted.
+    Serve(Detached, usize, TaskTrackerToken),
     /// Connections to the proxy with this number.
     Accept(DetachedListener, usize, Arc<[Thread]>, CancellationToken),
     /// No more connections; those that wait for a request end.
@@ -161,8 +164,8 @@ impl Body {
         loop {
             tokio::select! {
                 job = inbox.recv() => match job {
-                    Some(Job::Serve(detached, proxy)) => match Stream::attach(detached) {
-                        Ok(stream) => this.serve(&worker, stream, proxy),
+                    Some(Job::Serve(detached, proxy, token)) => match Stream::attach(detached) {
+                        Ok(stream) => this.serve(&worker, stream, proxy, token),
                         Err(error) => {
                             this.load.fetch_sub(1, Relaxed);
                             warn!(%error, "A connection cannot be taken over, closing it");
@@ -182,15 +185,15 @@ impl Body {
     }
 
     /// Serves a connection that is counted already.
-    fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize) {
+    fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize, token: TaskTrackerToken) {
         let load = Load(Arc::clone(&self.load));
         let place = worker.place(proxy);
         let serving = Rc::clone(worker).serve(stream, proxy, place.clone());
         let counted = async move {
-            let _load = load;
+            let _counted = (load, token);
             serving.await;
         };
-        let task = tokio::task::spawn_local(self.connections.track_future(counted));
+        let task = tokio::task::spawn_local(counted);
         if let Some(place) = place {
             place.belongs_to(task.abort_handle());
         }
@@ -209,26 +212,35 @@ async fn accept(
         Ok(listener) => listener,
         Err(error) => panic!("the listener cannot be taken over: {error}"),
     };
+    // There are no connections left only when none can come from here.
+    let _accepting = own.connections.token();
     let mut turn = 0usize;
-    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+    let mut serve = |stream: Stream| {
         if !worker.admits(&stream, proxy) {
-            continue;
+            return;
         }
         turn = turn.wrapping_add(1);
         let Some((number, thread)) = least_busy(&threads, turn) else { return };
         thread.load.fetch_add(1, Relaxed);
         if number == own.number {
-            own.serve(&worker, stream, proxy);
-            continue;
+            return own.serve(&worker, stream, proxy, own.connections.token());
         }
         match stream.detach() {
-            Ok(detached) => drop(thread.jobs.send(Job::Serve(detached, proxy))),
+            Ok(detached) => {
+                let token = own.connections.token();
+                drop(thread.jobs.send(Job::Serve(detached, proxy, token)));
+            }
             Err(error) => {
                 thread.load.fetch_sub(1, Relaxed);
                 warn!(%error, "A connection cannot be handed over, closing it");
             }
         }
+    };
+    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+        panic_if_asked("accept");
+        serve(stream);
     }
+    listener.close().into_iter().for_each(serve);
 }
 
 /// The thread with the fewest connections. Where all have as many, each has its turn: else it would always be the first one whose

@@ -36,7 +36,11 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
             (proxy.name.clone(), origin)
         })
         .collect();
-    let app = App::bind(config, Clock::system()).await?;
+    // Binding may wait for an address.
+    let app = tokio::select! {
+        app = App::bind(config, Clock::system()) => app?,
+        () = signals.next() => return Ok(()),
+    };
     for ((name, upstream), addr) in proxies.iter().zip(app.listens_at()) {
         info!(
             // The simple form's proxy needs no name.

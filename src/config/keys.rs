@@ -179,6 +179,10 @@ pub const KEYS: &[Key] = &[
         Some("127.0.0.1:8080"),
         "where the app finds the proxy: IP:PORT, localhost:PORT or unix:PATH",
     ),
+    Key {
+        default: Some("false"),
+        ..flag("listen_reuse_port", "let the next process listen on the same TCP ports (SO_REUSEPORT)")
+    },
     key(
         "credentials_file",
         Kind::Text,
