@@ -6,6 +6,7 @@ use std::{hint::black_box, io::Write, sync::Arc};
 
 use aem_auth_proxy::{
     metrics::Metrics,
+    policy::{Path, Policy, Preset, judge},
     proxy::{
         Guard,
         layers::{Heads, Tls},
@@ -13,7 +14,10 @@ use aem_auth_proxy::{
     secret::Authorization,
     tls,
 };
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, Criterion, Throughput, criterion_group, criterion_main,
+    measurement::{Measurement, WallTime},
+};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, ServerConnection,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
@@ -52,6 +56,51 @@ fn heads(criterion: &mut Criterion) {
     }
     assert!(heads.response(RESPONSE) > 0);
     criterion.bench_function("response head", |bencher| bencher.iter(|| heads.response(black_box(RESPONSE))));
+}
+
+/// As an app asks for it.
+const TYPICAL_PATH: &str = "/content/dam/wknd/en/adventures/bali-surf-camp/adobestock_175749320.jpg";
+
+/// Paths of 8 KiB that took longest to judge: a beginning, what is repeated, an end.
+const DEAR_PATHS: [(&str, &str, &str, &str); 9] = [
+    ("selectors", "/etc", ".1", ".json"),
+    ("letters as selectors", "/etc", ".a", ".json"),
+    ("queries", "/content", ".query.json", ".html"),
+    ("quotes", "/a", "='", ";"),
+    ("indexes", "/", "[1]", ""),
+    ("climbs", "/a/../a/../a/../a/../a/../a/../a/../a/../", "a.b/", ""),
+    ("short names, ambiguous", "/%00", "/a", ""),
+    ("names of closed places, ambiguous", "/%00", "/etc/libs/apps/mnt/granite", ""),
+    ("escapes in eight rounds, ambiguous", "/%EF%BC%85EF%BC%85EF%BC%85EF%BC%8525u0041", "%u0061%", ""),
+];
+
+/// Judges paths under `full`, without rules and with 20. The time of each row is that for one byte of the path.
+fn judging(criterion: &mut Criterion) {
+    let rules = (0..20).map(|number| format!("deny * /content/secret-{number}/*").parse().expect("a rule"));
+    let ruled = Policy::new(Preset::Full, rules.collect());
+    let policies = [("full", Policy::default()), ("full and 20 rules", ruled)];
+    let long = |(name, begin, part, end): (&str, &str, &str, &str)| {
+        let count = (8192 - begin.len() - end.len()) / part.len();
+        (format!("8 KiB of {name}"), format!("{begin}{}{end}", part.repeat(count)))
+    };
+    let paths = [("typical".to_owned(), TYPICAL_PATH.to_owned())].into_iter().chain(DEAR_PATHS.map(long));
+    let mut group = criterion.benchmark_group("judging, for each byte");
+    group.sample_size(20);
+    for (name, path) in paths {
+        for (policy_name, policy) in &policies {
+            group.bench_function(format!("{name}, {policy_name}"), |bencher| {
+                bencher.iter_custom(|count| {
+                    let begin = WallTime.start();
+                    for _ in 0..count {
+                        let path = Path::of(black_box(path.as_bytes()));
+                        let _ = black_box(judge("GET", &path, |_| policy, || std::iter::once(policy)));
+                    }
+                    WallTime.end(begin).div_f64(path.len() as f64)
+                });
+            });
+        }
+    }
+    group.finish();
 }
 
 fn chunks(criterion: &mut Criterion) {
@@ -131,7 +180,9 @@ fn tls_records(criterion: &mut Criterion) {
 }
 
 fn bookkeeping(criterion: &mut Criterion) {
-    let metrics = Metrics::new().expect("no name is there twice").proxy("default");
+    let metrics = Metrics::new(aem_auth_proxy::memory::Memory::default())
+        .expect("no name is there twice")
+        .proxy("default");
     let now = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let now = now.block_on(async { Instant::now() });
     criterion.bench_function("metrics of a request", |bencher| {
@@ -146,5 +197,5 @@ fn bookkeeping(criterion: &mut Criterion) {
         .bench_function("taking the token", |bencher| bencher.iter(|| black_box(&authorization).header()));
 }
 
-criterion_group!(layers, heads, chunks, tls_records, bookkeeping);
+criterion_group!(layers, heads, judging, chunks, tls_records, bookkeeping);
 criterion_main!(layers);

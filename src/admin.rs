@@ -73,6 +73,7 @@ impl Admin {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(BUFFER)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router(local)));
         if let Err(error) = connection.await {
             debug!(%error, "Admin connection ended early");
@@ -155,6 +156,9 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.0.metrics.render())
 }
+
+/// What a connection may hold, in bytes: a head from a browser fits.
+const BUFFER: usize = 16 * 1024;
 
 /// A prober sends its head at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

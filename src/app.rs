@@ -5,6 +5,7 @@ mod descriptors;
 mod ends;
 mod guard;
 mod keeper;
+mod threads;
 mod upstreams;
 mod workers;
 
@@ -20,11 +21,11 @@ use std::{
 
 use http::HeaderName;
 use tokio::{
-    sync::watch,
-    task::{AbortHandle, JoinSet},
+    sync::{Notify, watch},
+    task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use self::{
@@ -36,6 +37,7 @@ use self::{
 pub use self::{
     credential::{basic, cache, exchange},
     guard::shared_secret,
+    threads::{FILE_THREAD_KEEP_ALIVE, FILE_THREADS},
 };
 use crate::{
     admin::{Admin, ProxyView, RouteView},
@@ -46,7 +48,9 @@ use crate::{
     egress::EgressError,
     ims::EndpointError,
     listener::Listener,
+    memory::Memory,
     metrics::Metrics,
+    network::descriptors::Descriptors,
     proxy::{Credential, Fields, Guard, Limits, Proxy, Retries, Route, SecretError, Upstream},
     secret::{SecretString, is_field_value},
     tls::{self, TlsError},
@@ -60,6 +64,8 @@ pub struct App {
     listeners: Vec<(usize, Listener)>,
     admin: Admin,
     admin_listeners: Vec<Listener>,
+    /// Of each of them, at once.
+    admin_connections: usize,
     bearers: Vec<Bearer>,
     values: Vec<Values>,
     clock: Clock,
@@ -179,14 +185,19 @@ impl App {
     /// Before anything listens where the configuration is to blame.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
         tls::install();
-        let metrics = Metrics::new().map_err(|error| StartError::internal("the metrics")(error.into()))?;
+        threads::start().await.map_err(|error| StartError::internal("the threads")(error.into()))?;
+        let memory = Memory::new(config.limits.memory);
+        let metrics = Metrics::new(memory.clone());
+        let metrics = metrics.map_err(|error| StartError::internal("the metrics")(error.into()))?;
         let config = Arc::new(config);
         let ca_file = Fingerprint::of(config.ca_file.as_slice());
         let roots = tls::roots(config.ca_file.as_deref())?;
         let tls = tls::current(tls::client_config(Arc::clone(&roots))?);
         let wired = credential::wire(&config, &clock, &metrics, &tls)?;
         let mut values = Vec::from_iter(upstreams::trust(&config, ca_file, &tls));
-        let upstreams = upstreams::wire(&config, &metrics, &roots, &mut values)?;
+        let told = Arc::new(Notify::new());
+        let descriptors = Arc::new(Descriptors::new(Arc::clone(&told)));
+        let upstreams = upstreams::wire(&config, &metrics, &roots, (&told, &descriptors), &mut values)?;
         let proxies = proxies(&config, &wired, &metrics, &upstreams, &mut values)?;
         let Wired { credentials: known, bearers, passwords, views } = wired;
         values.extend(passwords);
@@ -212,9 +223,18 @@ impl App {
         });
         let shown = shown.collect();
         let admin_guard = Guard::new(&config.guard.allowed_hosts, &[]);
+        let needs = descriptors::Needs {
+            workers: cores(),
+            watched: bearers.len() + values.len(),
+            exchanged: bearers.len(),
+            listeners: listeners.len(),
+            admin_listeners: admin_listeners.len(),
+        };
+        let plan = descriptors::plan(config.limits.connections, &needs);
+        descriptors.open(plan.limits);
+        metrics.account(&descriptors);
         let admin = Admin::new(admin_guard, metrics, clock.clone(), shown, views);
-        let connections = descriptors::connections(config.limits.connections);
-        let workers = Workers::start(&proxies, cores(), connections)
+        let workers = Workers::start(&proxies, &plan, &descriptors, &memory)
             .map_err(|error| StartError::internal("the threads")(error.into()))?;
         let (poll, shutdown) = (config.watch.poll, config.shutdown.clone());
         Ok(Self {
@@ -223,6 +243,7 @@ impl App {
             listeners,
             admin,
             admin_listeners,
+            admin_connections: plan.admin_each,
             bearers,
             values,
             poll,
@@ -268,6 +289,7 @@ impl App {
             listeners,
             admin,
             admin_listeners,
+            admin_connections,
             bearers,
             values,
             poll,
@@ -289,7 +311,8 @@ impl App {
             })?;
         }
         for listener in admin_listeners {
-            tasks.spawn(accept_admin(listener, admin.clone(), closing.clone(), ending.clone()));
+            let (closing, ending) = (closing.clone(), ending.clone());
+            tasks.spawn(accept_admin(listener, admin.clone(), admin_connections, closing, ending));
         }
         let (hung_up, hangups) = watch::channel(());
         for Bearer { refresher, keeper } in bearers {
@@ -361,6 +384,7 @@ fn proxies<'a>(
     let door = Door::wire(config, values)?;
     let limits = Limits {
         head: config.limits.head,
+        path: config.limits.path,
         replay: config.limits.replay,
         min_rate: config.limits.min_rate,
         timeouts: config.timeouts.clone(),
@@ -404,7 +428,8 @@ fn proxies<'a>(
         let guard = door.guard(&config.guard);
         let retries = Retries::new(config.retry.budget, config.retry.max_wait);
         let (rewrite, metrics) = (config.rewrite.clone(), metrics.proxy(&proxy.name));
-        let proxy = Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics);
+        let built = Proxy::new(guard, routes, otherwise, rewrite, limits.clone(), retries, metrics);
+        let proxy = if proxy.http2 { built.with_http2() } else { built };
         proxies.push(match &door.tls {
             Some(tls) => proxy.over_tls(Arc::clone(tls)),
             None => proxy,
@@ -568,26 +593,25 @@ fn cores() -> usize {
 async fn accept_admin(
     listener: Listener,
     admin: Admin,
+    most: usize,
     closing: CancellationToken,
     ending: CancellationToken,
 ) {
-    let mut connections = JoinSet::new();
-    let mut open = VecDeque::<AbortHandle>::new();
-    let mut serve = |stream| {
-        while connections.try_join_next().is_some() {}
+    let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
+    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+        panic_if_asked("admin");
         open.retain(|connection| !connection.is_finished());
-        if open.len() >= ADMIN_CONNECTIONS_MAX
+        open.push_back(AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(stream))));
+        if open.len() >= most
             && let Some(oldest) = open.pop_front()
         {
             oldest.abort();
+            // Its descriptor is free before the next one is accepted.
+            let _ = oldest.await;
         }
-        open.push_back(connections.spawn(admin.clone().serve(stream)));
-    };
-    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
-        panic_if_asked("admin");
-        serve(stream);
     }
-    listener.close().into_iter().for_each(serve);
+    let serve = |stream| AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(stream)));
+    open.extend(listener.close().into_iter().map(serve));
     ending.cancelled().await;
 }
 
@@ -596,9 +620,6 @@ const BIND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two attempts to bind an address.
 const BIND_PAUSE: Duration = Duration::from_millis(50);
-
-/// Of each of its addresses.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;

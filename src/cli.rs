@@ -20,6 +20,7 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::{
+    app,
     config::{Config, ConfigError, Log, LogFormat, Sources, describe},
     secret::process,
     telemetry,
@@ -217,8 +218,8 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<crate::app::StartError> for Failure {
-    fn from(error: crate::app::StartError) -> Self {
+impl From<app::StartError> for Failure {
+    fn from(error: app::StartError) -> Self {
         if error.is_configuration() { Self::config(error) } else { Self::wrong(error) }
     }
 }
@@ -257,6 +258,8 @@ fn init_quiet_telemetry(sources: &Sources) -> Result<(), Failure> {
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(app::FILE_THREADS)
+        .thread_keep_alive(app::FILE_THREAD_KEEP_ALIVE)
         .build()
         .map_err(|error| Failure::wrong(format!("the runtime does not start: {error}")))?;
     let output = runtime.block_on(future);

@@ -181,6 +181,8 @@ pub struct Proxy {
     pub listen: Listen,
     /// The key that says so.
     pub listen_key: String,
+    /// Whether it takes HTTP/2 with prior knowledge on connections without TLS.
+    pub http2: bool,
     /// For requests of no other route.
     pub otherwise: Route,
     /// The first that is for a request's path has it.
@@ -388,6 +390,9 @@ pub struct Limits {
     /// The largest head, request or response, in bytes.
     #[serde(deserialize_with = "values::size")]
     pub head: usize,
+    /// The longest path of a request that is judged, in bytes.
+    #[serde(deserialize_with = "values::size")]
+    pub path: usize,
     /// How much of a request's body is kept for a second attempt, in bytes.
     #[serde(deserialize_with = "values::replay")]
     pub replay: usize,
@@ -397,6 +402,9 @@ pub struct Limits {
     /// How many connections clients have at once.
     #[serde(deserialize_with = "values::connections")]
     pub connections: usize,
+    /// How much of the heap may be in use, in bytes: what all buffers and libraries of the process hold.
+    #[serde(deserialize_with = "values::memory")]
+    pub memory: usize,
 }
 
 /// `[rewrite]`

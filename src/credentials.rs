@@ -20,7 +20,10 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::{Duration, SystemTime},
 };
@@ -109,6 +112,30 @@ impl Credentials {
             Kind::OAuth(fields) => OAuthCredentials::read(&fields).map(Self::OAuth),
             Kind::Project(project) => OAuthCredentials::choose(&project, name).map(Self::OAuth),
             Kind::LocalToken(top) => LocalToken::read(&top).map(Self::LocalToken),
+        }
+    }
+
+    /// Whether both show the same to IMS. Documents with the same credentials may differ in what is for people alone.
+    pub(crate) fn authenticate_like(&self, other: &Self) -> bool {
+        let secret = SecretString::expose_secret;
+        match (self, other) {
+            (Self::Jwt(own), Self::Jwt(other)) => {
+                own.client_id == other.client_id
+                    && secret(&own.client_secret) == secret(&other.client_secret)
+                    && own.technical_account_id == other.technical_account_id
+                    && own.org == other.org
+                    && own.metascopes == other.metascopes
+                    && own.private_key.is_same(&other.private_key)
+            }
+            (Self::OAuth(own), Self::OAuth(other)) => {
+                own.client_id == other.client_id
+                    && own.client_secrets.iter().map(secret).eq(other.client_secrets.iter().map(secret))
+                    && own.scopes == other.scopes
+            }
+            (Self::LocalToken(own), Self::LocalToken(other)) => {
+                own.authorization().as_bytes() == other.authorization().as_bytes()
+            }
+            _ => false,
         }
     }
 
@@ -295,9 +322,34 @@ fn read_within(path: &Path, wait: Duration) -> io::Result<Zeroizing<Vec<u8>>> {
     }
     let (give, taken) = mpsc::sync_channel(1);
     let path = path.to_owned();
-    thread::Builder::new().name("pipe".to_owned()).spawn(move || drop(give.send(read_at_once(&path))))?;
+    let waiting = PipeThread::begin()?;
+    thread::Builder::new().name("pipe".to_owned()).spawn(move || {
+        drop(give.send(read_at_once(&path)));
+        drop(waiting);
+    })?;
     taken.recv_timeout(wait).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
+
+/// A thread that reads a pipe, and waits for as long as nobody writes into it.
+struct PipeThread;
+
+impl PipeThread {
+    fn begin() -> io::Result<Self> {
+        let room = |threads| (threads < PIPE_THREADS).then_some(threads + 1);
+        match PIPES.fetch_update(Relaxed, Relaxed, room) {
+            Ok(_) => Ok(Self),
+            Err(_) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many pipes without a writer")),
+        }
+    }
+}
+
+impl Drop for PipeThread {
+    fn drop(&mut self) {
+        PIPES.fetch_sub(1, Relaxed);
+    }
+}
+
+static PIPES: AtomicUsize = AtomicUsize::new(0);
 
 fn read_at_once(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES));
@@ -321,6 +373,8 @@ const USUAL_FILE_BYTES: usize = 16 << 10;
 const PART_BYTES: usize = 8;
 /// How every JWT begins, access tokens and assertions alike: `{"` in base64.
 const JWT: &str = "eyJ";
+/// Pipes that are read at once, those included that were given up: a thread ends only when something writes into its pipe.
+pub(crate) const PIPE_THREADS: usize = 4;
 /// What writes into a pipe may have to ask a server first.
 const PIPE_WAIT: Duration = Duration::from_secs(10);
 

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{
     config::Way,
-    network::is_loopback,
+    network::{is_loopback, resolver::ProcessResolver},
     secret::{Authorization, SecretString},
 };
 
@@ -71,7 +71,8 @@ pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, Egress
     }
 }
 
-/// A client of reqwest's on this way, whatever the environment says: it was asked before.
+/// A client of reqwest's on this way, whatever the environment says: it was asked before. Names are looked up by the
+/// resolver of the process.
 ///
 /// # Errors
 /// When the proxy has no address, which is a defect of this program.
@@ -79,7 +80,7 @@ pub fn through(
     builder: reqwest::ClientBuilder,
     egress: Option<&EgressProxy>,
 ) -> reqwest::Result<reqwest::ClientBuilder> {
-    let builder = builder.no_proxy();
+    let builder = builder.no_proxy().dns_resolver(ProcessResolver);
     let Some(egress) = egress else { return Ok(builder) };
     let proxy = reqwest::Proxy::all(egress.uri().to_string())?;
     Ok(builder.proxy(match egress.authorization() {

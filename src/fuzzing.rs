@@ -8,4 +8,5 @@ pub use crate::{
         Answered, Forwarded, Framed, Question, Route, Unchunked, answered, forwarded, names, renamed,
         trailers, unchunked,
     },
+    steps::of as steps,
 };

@@ -62,4 +62,9 @@ impl std::fmt::Debug for Grant {
 pub trait Exchange: Send + Sync + 'static {
     /// Asks once.
     fn exchange(&self) -> impl Future<Output = Result<Grant, ImsError>> + Send;
+
+    /// Whether both ask the same IMS with the same credentials: what IMS answers to one, it answers to the other.
+    fn is_same(&self, _other: &Self) -> bool {
+        false
+    }
 }

@@ -6,6 +6,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll},
 };
 
@@ -14,15 +15,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::unix::SocketFile;
-use crate::config::Listen;
+use crate::{config::Listen, network::descriptors::Permit};
 
 /// One address of a listener, bound.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
+    /// In a row, of accepting a connection.
+    failures: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -42,21 +45,29 @@ enum DetachedSocket {
     Unix(SocketFile, std::os::unix::net::UnixListener),
 }
 
-/// A client's connection.
+/// A client's connection. Its descriptor is given back when it is dropped, wherever it is then.
 #[derive(Debug)]
-pub enum Stream {
-    /// TCP.
+pub struct Stream {
+    socket: ClientSocket,
+    permit: Option<Permit>,
+}
+
+#[derive(Debug)]
+enum ClientSocket {
     Tcp(TcpStream),
-    /// Unix.
     Unix(UnixStream),
 }
 
 /// A client's connection between two threads.
 #[derive(Debug)]
-pub enum Detached {
-    /// TCP.
+pub struct Detached {
+    socket: DetachedClientSocket,
+    permit: Option<Permit>,
+}
+
+#[derive(Debug)]
+enum DetachedClientSocket {
     Tcp(std::net::TcpStream),
-    /// Unix.
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -81,7 +92,7 @@ impl Listener {
             }
             Listen::Unix(path) => {
                 let (file, socket) = unix::bind(path, mode, BACKLOG)?;
-                Ok(vec![Self { socket: Socket::Unix(file, UnixListener::from_std(socket)?) }])
+                Ok(vec![Socket::Unix(file, UnixListener::from_std(socket)?).into()])
             }
         }
     }
@@ -94,7 +105,7 @@ impl Listener {
             socket.set_reuseport(true)?;
         }
         socket.bind(addr)?;
-        Ok(Self { socket: Socket::Tcp(socket.listen(BACKLOG)?) })
+        Ok(Socket::Tcp(socket.listen(BACKLOG)?).into())
     }
 
     /// Takes the listener from this thread's runtime, for another's.
@@ -117,7 +128,7 @@ impl Listener {
             DetachedSocket::Tcp(listener) => Socket::Tcp(TcpListener::from_std(listener)?),
             DetachedSocket::Unix(file, listener) => Socket::Unix(file, UnixListener::from_std(listener)?),
         };
-        Ok(Self { socket })
+        Ok(socket.into())
     }
 
     /// The address, with the port that port 0 became; none for a Unix socket.
@@ -129,18 +140,26 @@ impl Listener {
     }
 
     /// The next connection. Errors of a single connection, or of a process out of file descriptors, are waited
-    /// out: a listener does not die of its clients.
+    /// out: a listener does not die of its clients. Logged are the first failure and the next success.
     pub async fn accept(&self) -> Stream {
         loop {
             let accepted = match &self.socket {
-                Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-                Socket::Unix(_, listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+                Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| stream.into()),
+                Socket::Unix(_, listener) => listener.accept().await.map(|(stream, _)| stream.into()),
             };
             match accepted {
-                Ok(stream) => return stream.tuned(),
+                Ok(stream) => {
+                    let failures = self.failures.swap(0, Relaxed);
+                    if failures > 0 {
+                        info!(listener = %self, failures, "Connections can be accepted again");
+                    }
+                    return Stream::tuned(stream);
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    warn!(%error, "Cannot accept a connection, waiting a moment");
+                    if self.failures.fetch_add(1, Relaxed) == 0 {
+                        warn!(listener = %self, %error, "Connections cannot be accepted; trying again every 100 ms");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -155,7 +174,7 @@ impl Listener {
                 let accept = || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
-                    Ok(Stream::Tcp(TcpStream::from_std(stream)?))
+                    TcpStream::from_std(stream).map(ClientSocket::from)
                 };
                 all_waiting(accept)
             }
@@ -166,7 +185,7 @@ impl Listener {
                 let accept = || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
-                    Ok(Stream::Unix(UnixStream::from_std(stream)?))
+                    UnixStream::from_std(stream).map(ClientSocket::from)
                 };
                 all_waiting(accept)
             }
@@ -175,13 +194,19 @@ impl Listener {
 }
 
 /// What `accept` returns until there is no more.
-fn all_waiting(accept: impl Fn() -> io::Result<Stream>) -> Vec<Stream> {
+fn all_waiting(accept: impl Fn() -> io::Result<ClientSocket>) -> Vec<Stream> {
     let accepted = std::iter::repeat_with(accept).take(BACKLOG as usize);
     let is_left = |accepted: &io::Result<_>| match accepted {
         Ok(_) => true,
         Err(error) => is_of_one_connection(error),
     };
     accepted.take_while(is_left).flatten().map(Stream::tuned).collect()
+}
+
+impl From<Socket> for Listener {
+    fn from(socket: Socket) -> Self {
+        Self { socket, failures: AtomicUsize::new(0) }
+    }
 }
 
 impl fmt::Display for Listener {
@@ -208,18 +233,32 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Stream {
     /// Small answers leave at once.
-    fn tuned(self) -> Self {
-        if let Self::Tcp(stream) = &self {
+    fn tuned(socket: ClientSocket) -> Self {
+        if let ClientSocket::Tcp(stream) = &socket {
             let _ = stream.set_nodelay(true);
         }
-        self
+        Self { socket, permit: None }
+    }
+
+    /// The same with its descriptor's permit.
+    #[must_use]
+    pub fn permitted(self, permit: Permit) -> Self {
+        Self { permit: Some(permit), ..self }
     }
 
     /// The address that the client connected to; none for a Unix socket.
     pub fn local_ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(stream) => stream.local_addr().ok().map(|addr| addr.ip().to_canonical()),
-            Self::Unix(_) => None,
+        match &self.socket {
+            ClientSocket::Tcp(stream) => stream.local_addr().ok().map(|addr| addr.ip().to_canonical()),
+            ClientSocket::Unix(_) => None,
+        }
+    }
+
+    /// The user at the other end of a Unix socket; `None` for TCP, which does not tell.
+    pub fn peer_uid(&self) -> Option<io::Result<u32>> {
+        match &self.socket {
+            ClientSocket::Tcp(_) => None,
+            ClientSocket::Unix(stream) => Some(stream.peer_cred().map(|peer| peer.uid())),
         }
     }
 
@@ -228,10 +267,11 @@ impl Stream {
     /// # Errors
     /// When the system does not let go of it.
     pub fn detach(self) -> io::Result<Detached> {
-        match self {
-            Self::Tcp(stream) => stream.into_std().map(Detached::Tcp),
-            Self::Unix(stream) => stream.into_std().map(Detached::Unix),
-        }
+        let socket = match self.socket {
+            ClientSocket::Tcp(stream) => DetachedClientSocket::Tcp(stream.into_std()?),
+            ClientSocket::Unix(stream) => DetachedClientSocket::Unix(stream.into_std()?),
+        };
+        Ok(Detached { socket, permit: self.permit })
     }
 
     /// Gives the connection to this thread's runtime.
@@ -239,34 +279,54 @@ impl Stream {
     /// # Errors
     /// When the system does not take it.
     pub fn attach(detached: Detached) -> io::Result<Self> {
-        match detached {
-            Detached::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
-            Detached::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
-        }
+        let socket = match detached.socket {
+            DetachedClientSocket::Tcp(stream) => TcpStream::from_std(stream)?.into(),
+            DetachedClientSocket::Unix(stream) => UnixStream::from_std(stream)?.into(),
+        };
+        Ok(Self { socket, permit: detached.permit })
     }
 
     /// The connection will end with a reset, which nobody takes for the end of a message.
     pub fn reset(&self) {
-        if let Self::Tcp(stream) = self {
+        if let ClientSocket::Tcp(stream) = &self.socket {
             let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 }
 
+impl From<TcpStream> for ClientSocket {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for ClientSocket {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+#[cfg(test)]
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self { socket: stream.into(), permit: None }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut self.get_mut().socket {
+            ClientSocket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            ClientSocket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().socket {
+            ClientSocket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            ClientSocket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -275,9 +335,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        match &mut self.get_mut().socket {
+            ClientSocket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            ClientSocket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -290,9 +350,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().socket {
+            ClientSocket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            ClientSocket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

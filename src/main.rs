@@ -1,13 +1,18 @@
-//! The door, and the memory of all that is behind it.
+//! Entry point; installs the allocator, which counts what is in use and wipes what is freed.
 
-use std::{alloc::System, process::ExitCode};
+use std::process::ExitCode;
 
+use cap::Cap;
+use mimalloc::MiMalloc;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Writes zeros over whatever is freed, by whichever library: HTTP clients, TLS and parsers copy secrets, and wipe nothing.
+/// Wipes all memory that is freed, by whichever library: HTTP clients, TLS and parsers copy secrets and wipe nothing. Counts the
+/// bytes in use, without a limit: the budget is kept by those who allocate. mimalloc returns freed memory to the system within a
+/// second.
 #[global_allocator]
-static MEMORY: ZeroAlloc<System> = ZeroAlloc(System);
+static HEAP: ZeroAlloc<Cap<MiMalloc>> = ZeroAlloc(Cap::new(MiMalloc, usize::MAX));
 
 fn main() -> ExitCode {
+    aem_auth_proxy::memory::install(|| usize::MAX - HEAP.0.remaining());
     aem_auth_proxy::cli::main()
 }

@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 pub use self::upstream::{Turned, UpstreamMetrics};
-use crate::proxy::Refusal;
+use crate::{memory::Memory, network::descriptors::Descriptors, proxy::Refusal};
 
 /// Every metric of the process.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    memory: Memory,
+    memory_used: IntGauge,
     requests: IntCounterVec,
     duration: HistogramVec,
     in_flight: IntGaugeVec,
@@ -38,16 +40,29 @@ pub struct Metrics {
     token_expiry: GaugeVec,
     certificate_expiry: GaugeVec,
     fallback: IntGaugeVec,
+    descriptors: IntGaugeVec,
+    descriptors_limit: IntGaugeVec,
+    /// What the last two are read from.
+    account: Arc<OnceLock<Arc<Descriptors>>>,
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Registers all of them. How much of `memory` is used is read when it is asked for.
     ///
     /// # Errors
     /// When two have one name, which is a defect of this program.
-    pub fn new() -> prometheus::Result<Self> {
+    pub fn new(memory: Memory) -> prometheus::Result<Self> {
+        let memory_used = IntGauge::with_opts(opts(
+            "memory_bytes",
+            "Memory in use on the heap, of all buffers and libraries",
+        ))?;
+        let memory_limit =
+            IntGauge::with_opts(opts("memory_limit_bytes", "The memory budget, limits.memory"))?;
+        memory_limit.set(i64::try_from(memory.limit()).unwrap_or(i64::MAX));
         let metrics = Self {
             registry: Registry::new(),
+            memory,
+            memory_used,
             requests: counter("requests_total", "Requests answered", &["proxy", "method", "status_class"])?,
             duration: HistogramVec::new(
                 HistogramOpts::new(
@@ -124,8 +139,17 @@ impl Metrics {
                 opts("credential_fallback_active", "1 while another credential stands in for this one"),
                 &["credential", "fallback"],
             )?,
+            descriptors: IntGaugeVec::new(
+                opts("descriptors", "File descriptors of sockets in use"),
+                &["kind"],
+            )?,
+            descriptors_limit: IntGaugeVec::new(
+                opts("descriptors_limit", "File descriptors that sockets may use"),
+                &["kind"],
+            )?,
+            account: Arc::default(),
         };
-        let all: [Box<dyn Collector>; 18] = [
+        let all: [Box<dyn Collector>; 20] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.in_flight.clone()),
@@ -144,12 +168,20 @@ impl Metrics {
             Box::new(metrics.token_expiry.clone()),
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.fallback.clone()),
+            Box::new(metrics.descriptors.clone()),
+            Box::new(metrics.descriptors_limit.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;
         }
         metrics.registry.register(Box::new(LOG_LINES_LOST.clone()))?;
         metrics.registry.register(Box::new(PANICS.clone()))?;
+        metrics.registry.register(Box::new(metrics.memory_used.clone()))?;
+        metrics.registry.register(Box::new(memory_limit))?;
+        for kind in ["client", "upstream"] {
+            metrics.descriptors.with_label_values(&[kind]);
+            metrics.descriptors_limit.with_label_values(&[kind]);
+        }
         let info = IntGaugeVec::new(opts("build_info", "Always 1"), &["version", "commit", "tls"])?;
         info.with_label_values(&[crate::VERSION, crate::COMMIT, crate::tls::PROVIDER]).set(1);
         metrics.registry.register(Box::new(info))?;
@@ -198,8 +230,28 @@ impl Metrics {
         }
     }
 
+    /// Shows what is in this account of descriptors.
+    pub fn account(&self, descriptors: &Arc<Descriptors>) {
+        // There is one for a process.
+        let _ = self.account.set(Arc::clone(descriptors));
+    }
+
+    fn read_account(&self) {
+        let Some(account) = self.account.get() else { return };
+        let limits = account.limits();
+        for (kind, used, limit) in [
+            ("client", account.clients_in_use(), limits.all_clients()),
+            ("upstream", account.upstream_in_use(), limits.upstream()),
+        ] {
+            self.descriptors.with_label_values(&[kind]).set(used as i64);
+            self.descriptors_limit.with_label_values(&[kind]).set(limit as i64);
+        }
+    }
+
     /// All of them in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
+        self.memory_used.set(i64::try_from(self.memory.used()).unwrap_or(i64::MAX));
+        self.read_account();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
@@ -287,10 +339,13 @@ pub enum Ended {
     Idle,
     /// There was no place for it.
     Full,
+    /// The memory budget was used up, and it held the most for the longest; or there was no room for it.
+    Memory,
 }
 
 impl Ended {
-    const ALL: [Self; 5] = [Self::Malformed, Self::TooLarge, Self::Slow, Self::Idle, Self::Full];
+    const ALL: [Self; 6] =
+        [Self::Malformed, Self::TooLarge, Self::Slow, Self::Idle, Self::Full, Self::Memory];
 
     fn label(self) -> &'static str {
         match self {
@@ -299,6 +354,7 @@ impl Ended {
             Self::Slow => "slow",
             Self::Idle => "idle",
             Self::Full => "full",
+            Self::Memory => "memory",
         }
     }
 }
@@ -502,7 +558,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_once_with_its_method_and_class() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(Memory::default()).unwrap();
         let proxy = metrics.proxy("default");
         assert!(proxy.start("GET", Instant::now()).answered(200));
         proxy.start("MOVE", Instant::now()).answered(201);

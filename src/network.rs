@@ -1,9 +1,15 @@
-//! What a connection attempt died of, told from a library's chain of errors; and what does not leave this machine.
+//! What a connection attempt died of, told from a library's chain of errors; what does not leave this machine; name
+//! look-ups; and the account of descriptors.
+
+pub mod descriptors;
+pub mod resolver;
 
 use std::{error::Error as StdError, io};
 
 use rustls::AlertDescription;
 use url::{Host, Url};
+
+use self::resolver::LookupError;
 
 /// A cause that somebody can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +100,9 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
         return Some(tls_cause(tls));
     }
+    if error.is::<LookupError>() {
+        return Some(Cause::Dns);
+    }
     if let Some(io) = error.downcast_ref::<io::Error>() {
         return match io.kind() {
             io::ErrorKind::ConnectionRefused
@@ -120,6 +129,9 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
 pub(crate) fn is_temporary(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
+        if error.downcast_ref::<LookupError>().is_some_and(LookupError::is_temporary) {
+            return true;
+        }
         let text = error.to_string();
         if ["emporary failure", "ry again"].iter().any(|words| text.contains(words)) {
             return true;

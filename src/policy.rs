@@ -8,15 +8,23 @@ mod closed;
 mod decode;
 mod methods;
 mod normal;
+mod outline;
 mod pattern;
 mod presets;
 mod query;
 mod rules;
+mod sequences;
 mod words;
+
+use self::{
+    closed::Possible,
+    outline::Outline,
+    sequences::{Found, Sequences},
+};
 
 pub use self::{
     methods::Methods,
-    normal::{Path, Reading},
+    normal::{Path, Reading, without_query},
     presets::{Preset, UnknownPreset},
     query::names_operation,
     rules::{Rule, RuleError},
@@ -27,6 +35,10 @@ pub use self::{
 pub struct Policy {
     preset: Preset,
     rules: Vec<Rule>,
+    /// How many names of a path they look at.
+    depth: usize,
+    /// The words of every rule, by its number.
+    words: Sequences,
 }
 
 /// Why a request is refused.
@@ -58,7 +70,10 @@ pub enum Refused {
 impl Policy {
     /// The rules in the order in which they are asked, and the preset for what none of them is for.
     pub fn new(preset: Preset, rules: Vec<Rule>) -> Self {
-        Self { preset, rules }
+        let depths = rules.iter().map(Rule::depth).chain([preset.depth()]);
+        let depth = depths.max().unwrap_or_default();
+        let words = Sequences::new(rules.iter().map(Rule::denied_words));
+        Self { preset, rules, depth, words }
     }
 
     /// The preset.
@@ -81,25 +96,30 @@ impl Policy {
     /// # Errors
     /// When it is denied.
     pub fn judge(&self, method: &str, reading: Reading<'_>) -> Result<(), Refused> {
+        self.judge_outline(method, &self.outline(reading))
+    }
+
+    fn outline<'r>(&self, reading: Reading<'r>) -> Outline<'r> {
+        Outline::of(reading, self.depth)
+    }
+
+    fn judge_outline(&self, method: &str, outline: &Outline<'_>) -> Result<(), Refused> {
         if methods::echoes(method) {
             return Err(Refused::Preset);
         }
-        if let Some(rule) = self.rules.iter().find(|rule| rule.covers(method, reading)) {
+        if let Some(rule) = self.rules.iter().find(|rule| rule.covers(method, outline)) {
             return if rule.is_allow() { Ok(()) } else { Err(Refused::Rule) };
         }
-        if closed::covers(method, reading.path) {
+        if outline.is_closed(method) {
             return Err(Refused::Closed);
         }
-        if self.preset.allows(method, reading) { Ok(()) } else { Err(Refused::Preset) }
+        if self.preset.allows(method, outline) { Ok(()) } else { Err(Refused::Preset) }
     }
 
-    /// Judges a path that can be read in more than one way, by the words that stand in it. No rule allows such a path.
-    fn judge_ambiguous(&self, method: &str, words: Option<&[u8]>) -> Result<(), Refused> {
-        let Some(words) = words.filter(|_| self.preset == Preset::Full && !methods::echoes(method)) else {
-            return Err(Refused::Ambiguous);
-        };
-        let denied = self.rules.iter().any(|rule| rule.may_deny(method, words));
-        if denied || closed::may_cover(method, words) { Err(Refused::Ambiguous) } else { Ok(()) }
+    /// Whether a rule may deny a path that can be read in more than one way, by the words in it. No rule allows such a path.
+    fn may_deny(&self, method: &str, found: &Found) -> bool {
+        let mut numbered = self.rules.iter().enumerate();
+        numbered.any(|(number, rule)| rule.may_deny(method) && found.holds(number))
     }
 }
 
@@ -120,20 +140,72 @@ pub fn judge<'p, P: Iterator<Item = &'p Policy>>(
     of: impl Fn(&[u8]) -> &'p Policy,
     all: impl Fn() -> P,
 ) -> Result<(), Refused> {
-    let judged = |method: &str| {
-        path.readings().try_for_each(|reading| of(reading.path).judge(method, reading))?;
-        match path {
-            Path::Ambiguous { words, .. } => {
-                all().try_for_each(|policy| policy.judge_ambiguous(method, words.as_deref()))
-            }
-            _ => Ok(()),
-        }
-    };
-    judged(method).map_err(|refused| match Methods::those(|method| judged(method).is_ok()) {
-        Some(methods) if refused != Refused::Ambiguous => Refused::Method(methods),
-        _ => refused,
-    })
+    Case::of(path, of, all).judge(method)
 }
 
+/// A path with the policies that judge it. The path is looked through once, for however many methods it is judged.
+pub struct Case<'c, 'p>(Kind<'c, 'p>);
+
+enum Kind<'c, 'p> {
+    /// It passes if all its readings do.
+    Readings(Vec<(&'p Policy, Outline<'c>)>),
+    /// It can be read in more than one way: it passes if none of its words is of something that is denied.
+    Words(Possible, Vec<(&'p Policy, Found)>),
+    /// It can be read in more than one way, and passes for no method.
+    Refused,
+}
+
+impl<'c, 'p> Case<'c, 'p> {
+    /// Looks through a path. See [`judge`] for the policies.
+    pub fn of<P: Iterator<Item = &'p Policy>>(
+        path: &'c Path<'_>,
+        of: impl Fn(&[u8]) -> &'p Policy,
+        all: impl Fn() -> P,
+    ) -> Self {
+        let outlined = |reading: Reading<'c>| {
+            let policy = of(reading.path);
+            (policy, policy.outline(reading))
+        };
+        Self(match path {
+            Path::Ambiguous { words: Some(words), .. }
+                if all().all(|policy| policy.preset == Preset::Full) =>
+            {
+                let found = all().map(|policy| (policy, policy.words.find(words))).collect();
+                Kind::Words(Possible::of(words), found)
+            }
+            Path::Ambiguous { .. } => Kind::Refused,
+            _ => Kind::Readings(path.readings().map(outlined).collect()),
+        })
+    }
+
+    /// Judges it for a method.
+    ///
+    /// # Errors
+    /// As [`judge`].
+    pub fn judge(&self, method: &str) -> Result<(), Refused> {
+        self.passes(method).map_err(|refused| {
+            let others = || Methods::those(|method| self.passes(method).is_ok());
+            if refused == Refused::Ambiguous { refused } else { others().map_or(refused, Refused::Method) }
+        })
+    }
+
+    fn passes(&self, method: &str) -> Result<(), Refused> {
+        match &self.0 {
+            Kind::Readings(readings) => {
+                readings.iter().try_for_each(|(policy, outline)| policy.judge_outline(method, outline))
+            }
+            Kind::Words(possible, found) => {
+                let is_denied = methods::echoes(method)
+                    || possible.covers(method)
+                    || found.iter().any(|(policy, found)| policy.may_deny(method, found));
+                if is_denied { Err(Refused::Ambiguous) } else { Ok(()) }
+            }
+            Kind::Refused => Err(Refused::Ambiguous),
+        }
+    }
+}
+
+#[cfg(test)]
+mod linear;
 #[cfg(test)]
 mod tests;

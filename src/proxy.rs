@@ -20,7 +20,10 @@ mod guard;
 mod http2;
 #[doc(hidden)]
 pub mod layers;
+#[cfg(test)]
+mod linear;
 mod link;
+mod partial;
 mod permit;
 mod refusal;
 mod request;
@@ -31,6 +34,7 @@ mod route;
 mod sealed;
 mod session;
 mod socket;
+mod streams;
 mod tunnel;
 mod under_way;
 mod upstream;
@@ -64,6 +68,7 @@ use self::{buffer::Buffers, clients::Clients, under_way::UnderWay, upstream::Poo
 use crate::{
     config::{Rewrite, UserAgent},
     listener::Stream,
+    memory::Memory,
     metrics::ProxyMetrics,
     tls::Serving,
 };
@@ -79,6 +84,8 @@ pub struct Proxy {
     metrics: ProxyMetrics,
     draining: AtomicBool,
     tls: Option<Serving>,
+    /// Whether HTTP/2 is taken without TLS, from clients that know (RFC 9113, section 3.3).
+    http2: bool,
 }
 
 impl Proxy {
@@ -94,7 +101,24 @@ impl Proxy {
         metrics: ProxyMetrics,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining, tls: None }
+        Self {
+            guard,
+            routes,
+            otherwise,
+            rewrite,
+            limits,
+            retries,
+            metrics,
+            draining,
+            tls: None,
+            http2: false,
+        }
+    }
+
+    /// The same, taking HTTP/2 with prior knowledge on connections without TLS.
+    #[must_use]
+    pub fn with_http2(self) -> Self {
+        Self { http2: true, ..self }
     }
 
     /// The same, speaking TLS with its clients.
@@ -138,8 +162,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most.
-    pub fn new(proxies: Arc<[Proxy]>, connections: usize) -> Rc<Self> {
+    /// A worker of `proxies`, whose upstreams are numbered from 0 on, with so many connections of clients at most; and so many
+    /// more that are told that there is no place for them. All grow within the budget of `memory`.
+    pub fn new(proxies: Arc<[Proxy]>, connections: (usize, usize), memory: Memory) -> Rc<Self> {
         let mut pools = Vec::new();
         for Route { upstream, .. } in proxies.iter().flat_map(Proxy::all_routes) {
             if pools.len() <= upstream.number() {
@@ -150,7 +175,7 @@ impl Worker {
         Rc::new(Self {
             proxies,
             pools,
-            buffers: Rc::default(),
+            buffers: Rc::new(Buffers::within(memory)),
             clients: Clients::new(connections),
             under_way: UnderWay::default(),
             stopping: Cell::new(false),
@@ -210,6 +235,11 @@ impl Worker {
         let pool = self.pool(upstream);
         let shared = if alone { None } else { pool.shared.take() };
         shared.or_else(|| pool.take(now, &self.buffers))
+    }
+
+    /// Whether requests to `upstream` share a connection, unless this one is to be `alone`.
+    fn shares_connections(&self, upstream: &Upstream, alone: bool) -> bool {
+        !alone && upstream.takes_http2() && !self.pool(upstream).shared.has_declined()
     }
 
     /// A new connection to `upstream`, or a place on one that another request has made.

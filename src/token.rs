@@ -7,29 +7,35 @@
 mod cache;
 mod renewal;
 mod schedule;
+mod source;
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
+    sync::{Notify, mpsc},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::renewal::Renewal;
-pub(crate) use self::schedule::wait_after;
 pub use self::{
-    cache::{Cache, Cached},
-    renewal::NotRenewed,
+    cache::Cache,
+    renewal::{NotRenewed, RequestKind},
+};
+use self::{
+    cache::Writer,
+    renewal::Renewal,
+    source::{Source, Throttled},
 };
 use crate::{
     clock::{Clock, rfc3339},
@@ -54,6 +60,19 @@ impl Lease {
     /// Whether both are of one token.
     fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// AEM has answered a request with this token, and not with a refusal.
+    pub fn accept(&self) {
+        // Most often it is known, and a store would take the cache line from the other threads.
+        if !self.0.accepted.load(Relaxed) {
+            self.0.accepted.store(true, Relaxed);
+        }
+    }
+
+    /// Whether AEM has ever accepted the token.
+    fn is_accepted(&self) -> bool {
+        self.0.accepted.load(Relaxed)
     }
 
     /// The `Authorization` field value.
@@ -89,39 +108,37 @@ struct Fallback {
 
 /// Keeps a token fresh: give [`Refresher::run`] a task.
 pub struct Refresher<E> {
-    exchange: E,
+    /// The credentials in use: the last ones that brought a token, or those of the start.
+    current: Source<E>,
+    /// The newest credentials, which have brought no token yet.
+    candidate: Option<Candidate<E>>,
+    /// Credentials that are not in use any more, and that IMS may not be asked with if they come back.
+    throttled: Vec<Throttled<E>>,
     shared: Arc<Shared>,
     clock: Clock,
     refresh_at: f64,
     observer: Box<dyn Observer>,
     name: Option<String>,
     fallback: Option<String>,
-    /// So many times in a row IMS has spoken of an error of its own.
-    internal_errors: u32,
-    replacements: mpsc::Receiver<Replacement<E>>,
-    replace: mpsc::Sender<Replacement<E>>,
+    writer: Writer,
+    replacements: mpsc::Receiver<Candidate<E>>,
+    replace: mpsc::Sender<Candidate<E>>,
 }
 
-/// Another exchange in place of the one in use, what it brought, and whom to tell how that went.
-struct Replacement<E> {
-    exchange: E,
-    brought: Result<Grant, ImsError>,
-    tell: oneshot::Sender<Replaced>,
+/// Credentials that take the place of the current ones once they bring a token.
+struct Candidate<E> {
+    source: Source<E>,
+    /// The credential's name, for the log.
+    name: String,
+    /// Called when they have taken over.
+    activate: Box<dyn FnOnce() + Send>,
 }
 
-/// How a replacement went.
-#[derive(Debug)]
-pub enum Replaced {
-    /// The new exchange brought a token and is in use.
-    Works,
-    /// It brought none and is in use all the same, since the old one has no valid token either.
-    TakesOver(ImsError),
-    /// It brought none, and the old one stays.
-    Rejected(ImsError),
+/// Offers new credentials to a refresher. Cheap to clone.
+pub struct Replacer<E> {
+    candidates: mpsc::Sender<Candidate<E>>,
+    clock: Clock,
 }
-
-/// Puts another exchange in place of the one in use, when the credentials have changed. Cheap to clone.
-pub struct Replacer<E>(mpsc::Sender<Replacement<E>>);
 
 /// Is told of each attempt; the metrics listen.
 pub trait Observer: Send + Sync {
@@ -146,6 +163,9 @@ struct Shared {
     refused: AtomicBool,
     progress: ArcSwap<Progress>,
     renewal: Renewal,
+    /// A request has found no valid token, and the refresher has been woken for it.
+    awaited: AtomicBool,
+    wake: Notify,
 }
 
 /// A grant, and how long it is sent: until a time of the wall clock, and no longer than it has left now by a clock that
@@ -158,6 +178,8 @@ struct Held {
     usable_until: SystemTime,
     held_since: Instant,
     usable_for: Duration,
+    /// AEM has answered a request with it, and not with a refusal.
+    accepted: AtomicBool,
 }
 
 impl Held {
@@ -169,6 +191,13 @@ impl Held {
 impl Shared {
     fn is_valid(&self, clock: &Clock) -> bool {
         self.held.load().as_ref().is_some_and(|held| held.is_usable(clock))
+    }
+
+    /// Wakes the refresher for a request that finds no valid token: once, however many requests do.
+    fn wake_refresher(&self) {
+        if !self.awaited.load(Relaxed) && !self.awaited.swap(true, Relaxed) {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -183,6 +212,8 @@ pub struct Progress {
     pub last_error: Option<LastError>,
     /// Since when IMS refuses the credentials for good.
     pub refused_since: Option<SystemTime>,
+    /// Whether a request that finds no token makes it ask earlier.
+    pub can_start_early: bool,
 }
 
 /// A failure, in words that are fit to be shown.
@@ -233,6 +264,8 @@ pub fn channel<E: Exchange>(
         refused: AtomicBool::new(false),
         progress: ArcSwap::default(),
         renewal: Renewal::default(),
+        awaited: AtomicBool::new(false),
+        wake: Notify::new(),
     });
     let handle = TokenHandle {
         shared: Arc::clone(&shared),
@@ -245,14 +278,16 @@ pub fn channel<E: Exchange>(
     (
         handle,
         Refresher {
-            exchange,
+            current: Source::new(exchange, None, &clock),
+            candidate: None,
+            throttled: Vec::new(),
             shared,
             clock,
             refresh_at,
             observer,
             name: None,
             fallback: None,
-            internal_errors: 0,
+            writer: Writer::default(),
             replacements,
             replace,
         },
@@ -260,14 +295,22 @@ pub fn channel<E: Exchange>(
 }
 
 impl<E: Exchange> Replacer<E> {
-    /// Tries `exchange`, and uses it from then on if it brings a token; if not, the one in use stays. Where that has no
-    /// valid token either, the new one is used all the same and goes on trying. `None` when the refresher has stopped.
-    pub async fn replace(&self, exchange: E) -> Option<Replaced> {
-        // Here, not in the refresher: an IMS that hangs over the new one must not hold up the one in use.
-        let brought = exchange.exchange().await;
-        let (tell, told) = oneshot::channel();
-        self.0.send(Replacement { exchange, brought, tell }).await.ok()?;
-        told.await.ok()
+    /// Offers `exchange`, whose tokens `cache` keeps. It is asked at once and then by a schedule of its own, until it brings a
+    /// token and takes the place of the one in use, or another one is offered. Until then the one in use goes on, and brings
+    /// tokens when it can: a document that does not work evicts nothing.
+    ///
+    /// `name` is the credential's, for the log. `activate` is called when the exchange has taken over.
+    pub async fn offer(
+        &self,
+        exchange: E,
+        cache: Option<Cache>,
+        name: &str,
+        activate: impl FnOnce() + Send + 'static,
+    ) {
+        let source = Source::new(exchange, cache, &self.clock);
+        let candidate = Candidate { source, name: name.to_owned(), activate: Box::new(activate) };
+        // A refresher that has stopped needs no credentials.
+        let _ = self.candidates.send(candidate).await;
     }
 }
 
@@ -298,7 +341,10 @@ impl TokenHandle {
         let held = self.shared.held.load();
         match &*held {
             Some(held) if held.is_usable(&self.clock) => Ok(Lease(Arc::clone(held))),
-            _ => Err(NoToken { retry_after: self.none().retry_after.min(others) }),
+            _ => {
+                self.shared.wake_refresher();
+                Err(NoToken { retry_after: self.none().retry_after.min(others) })
+            }
         }
     }
 
@@ -344,16 +390,24 @@ impl TokenHandle {
     }
 
     fn none(&self) -> NoToken {
-        let next = self.shared.progress.load().next_attempt;
-        let wait = next.and_then(|next| next.duration_since(self.clock.now()).ok()).unwrap_or_default();
-        NoToken { retry_after: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX) }
+        let progress = self.shared.progress.load();
+        let left = |next: SystemTime| next.duration_since(self.clock.now()).ok();
+        let wait = progress.next_attempt.and_then(left).unwrap_or_default();
+        let longest = if progress.can_start_early { source::EARLY } else { RETRY_AFTER_MAX };
+        NoToken { retry_after: wait.clamp(RETRY_AFTER_MIN, longest) }
     }
 }
 
 impl<E: Exchange> Refresher<E> {
     /// Starts with a grant that was had before, from the cache file.
     pub fn start_with(&mut self, grant: Grant) {
-        self.hold(grant);
+        let (_, due) = self.hold(grant);
+        self.current.succeeded(due, &self.clock);
+    }
+
+    /// Keeps each token in `cache`.
+    pub fn keep_in(&mut self, cache: Option<Cache>) {
+        self.current.cache = cache.map(Arc::new);
     }
 
     /// Tells log lines of several credentials apart.
@@ -366,77 +420,197 @@ impl<E: Exchange> Refresher<E> {
         self.fallback = Some(name.to_owned());
     }
 
-    /// What puts another exchange in place.
+    /// What offers new credentials to it.
     pub fn replacer(&self) -> Replacer<E> {
-        Replacer(self.replace.clone())
+        Replacer { candidates: self.replace.clone(), clock: self.clock.clone() }
     }
 
     /// Keeps the token fresh until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        while stop.run_until_cancelled(self.turn()).await.is_some() {}
+        while stop.run_until_cancelled(self.step()).await.is_some() {}
+        // The write is on a thread of its own: this only keeps the process from leaving half of it behind.
+        let _ = timeout(WRITE_WAIT, self.writer.finish()).await;
         debug!("Refresher stopped");
     }
 
-    /// Waits until it is time or a token was refused, and asks; or tries another exchange that has come.
-    async fn turn(&mut self) {
-        let due = self.shared.progress.load().next_attempt;
-        let replacement = tokio::select! {
+    /// Starts the attempts that are due, and handles the next event. Everything is waited for at once: an exchange that hangs
+    /// keeps nothing waiting, neither a token that other credentials have brought nor new credentials.
+    async fn step(&mut self) {
+        self.start_attempts();
+        let nap = self.nap();
+        let Self { current, candidate, shared, replacements, writer, .. } = self;
+        let event = tokio::select! {
             biased;
-            replacement = self.replacements.recv() => replacement,
-            () = self.shared.renewal.wanted() => None,
-            () = sleep_until(&self.clock, due) => None,
+            event = attempt_ended(current, candidate.as_mut()) => event,
+            Some(candidate) = replacements.recv() => Event::Offered(candidate),
+            () = shared.renewal.wanted() => Event::Refused,
+            () = shared.wake.notified() => Event::Awaited,
+            () = writer.written() => Event::Nothing,
+            () = sleep(nap) => Event::Slept,
         };
-        match replacement {
-            Some(replacement) => self.replace(replacement),
-            None => self.refresh().await,
+        match event {
+            Event::Ended(Ok(grant)) => self.refreshed(grant),
+            Event::Ended(Err(error)) => self.refresh_failed(&error),
+            Event::CandidateEnded(Ok(grant)) => self.replace(grant),
+            Event::CandidateEnded(Err(error)) => self.candidate_failed(&error),
+            Event::Offered(candidate) => self.consider(candidate),
+            Event::Refused => self.renew(),
+            Event::Awaited => self.wake(),
+            // After a suspend the next request is to wake the refresher, whatever it did before.
+            Event::Slept => self.shared.awaited.store(false, Relaxed),
+            Event::Nothing => {}
         }
     }
 
-    fn replace(&mut self, Replacement { exchange, brought, tell }: Replacement<E>) {
-        let replaced = match brought {
-            Ok(grant) => {
-                self.observer.attempted("success");
-                self.exchange = exchange;
-                self.publish(grant);
-                Replaced::Works
-            }
-            Err(error) => {
-                self.observer.attempted(error.class());
-                if self.shared.is_valid(&self.clock) {
-                    Replaced::Rejected(error)
-                } else {
-                    self.exchange = exchange;
-                    self.fail(&error);
-                    Replaced::TakesOver(error)
-                }
-            }
-        };
-        self.shared.renewal.end(matches!(replaced, Replaced::Works));
-        // Whoever asked may have gone.
-        let _ = tell.send(replaced);
+    fn start_attempts(&mut self) {
+        let is_valid = self.shared.is_valid(&self.clock);
+        let mut started = false;
+        if self.current.start_if_due(&self.clock, is_valid) {
+            self.shared.renewal.begin();
+            started = true;
+        }
+        if let Some(candidate) = &mut self.candidate {
+            started |= candidate.source.start_if_due(&self.clock, is_valid);
+        }
+        if started {
+            // Where it hangs, the next request is to cause another one.
+            self.shared.awaited.store(false, Relaxed);
+            self.show_next_attempt();
+        }
     }
 
-    async fn refresh(&mut self) {
-        self.shared.renewal.begin();
-        let brought = self.exchange.exchange().await;
-        let success = brought.is_ok();
-        match brought {
-            Ok(grant) => {
-                self.observer.attempted("success");
-                self.publish(grant);
-            }
-            Err(error) => {
-                self.observer.attempted(error.class());
-                self.fail(&error);
-            }
+    /// How long to sleep: not beyond [`schedule::NAP_MAX`], since timers stand still while a laptop sleeps.
+    fn nap(&self) -> Duration {
+        let of_candidate =
+            self.candidate.as_ref().and_then(|candidate| candidate.source.starts_in(&self.clock));
+        let next = self.current.starts_in(&self.clock).into_iter().chain(of_candidate).min();
+        next.unwrap_or(schedule::NAP_MAX).min(schedule::NAP_MAX)
+    }
+
+    /// A request has found no valid token.
+    fn wake(&mut self) {
+        if self.shared.is_valid(&self.clock) {
+            self.shared.awaited.store(false, Relaxed);
+            return;
         }
-        self.shared.renewal.end(success);
+        self.current.wake(&self.clock);
+        if let Some(candidate) = &mut self.candidate {
+            candidate.source.wake(&self.clock);
+        }
+        self.show_next_attempt();
+    }
+
+    /// AEM has refused the token. An IMS that is failing, or that has said when to come back, is not asked for another one.
+    fn renew(&mut self) {
+        if self.current.failures == 0 && self.current.start_now(&self.clock) {
+            self.shared.renewal.begin();
+        } else {
+            self.shared.renewal.end(false);
+        }
+    }
+
+    fn refreshed(&mut self, grant: Grant) {
+        self.observer.attempted("success");
+        self.publish(grant);
+        self.shared.renewal.end(true);
+    }
+
+    fn refresh_failed(&mut self, error: &ImsError) {
+        self.observer.attempted(error.class());
+        self.fail(error);
+        if !self.current.is_running() {
+            self.shared.renewal.end(false);
+        }
+    }
+
+    /// New credentials have come. They take the place of those that came before and have brought no token yet.
+    fn consider(&mut self, mut candidate: Candidate<E>) {
+        if let Some(before) = self.candidate.take() {
+            self.remember(&before.source);
+        }
+        for throttled in self.throttled.iter().chain(&self.current.throttled(&self.clock)) {
+            candidate.source.inherit(throttled);
+        }
+        if candidate.source.is_blocked(&self.clock) {
+            info!(
+                credential = candidate.name,
+                retry_in_ms = millis(candidate.source.starts_in(&self.clock).unwrap_or_default()),
+                "IMS has said when it may be asked with these credentials again; it is asked then"
+            );
+        }
+        if candidate.source.is_same(&self.current) && self.current.is_blocked(&self.clock) {
+            self.current.take_document_of(candidate.source, &self.clock);
+            (candidate.activate)();
+        } else {
+            self.candidate = Some(candidate);
+        }
+        self.show_next_attempt();
+    }
+
+    /// Keeps in mind what IMS has said to credentials that are given up.
+    fn remember(&mut self, given_up: &Source<E>) {
+        self.throttled.retain(|throttled| throttled.holds(&self.clock));
+        if let Some(throttled) = given_up.throttled(&self.clock) {
+            if self.throttled.len() >= THROTTLED_MAX {
+                self.throttled.remove(0);
+            }
+            self.throttled.push(throttled);
+        }
+    }
+
+    /// The candidate has brought a token: it takes over.
+    fn replace(&mut self, grant: Grant) {
+        self.observer.attempted("success");
+        let Some(Candidate { source, name, activate }) = self.candidate.take() else { return };
+        // What the others are still asking for is not waited for.
+        let before = std::mem::replace(&mut self.current, source);
+        self.remember(&before);
+        self.publish(grant);
+        activate();
+        info!(credential = name, "The credentials were read anew and are in use");
+        self.shared.renewal.end(true);
+    }
+
+    fn candidate_failed(&mut self, error: &ImsError) {
+        self.observer.attempted(error.class());
+        let token_is_valid = self.shared.is_valid(&self.clock);
+        let Some(candidate) = &mut self.candidate else { return };
+        let wait = candidate.source.failed(error, &self.clock);
+        let (credential, hint) = (candidate.name.as_str(), error.hint().map(|hint| hint.to_string()));
+        let (failures, retry_in_ms) = (candidate.source.failures, millis(wait));
+        if failures > 1 {
+            debug!(credential, %error, failures, retry_in_ms, "The new credentials still bring no token");
+        } else if token_is_valid {
+            error!(credential, %error, hint, retry_in_ms, "The new credentials brought no token, the old ones stay");
+        } else {
+            error!(
+                credential,
+                %error,
+                hint,
+                retry_in_ms,
+                "The new credentials brought no token, the old ones stay and bring none either; both are tried"
+            );
+        }
+        if candidate.source.is_same(&self.current)
+            && !candidate.source.is_running()
+            && let Some(Candidate { source, activate, .. }) = self.candidate.take()
+        {
+            // Two documents with the same credentials are not tried side by side.
+            self.current.take_document_of(source, &self.clock);
+            activate();
+        }
+        self.shared.awaited.store(false, Relaxed);
+        self.show_next_attempt();
     }
 
     fn publish(&mut self, grant: Grant) {
-        let after_failures = self.shared.progress.load().failures;
+        let after_failures = self.current.failures;
         let expires_at = rfc3339(grant.expires_at);
+        let kept =
+            self.current.cache.as_ref().and_then(|cache| Some((Arc::clone(cache), cache.encode(&grant)?)));
         let (generation, due) = self.hold(grant);
+        self.current.succeeded(due, &self.clock);
+        self.show_next_attempt();
         info!(
             credential = self.name,
             token.generation = generation,
@@ -445,11 +619,24 @@ impl<E: Exchange> Refresher<E> {
             after_failures,
             "Token refreshed"
         );
+        // Last: a token that has been bought is used at once, however slow the disk is.
+        if let Some((cache, text)) = kept {
+            self.writer.write(cache, text);
+        }
+    }
+
+    /// Shows when the next attempt starts, of whichever credentials.
+    fn show_next_attempt(&self) {
+        let sources =
+            || [Some(&self.current), self.candidate.as_ref().map(|candidate| &candidate.source)].into_iter();
+        let next_attempt = sources().flatten().map(|source| source.next_attempt(&self.clock)).min();
+        let can_start_early = sources().flatten().any(|source| source.can_start_early(&self.clock));
+        let progress = Progress::clone(&self.shared.progress.load());
+        self.shared.progress.store(Arc::new(Progress { next_attempt, can_start_early, ..progress }));
     }
 
     /// From now on readers get this one. Tells its number and when it is to be replaced.
     fn hold(&mut self, grant: Grant) -> (u64, SystemTime) {
-        self.internal_errors = 0;
         if self.shared.refused.swap(false, Relaxed)
             && let Some(fallback) = &self.fallback
         {
@@ -460,22 +647,34 @@ impl<E: Exchange> Refresher<E> {
             self.observer.fell_back(false);
         }
         let due = schedule::refresh_due(&grant, self.refresh_at, fastrand::f64());
-        let generation = self.shared.held.load().as_ref().map_or(0, |held| held.generation) + 1;
+        let before = self.shared.held.load();
+        let generation = before.as_ref().map_or(0, |held| held.generation) + 1;
+        if before.as_ref().is_some_and(|held| held.accepted.load(Relaxed)) {
+            self.shared.renewal.accepted();
+        }
         let usable_until = schedule::usable_until(&grant);
         let usable_for = usable_until.duration_since(self.clock.now()).unwrap_or_default();
         let value = |text: &str| HeaderValue::from_str(text).ok().filter(|value| !value.is_empty());
         let (client_id, org) = (value(&grant.client_id), grant.org.as_deref().and_then(value));
-        let held =
-            Held { grant, client_id, org, generation, usable_until, held_since: Instant::now(), usable_for };
+        let held = Held {
+            grant,
+            client_id,
+            org,
+            generation,
+            usable_until,
+            held_since: Instant::now(),
+            usable_for,
+            accepted: AtomicBool::new(false),
+        };
         self.shared.held.store(Some(Arc::new(held)));
+        self.shared.awaited.store(false, Relaxed);
         self.shared.progress.store(Arc::new(Progress { next_attempt: Some(due), ..Progress::default() }));
         (generation, due)
     }
 
     fn fail(&mut self, failure: &ImsError) {
-        let failures = self.shared.progress.load().failures.saturating_add(1);
-        let wait = wait_after(failure.retry(), failures, fastrand::f64());
-        let next_attempt = Some(self.clock.now() + wait);
+        let wait = self.current.failed(failure, &self.clock);
+        let failures = self.current.failures;
         let last_error = LastError {
             at: self.clock.now(),
             class: failure.class(),
@@ -483,21 +682,22 @@ impl<E: Exchange> Refresher<E> {
             hint: failure.hint().map(|hint| hint.to_string()),
         };
         self.log(failure, &last_error, failures, wait);
-        self.internal_errors = if failure.is_internal() { self.internal_errors.saturating_add(1) } else { 0 };
         let refused_since = self.give_way(failure);
         self.shared.progress.store(Arc::new(Progress {
-            next_attempt,
             failures,
             last_error: Some(last_error),
             refused_since,
+            ..Progress::default()
         }));
+        self.shared.awaited.store(false, Relaxed);
+        self.show_next_attempt();
     }
 
     /// Lets the fallback take over when IMS has refused the credentials for good. Since when that is.
     fn give_way(&self, failure: &ImsError) -> Option<SystemTime> {
         let before = self.shared.progress.load().refused_since;
         // A project that was moved to OAuth answers so for ever, and so does an IMS in trouble for a while.
-        let moved = self.internal_errors >= MOVED_AFTER;
+        let moved = self.current.internal_errors >= MOVED_AFTER;
         if before.is_some() || !(failure.is_permanent() || moved) {
             return before;
         }
@@ -532,7 +732,7 @@ impl<E: Exchange> Refresher<E> {
         let debug_id = answer.and_then(|answer| answer.debug_id.as_deref());
         let skew = answer.and_then(crate::ims::Answer::clock_skew_seconds);
         let causes = network::causes(failure);
-        let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let retry_in_ms = millis(wait);
         macro_rules! tell {
             ($level:ident, $message:literal) => {
                 $level!(
@@ -558,18 +758,53 @@ impl<E: Exchange> Refresher<E> {
     }
 }
 
-/// Sleeps until `due`, in naps: timers stand still while a laptop sleeps, the wall clock does not. And no longer than it was
-/// to `due` at first: the wall clock may be set back, and must not put off an attempt by hours.
-async fn sleep_until(clock: &Clock, due: Option<SystemTime>) {
-    let Some(due) = due else { return };
-    let Ok(wait) = due.duration_since(clock.now()) else { return };
-    let end = Instant::now() + wait;
-    while clock.now() < due && Instant::now() < end {
-        let left = due.duration_since(clock.now()).unwrap_or_default();
-        let nap = left.min(end - Instant::now()).min(schedule::NAP_MAX);
-        tokio::time::sleep(nap).await;
-    }
+/// What the refresher waits for.
+enum Event<E> {
+    /// An attempt of the credentials in use.
+    Ended(Result<Grant, ImsError>),
+    CandidateEnded(Result<Grant, ImsError>),
+    /// New credentials.
+    Offered(Candidate<E>),
+    /// AEM has refused the token.
+    Refused,
+    /// A request has found no valid token.
+    Awaited,
+    Slept,
+    Nothing,
 }
+
+/// The next attempt that ends. The newest credentials first: if both bring a token at once, theirs is used.
+async fn attempt_ended<E: Exchange>(
+    current: &mut Source<E>,
+    mut candidate: Option<&mut Candidate<E>>,
+) -> Event<E> {
+    poll_fn(|cx| {
+        if let Some(candidate) = &mut candidate
+            && let Poll::Ready(result) = candidate.source.poll_ended(cx)
+        {
+            return Poll::Ready(Event::CandidateEnded(result));
+        }
+        current.poll_ended(cx).map(Event::Ended)
+    })
+    .await
+}
+
+/// A nap of no length gives way to other tasks: a due attempt that may not start yet must not keep the thread.
+async fn sleep(nap: Duration) {
+    tokio::time::sleep(nap.max(NAP_MIN)).await;
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Of so many credentials it is remembered that IMS has said `Retry-After`.
+const THROTTLED_MAX: usize = 16;
+
+const NAP_MIN: Duration = Duration::from_millis(1);
+
+/// How long the end of the process waits for the cache file.
+const WRITE_WAIT: Duration = Duration::from_millis(500);
 
 /// So many times in a row is no accident any more.
 const MOVED_AFTER: u32 = 3;

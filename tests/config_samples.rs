@@ -146,7 +146,7 @@ fn every_flag_in_the_papers_is_one_that_the_program_has() {
 
 #[test]
 fn the_documentation_has_every_metric_and_no_other() {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(aem_auth_proxy::memory::Memory::default()).unwrap();
     let proxy = metrics.proxy("default");
     drop(proxy.start("GET", tokio::time::Instant::now()));
     proxy.denied("host");

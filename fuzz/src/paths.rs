@@ -2,12 +2,21 @@
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
-use aem_auth_proxy::policy::{Path, Policy, Preset, judge};
+use aem_auth_proxy::{
+    fuzzing,
+    policy::{Path, Policy, Preset, judge},
+};
 
 /// The input is a target. Its normal form is what the plainest reader makes of it, or there is none; and whatever somebody
-/// before AEM or within it may do to it, in whatever order, no policy lets through what it denies.
+/// before AEM or within it may do to it, in whatever order, no policy lets through what it denies. The steps for judging it are
+/// in proportion to its length.
 pub fn check(target: &[u8]) {
-    let path = Path::of(target);
+    let (path, read) = fuzzing::steps(|| Path::of(target));
+    for policy in [&*FULL, &*READ_ONLY, &*SECRET, &*OPEN_ALONE] {
+        let (_, judged) = fuzzing::steps(|| passes(policy, "DELETE", &path));
+        let bound = STEPS_MIN + STEPS_PER_BYTE * target.len() as u64;
+        assert!(read + judged <= bound, "{} takes {read} and {judged} steps", target.escape_ascii());
+    }
     if let Some(normal) = path.normal_form() {
         check_normal(target, normal);
     }
@@ -239,6 +248,13 @@ fn is_below(path: &[u8], place: &str) -> bool {
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte)
 }
+
+/// What does not depend on the length of a path: the rules, the methods and the places that are closed, for each of its
+/// readings.
+const STEPS_MIN: u64 = 20_000;
+
+/// All rounds and readings of the dearest path together.
+const STEPS_PER_BYTE: u64 = 400;
 
 /// More than any path needs of which somebody knows what it means.
 const READINGS_MAX: usize = 500;

@@ -10,7 +10,10 @@ use super::{
 /// The input is what a client sends. If it is a request, AEM gets one that can be read in one way alone: for the same
 /// target, from us, with our credential, and with nothing that is between the client and us.
 pub fn check(input: &[u8]) {
-    let Ok(Some(forwarded)) = fuzzing::forwarded(input, ROUTE) else { return };
+    let (forwarded, steps) = fuzzing::steps(|| fuzzing::forwarded(input, ROUTE));
+    let bound = STEPS_MIN + STEPS_PER_BYTE * input.len() as u64;
+    assert!(steps <= bound, "a head of at most {} bytes takes {steps} steps", input.len());
+    let Ok(Some(forwarded)) = forwarded else { return };
     let (head, body) = input.split_at(forwarded.bytes);
     let came = Naive::read(head);
     check_framing(&came, &forwarded);
@@ -169,6 +172,12 @@ fn naive_chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
     Some((data, at + 2))
 }
+
+/// What does not depend on what is sent.
+const STEPS_MIN: u64 = 5_000;
+
+/// The head is read, and written twice.
+const STEPS_PER_BYTE: u64 = 60;
 
 const HOST: &str = "author-p1-e2.adobeaemcloud.com";
 

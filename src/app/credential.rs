@@ -24,7 +24,7 @@ use crate::{
     proxy::Credential,
     secret::{Authorization, SecretString},
     tls,
-    token::{self, Cache, Cached, Refresher, TokenHandle},
+    token::{self, Cache, Refresher, TokenHandle},
 };
 
 /// What the proxies and the admin listener get of the credentials, and what keeps them alive.
@@ -39,7 +39,7 @@ pub(super) struct Wired {
 
 /// What a credential that gets tokens needs to live.
 pub(super) struct Bearer {
-    pub(super) refresher: Refresher<Cached<CredentialExchange>>,
+    pub(super) refresher: Refresher<CredentialExchange>,
     pub(super) keeper: Keeper,
 }
 
@@ -134,7 +134,8 @@ fn bearer(
     let cache = cache(config, credential, &exchange);
     let cached = cache.as_ref().and_then(|cache| cache.load(clock.now()));
     let (token, mut refresher) =
-        token::channel(Cached::new(exchange, cache), clock.clone(), config.token.refresh_at, metrics.clone());
+        token::channel(exchange, clock.clone(), config.token.refresh_at, metrics.clone());
+    refresher.keep_in(cache);
     let token = token.with_cooldown(config.token.cooldown);
     if config.credentials.len() > 1 {
         refresher.is_called(&credential.name);

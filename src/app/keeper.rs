@@ -23,31 +23,35 @@ use crate::{
     clock::{Clock, rfc3339, unix_seconds},
     config::{self, Config},
     credentials::{self, Environment, Watch},
-    ims::{CredentialExchange, ImsError},
+    ims::CredentialExchange,
     metrics::CredentialMetrics,
     tls,
-    token::{Cached, Replaced, Replacer, TokenHandle, wait_after},
+    token::{Replacer, TokenHandle},
 };
 
 /// Tells of each SIGHUP.
 pub(super) type Hangups = watch::Receiver<()>;
 
-/// Looks after one credential that gets tokens: reads it anew when its files change or the process is asked to, and warns
-/// before it ends.
+/// Looks after one credential that gets tokens: reads it again when its files change or on SIGHUP, and warns before it ends.
 pub(super) struct Keeper {
     config: Arc<Config>,
     credential: config::Credential,
     clock: Clock,
     tls: tls::Current,
-    replacer: Replacer<Cached<CredentialExchange>>,
+    replacer: Replacer<CredentialExchange>,
     token: TokenHandle,
     facts: Arc<ArcSwap<Facts>>,
     metrics: CredentialMetrics,
     files: Vec<PathBuf>,
     /// What was in the files when they were last tried.
     tried: Option<Fingerprint>,
-    /// Failures in a row of the same new credentials at IMS, and when they are tried again.
-    retry: Option<(u32, Instant)>,
+    /// When unusable files are read again.
+    retry: Option<Instant>,
+    /// What was in the files of the credentials that the refresher has.
+    offered: Option<Fingerprint>,
+    /// Credentials that the refresher gets later, and when.
+    deferred: Option<(CredentialExchange, Instant)>,
+    pace: Pace,
     /// What was told of files that are unusable.
     unusable: Option<String>,
     ends: Ends,
@@ -70,7 +74,7 @@ impl Keeper {
         clock: Clock,
         tls: tls::Current,
         (files, tried): (Vec<PathBuf>, Option<Fingerprint>),
-        replacer: Replacer<Cached<CredentialExchange>>,
+        replacer: Replacer<CredentialExchange>,
         token: TokenHandle,
         (facts, metrics): (Arc<ArcSwap<Facts>>, CredentialMetrics),
     ) -> Self {
@@ -87,6 +91,9 @@ impl Keeper {
             files,
             tried,
             retry: None,
+            offered: tried,
+            deferred: None,
+            pace: Pace::new(),
             unusable: None,
             ends,
         }
@@ -102,7 +109,8 @@ impl Keeper {
             let mut missed = self.has_changed().await;
             loop {
                 let nap = self.warn_of_ends();
-                let retry = self.retry.map(|(_, at)| at);
+                let retry = self.retry;
+                let deferred = self.deferred.as_ref().map(|(_, at)| *at);
                 let reason = tokio::select! {
                     biased;
                     () = ready(()), if missed => Reason::Changed,
@@ -112,6 +120,12 @@ impl Keeper {
                         Err(_) => pending().await,
                     },
                     () = sleep_until(retry) => Reason::Again,
+                    () = sleep_until(deferred) => {
+                        if let Some((exchange, _)) = self.deferred.take() {
+                            self.offer(exchange).await;
+                        }
+                        continue;
+                    }
                     () = tokio::time::sleep(nap) => continue,
                 };
                 missed = false;
@@ -122,7 +136,7 @@ impl Keeper {
                     missed = self.has_changed().await;
                 }
                 if let Some(exchange) = new {
-                    self.put_to_work(exchange).await;
+                    self.offer_in_time(exchange).await;
                 }
             }
         };
@@ -133,8 +147,7 @@ impl Keeper {
         Fingerprint::taken(&self.files).await != self.tried
     }
 
-    /// Reads the credentials anew, if there is a reason. New ones are exchanged first, and take over when they have brought
-    /// a token; until then, and if they never do, the old ones serve on.
+    /// Reads the credentials again, if there is a reason.
     async fn read(&mut self, reason: Reason) -> Option<CredentialExchange> {
         let name = self.credential.name.as_str();
         if self.files.is_empty() {
@@ -151,11 +164,12 @@ impl Keeper {
         let again_at = Instant::now() + self.config.watch.poll;
         if reason == Reason::Again && now != self.tried {
             // They are just being written: the watch tells when that is over.
-            self.retry = self.retry.map(|(failures, _)| (failures, again_at));
+            self.retry = Some(again_at);
             return None;
         }
+        self.retry = None;
         if reason != Reason::Again {
-            (self.retry, self.unusable) = (None, None);
+            self.unusable = None;
         }
         self.tried = now;
         let reading = {
@@ -174,7 +188,7 @@ impl Keeper {
             Err(_) => READ_PANICKED.to_owned(),
         };
         // What they need may be in files that nobody knows of yet. A pipe cannot be read again.
-        self.retry = now.map(|_| (0, again_at));
+        self.retry = now.map(|_| again_at);
         if self.unusable.as_ref() == Some(&error) {
             debug!(credential = name, error, "The new credentials are still unusable");
         } else {
@@ -184,43 +198,46 @@ impl Keeper {
         None
     }
 
-    async fn put_to_work(&mut self, exchange: CredentialExchange) {
-        let facts = Facts::of(&exchange);
-        let cache = cache(&self.config, &self.credential, &exchange);
-        let name = self.credential.name.clone();
-        match self.replacer.replace(Cached::new(exchange, cache)).await {
-            Some(Replaced::Works) => {
-                self.in_use(facts);
-                info!(credential = name, "The credentials were read anew and are in use");
-            }
-            // The refresher has told why, and goes on trying.
-            Some(Replaced::TakesOver(_)) => self.in_use(facts),
-            Some(Replaced::Rejected(error)) => self.try_again_after(&error),
-            // The refresher has stopped, and the process with it.
-            None => {}
+    /// Gives new credentials to the refresher, now or when the pace allows it: neither signals nor a file that changes all the
+    /// time may buy tokens without end. Of those that wait the newest counts.
+    async fn offer_in_time(&mut self, exchange: CredentialExchange) {
+        let is_same = self.tried.is_some() && self.tried == self.offered;
+        let at = self.pace.allows_at(is_same);
+        if at <= Instant::now() {
+            self.deferred = None;
+            self.offer(exchange).await;
+            return;
         }
-    }
-
-    fn in_use(&mut self, facts: Facts) {
-        self.retry = None;
-        self.metrics.certificate_expires_at(facts.certificate_end().map(unix_seconds));
-        warn_of_environments(&self.config, &self.credential.name, &facts);
-        self.facts.store(Arc::new(facts));
-    }
-
-    /// An IMS that cannot be reached now says nothing of the new credentials; and Adobe may need some minutes before it
-    /// knows a new secret or certificate. It is told once; what follows is for those who look closely.
-    fn try_again_after(&mut self, error: &ImsError) {
-        let failures = self.retry.map_or(0, |(failures, _)| failures) + 1;
-        let wait = wait_after(error.retry(), failures, fastrand::f64());
-        self.retry = Some((failures, Instant::now() + wait));
-        let (credential, hint) = (self.credential.name.as_str(), error.hint().map(|hint| hint.to_string()));
-        let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        if failures == 1 {
-            error!(credential, %error, hint, retry_in_ms, "The new credentials brought no token, the old ones stay");
+        let (credential, retry_in_ms) = (self.credential.name.as_str(), millis_until(at));
+        if self.deferred.is_some() {
+            debug!(credential, retry_in_ms, "IMS is already to be asked again later");
         } else {
-            debug!(credential, %error, failures, retry_in_ms, "The new credentials still bring no token");
+            info!(
+                credential,
+                is_same, retry_in_ms, "IMS was asked for this reason a moment ago; it is asked again later"
+            );
         }
+        self.deferred = Some((exchange, at));
+    }
+
+    /// Gives new credentials to the refresher. They take over when they have brought a token; until then, and if they never
+    /// do, the old ones stay.
+    async fn offer(&mut self, exchange: CredentialExchange) {
+        let is_same = self.tried.is_some() && self.tried == self.offered;
+        self.pace.note(is_same);
+        self.offered = self.tried;
+        let cache = cache(&self.config, &self.credential, &exchange);
+        let activate = {
+            let (facts, shown) = (Facts::of(&exchange), Arc::clone(&self.facts));
+            let (config, name) = (Arc::clone(&self.config), self.credential.name.clone());
+            let metrics = self.metrics.clone();
+            move || {
+                metrics.certificate_expires_at(facts.certificate_end().map(unix_seconds));
+                warn_of_environments(&config, &name, &facts);
+                shown.store(Arc::new(facts));
+            }
+        };
+        self.replacer.offer(exchange, cache, &self.credential.name, activate).await;
     }
 
     /// Says so when an end comes near, once for each step. When to look again.
@@ -260,6 +277,45 @@ impl Keeper {
         }
         LOOK
     }
+}
+
+/// How often credentials are given to the refresher, which asks IMS with them at once.
+struct Pace {
+    /// When the same credentials were given last.
+    same: Option<Instant>,
+    /// When as many changes as there were would have been made at one per [`CHANGE_INTERVAL`]; a bucket with
+    /// [`CHANGE_BURST`] places that leaks so fast.
+    changes: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { same: None, changes: Instant::now() }
+    }
+
+    /// From when on credentials may be given, the same or other ones.
+    fn allows_at(&self, is_same: bool) -> Instant {
+        let now = Instant::now();
+        if is_same {
+            self.same.map_or(now, |last| last + SAME_INTERVAL)
+        } else {
+            let room = CHANGE_INTERVAL * (CHANGE_BURST - 1);
+            now + self.changes.saturating_duration_since(now).saturating_sub(room)
+        }
+    }
+
+    fn note(&mut self, is_same: bool) {
+        let now = Instant::now();
+        if is_same {
+            self.same = Some(now);
+        } else {
+            self.changes = self.changes.max(now) + CHANGE_INTERVAL;
+        }
+    }
+}
+
+fn millis_until(at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Warns of credentials of one environment that are sent to another.
@@ -404,8 +460,60 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 const READ_PANICKED: &str = "the reading has panicked";
+/// How often SIGHUP buys a token with credentials that have not changed.
+const SAME_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often credentials that change all the time are tried.
+const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// As many changes are tried at once, after a time without any: a person corrects a document several times in a row.
+const CHANGE_BURST: u32 = 10;
 
 const RENEW: &str =
     "add a new one in the AEM Developer Console and put the new document in place of the file";
 
 const NEXT_TOKEN: &str = "get the next one in the AEM Developer Console, Integrations, Local token, and put it in place of the file";
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    /// How many of a thousand reasons, ten in a second, are reasons for an exchange.
+    async fn given(is_same: bool) -> u32 {
+        let (mut pace, mut given) = (Pace::new(), 0);
+        for _ in 0..1000 {
+            if pace.allows_at(is_same) <= Instant::now() {
+                pace.note(is_same);
+                given += 1;
+            }
+            advance(Duration::from_millis(100)).await;
+        }
+        given
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_signals_in_a_hundred_seconds_are_four_exchanges() {
+        assert_eq!(given(true).await, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_changes_in_a_hundred_seconds_are_a_burst_and_one_in_five_seconds() {
+        assert_eq!(given(false).await, 29);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_for_no_signal_and_a_signal_for_no_change() {
+        let mut pace = Pace::new();
+        pace.note(true);
+        assert!(pace.allows_at(false) <= Instant::now());
+        assert!(pace.allows_at(true) > Instant::now());
+        for _ in 0..CHANGE_BURST {
+            pace.note(false);
+        }
+        assert_eq!(pace.allows_at(false), Instant::now() + CHANGE_INTERVAL);
+        sleep(SAME_INTERVAL).await;
+        assert!(pace.allows_at(true) <= Instant::now());
+    }
+}

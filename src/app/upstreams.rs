@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     egress::{self, To},
     metrics::Metrics,
+    network::descriptors::Descriptors,
     proxy::{Parts, Upstream},
     tls,
 };
@@ -34,9 +35,9 @@ pub(super) fn wire(
     config: &Config,
     metrics: &Metrics,
     roots: &Arc<RootCertStore>,
+    (told, descriptors): (&Arc<Notify>, &Arc<Descriptors>),
     values: &mut Vec<Values>,
 ) -> Result<Vec<Arc<Upstream>>, StartError> {
-    let told = Arc::new(Notify::new());
     let mut upstreams = Vec::new();
     for (number, own) in config.upstreams.iter().enumerate() {
         let files = tls::files(config.ca_file.as_ref(), Some(own));
@@ -49,7 +50,13 @@ pub(super) fn wire(
         if let Some(proxy) = &egress {
             info!(upstream = %origin(own), %proxy, "AEM is reached through an egress proxy");
         }
-        let parts = Parts { tls, egress, metrics: metrics.upstream(&own.name), told: Arc::clone(&told) };
+        let parts = Parts {
+            tls,
+            egress,
+            metrics: metrics.upstream(&own.name),
+            told: Arc::clone(told),
+            descriptors: Arc::clone(descriptors),
+        };
         let upstream = Upstream::new(number, own, &config.timeouts, parts)
             .map_err(StartError::internal("the upstream"))?;
         let upstream = Arc::new(upstream);

@@ -2,6 +2,7 @@
 //! needs is shared. The first thread accepts, keeps its share of the connections, and hands the others over.
 
 use std::{
+    future::ready,
     io,
     rc::Rc,
     sync::{
@@ -22,9 +23,12 @@ use tokio_util::{
 };
 use tracing::warn;
 
+use super::descriptors::Plan;
 use crate::{
     deliberate::panic_if_asked,
     listener::{Detached, DetachedListener, Listener, Stream},
+    memory::Memory,
+    network::descriptors::Descriptors,
     proxy::{Proxy, Worker},
 };
 
@@ -32,6 +36,7 @@ use crate::{
 pub(super) struct Workers {
     threads: Arc<[Thread]>,
     connections: TaskTracker,
+    descriptors: Arc<Descriptors>,
     ends: Vec<oneshot::Receiver<()>>,
 }
 
@@ -46,30 +51,36 @@ enum Job {
     /// A connection to the proxy with this number, which is counted.
     Serve(Detached, usize, TaskTrackerToken),
     /// Connections to the proxy with this number.
-    Accept(DetachedListener, usize, Arc<[Thread]>, CancellationToken),
+    Accept((DetachedListener, Arc<Descriptors>), usize, Arc<[Thread]>, CancellationToken),
     /// No more connections; those that wait for a request end.
     Stop,
 }
 
 impl Workers {
-    /// Starts `count` threads, which share so many `connections`.
+    /// Starts the threads of `plan`, whose connections have their descriptors from `descriptors`, and share the budget of
+    /// `memory`.
     ///
     /// # Errors
     /// When the system gives no thread, or no runtime for it.
-    pub(super) fn start(proxies: &Arc<[Proxy]>, count: usize, connections: usize) -> io::Result<Self> {
-        let most = connections.div_ceil(count.max(1));
+    pub(super) fn start(
+        proxies: &Arc<[Proxy]>,
+        plan: &Plan,
+        descriptors: &Arc<Descriptors>,
+        memory: &Memory,
+    ) -> io::Result<Self> {
         let connections = TaskTracker::new();
         let (mut threads, mut ends, mut reports) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 0..count.max(1) {
+        for number in 0..plan.workers {
             let (jobs, inbox) = mpsc::unbounded_channel();
             let (end, ended) = oneshot::channel();
             let (report, reported) = std::sync::mpsc::sync_channel(1);
             let load = Arc::new(AtomicUsize::new(0));
             let body = Body {
                 proxies: Arc::clone(proxies),
+                memory: memory.clone(),
                 connections: connections.clone(),
                 load: Arc::clone(&load),
-                most,
+                most: (plan.clients_each, plan.refusals_each),
                 number,
                 _end: end,
             };
@@ -83,7 +94,8 @@ impl Workers {
         for report in reports {
             report.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
         }
-        Ok(Self { threads: threads.into(), connections, ends })
+        let descriptors = Arc::clone(descriptors);
+        Ok(Self { threads: threads.into(), connections, descriptors, ends })
     }
 
     /// Accepts connections to the proxy with this number until `closing` is cancelled; the listener is closed then.
@@ -96,7 +108,8 @@ impl Workers {
         proxy: usize,
         closing: &CancellationToken,
     ) -> io::Result<()> {
-        let job = Job::Accept(listener.detach()?, proxy, Arc::clone(&self.threads), closing.clone());
+        let (threads, descriptors) = (Arc::clone(&self.threads), Arc::clone(&self.descriptors));
+        let job = Job::Accept((listener.detach()?, descriptors), proxy, threads, closing.clone());
         // A thread that is gone ends the process: see `App::run`.
         drop(self.threads[0].jobs.send(job));
         Ok(())
@@ -129,10 +142,12 @@ impl Workers {
 /// What a thread is made of.
 struct Body {
     proxies: Arc<[Proxy]>,
+    memory: Memory,
     connections: TaskTracker,
     load: Arc<AtomicUsize>,
-    /// How many connections it has at most. Each goes to the thread with the fewest: one that is full is so since all are.
-    most: usize,
+    /// How many connections it has at most, and how many that it refuses. Each goes to the thread with the fewest: one that is
+    /// full is so since all are.
+    most: (usize, usize),
     number: usize,
     /// Dropped when the thread ends, however it does.
     _end: oneshot::Sender<()>,
@@ -140,7 +155,11 @@ struct Body {
 
 impl Body {
     fn run(self, inbox: mpsc::UnboundedReceiver<Job>, report: &std::sync::mpsc::SyncSender<io::Result<()>>) {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        // Nothing blocks here: names have a resolver, and files are the main thread's.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build_local(LocalOptions::default());
         // Whoever started the thread waits for this.
         match runtime {
             Ok(runtime) => {
@@ -152,7 +171,7 @@ impl Body {
     }
 
     async fn work(self, mut inbox: mpsc::UnboundedReceiver<Job>) {
-        let worker = Worker::new(Arc::clone(&self.proxies), self.most);
+        let worker = Worker::new(Arc::clone(&self.proxies), self.most, self.memory.clone());
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
         let sweeping = Rc::clone(&worker).sweep();
@@ -160,6 +179,7 @@ impl Body {
             panic_if_asked("sweep");
             sweeping.await;
         });
+        tasks.spawn_local(Rc::clone(&worker).relieve());
         panic_if_asked("worker");
         loop {
             tokio::select! {
@@ -204,7 +224,7 @@ impl Body {
 async fn accept(
     own: Rc<Body>,
     worker: Rc<Worker>,
-    (listener, proxy): (DetachedListener, usize),
+    ((listener, descriptors), proxy): ((DetachedListener, Arc<Descriptors>), usize),
     threads: Arc<[Thread]>,
     closing: CancellationToken,
 ) {
@@ -236,11 +256,16 @@ async fn accept(
             }
         }
     };
-    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+    while let Some((stream, permit)) =
+        closing.run_until_cancelled(descriptors.accept(listener.accept())).await
+    {
         panic_if_asked("accept");
-        serve(stream);
+        serve(stream.permitted(permit));
     }
-    listener.close().into_iter().for_each(serve);
+    for stream in listener.close() {
+        let (stream, permit) = descriptors.accept(ready(stream)).await;
+        serve(stream.permitted(permit));
+    }
 }
 
 /// The thread with the fewest connections. Where all have as many, each has its turn: else it would always be the first one whose

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use url::Url;
 
 use super::{
-    Config, ConfigError, Credential, Listen, Problem, Proxy, Secret, Upstream, keys,
+    Config, ConfigError, Credential, Limits, Listen, Problem, Proxy, Secret, Upstream, keys,
     raw::Raw,
     sources::{self, Setting, Source},
     values,
@@ -58,13 +58,14 @@ impl<'a> Checker<'a> {
         let policy = self.common_policy(&raw.policy, &raw.rules);
         let mut proxies = Vec::new();
         for (name, proxy) in std::mem::take(&mut raw.proxies) {
-            proxies.extend(self.proxy(name, proxy, &standard, &policy));
+            proxies.extend(self.proxy(name, proxy, &standard, &policy, raw.http2));
         }
         self.addresses(&proxies, raw.admin.listen.on());
         self.reach(&proxies, &raw.guard, &raw.admin);
         self.guard(&proxies, &raw.guard);
         let tls = self.tls(raw.tls);
         self.refresh_at(raw.token.refresh_at);
+        self.path_length(&raw.limits);
         self.budget(raw.retry.budget);
         let egress = self.egress(&raw.egress);
         if !self.problems.is_empty() {
@@ -223,6 +224,13 @@ impl<'a> Checker<'a> {
     fn refresh_at(&mut self, share: f64) {
         if share <= 0.0 || share > 0.95 || share.is_nan() {
             self.wrong("token.refresh_at", "is not a share between 0 and 0.95", "0.75 suits most");
+        }
+    }
+
+    fn path_length(&mut self, limits: &Limits) {
+        if limits.path > limits.head {
+            let hint = "a path is a part of a head: lower limits.path, or raise limits.head";
+            self.wrong("limits.path", "is more than limits.head", hint);
         }
     }
 

@@ -183,6 +183,10 @@ pub const KEYS: &[Key] = &[
         default: Some("false"),
         ..flag("listen_reuse_port", "let the next process listen on the same TCP ports (SO_REUSEPORT)")
     },
+    Key {
+        default: Some("false"),
+        ..flag("http2", "take HTTP/2 without TLS (prior knowledge); over TLS it is always negotiated")
+    },
     key(
         "credentials_file",
         Kind::Text,
@@ -248,7 +252,7 @@ pub const KEYS: &[Key] = &[
         "token.cooldown",
         Kind::Text,
         Some("30s"),
-        "after AEM refused a token and another was bought: how long no further one is",
+        "how long no further token is bought at first, where a new one did not help",
     ),
     key("timeouts.connect", Kind::Text, Some("10s"), "connecting to AEM, TCP and TLS together"),
     key("timeouts.request_head", Kind::Text, Some("30s"), "a client's request head, from its first byte"),
@@ -273,6 +277,7 @@ pub const KEYS: &[Key] = &[
     key("timeouts.ims_connect", Kind::Text, Some("5s"), "connecting to IMS"),
     key("timeouts.ims", Kind::Text, Some("15s"), "one exchange at IMS, all in all"),
     key("limits.head", Kind::Text, Some("64 KiB"), "the largest head of a request or a response"),
+    key("limits.path", Kind::Text, Some("8 KiB"), "the longest path of a request, without its query"),
     key(
         "limits.replay",
         Kind::Text,
@@ -290,6 +295,12 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Some("10000"),
         "how many connections clients have at once; beyond it idle ones are closed",
+    ),
+    key(
+        "limits.memory",
+        Kind::Text,
+        Some("64 MiB"),
+        "how much memory the process may hold for all buffers and connections",
     ),
     Key {
         default: Some("true"),
@@ -365,6 +376,7 @@ pub const KEYS: &[Key] = &[
     key("upstreams.NAME.max_queued", Kind::Text, None, "how many wait for their turn beside them"),
     key("upstreams.NAME.max_connections", Kind::Text, None, "how many connections there are to AEM at once"),
     key("proxies.NAME.listen", Kind::Text, None, "where the app finds this proxy"),
+    flag("proxies.NAME.http2", "take HTTP/2 without TLS, or not, whatever `http2` says"),
     key("proxies.NAME.upstream", Kind::Text, None, "name of an upstream, or AEM's origin"),
     key("proxies.NAME.credentials", Kind::Text, None, "name of a credential, or none"),
     key("proxies.NAME.policy", Kind::Text, None, "another policy"),

@@ -26,6 +26,7 @@ pub(super) struct Raw {
     pub(super) ims_endpoint: Option<String>,
     pub(super) policy: String,
     pub(super) rules: Vec<String>,
+    pub(super) http2: bool,
     pub(super) admin: Admin,
     pub(super) guard: Guard,
     #[serde(default)]
@@ -106,6 +107,7 @@ pub(super) struct RawEgress {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawProxy {
     pub(super) listen: Option<Listen>,
+    pub(super) http2: Option<bool>,
     pub(super) upstream: Option<String>,
     pub(super) credentials: Option<String>,
     pub(super) policy: Option<String>,

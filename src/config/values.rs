@@ -190,6 +190,17 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error
     }
 }
 
+/// A memory budget; in bytes.
+pub(super) fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match parse_size(&String::deserialize(from)?) {
+        None => Err(D::Error::custom("is not a size; write it as \"64 MiB\" or \"1 GiB\"")),
+        Some(bytes) if bytes < MEMORY_MIN => {
+            Err(D::Error::custom("is too small to work with; give 16 MiB or more"))
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
 /// A number of connections.
 pub(super) fn connections<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     count(from).map(Option::unwrap_or_default)
@@ -211,6 +222,9 @@ const RATE_MAX: usize = 1 << 20;
 
 /// Each request in flight may hold as much.
 const REPLAY_MAX: usize = 64 << 20;
+
+/// What the process holds by itself, and a few dozen requests.
+const MEMORY_MIN: usize = 16 << 20;
 
 /// A request with an access token and a few cookies.
 const SIZE_MIN: usize = 4096;

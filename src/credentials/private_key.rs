@@ -63,6 +63,11 @@ pub enum PrivateKeyError {
 }
 
 impl PrivateKey {
+    /// Whether both are the same key.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.public_key == other.public_key
+    }
+
     /// Reads the first private key of a PEM text: PKCS#1 (RFC 8017, appendix A.1.2) or PKCS#8 (RFC 5208),
     /// whatever its line ends, or base64 of such a text.
     ///

@@ -147,7 +147,12 @@ impl CredentialExchange {
     async fn ask(&self, ims: &Ims, url: &Url, form: &[(&str, &str)]) -> Result<Grant, ImsError> {
         let asked_at = self.clock.now();
         let request = ims.http.client().post(url.clone()).header(CONTENT_TYPE, FORM).body(encoded(form));
-        let response = request.send().await.map_err(ImsError::unreachable)?;
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() {
+                ims.http.forget_addresses(url);
+            }
+            ImsError::unreachable(error)
+        })?;
         let answer =
             answer_of(&self.credentials, response.status().as_u16(), response.headers(), self.clock.now());
         let retry_after = error::retry_after(response.headers(), self.clock.now());
@@ -191,6 +196,11 @@ impl Exchange for CredentialExchange {
             (Way::Ims(ims), Credentials::OAuth(credentials)) => self.exchange_oauth(ims, credentials).await,
             (Way::Local(token), _) | (Way::Ims(_), Credentials::LocalToken(token)) => self.local(token),
         }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let token_url = |exchange: &Self| exchange.endpoint().map(|endpoint| endpoint.token().clone());
+        token_url(self) == token_url(other) && self.credentials.authenticate_like(&other.credentials)
     }
 }
 

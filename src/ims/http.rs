@@ -5,9 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
 use tracing::error;
+use url::Url;
 
 use crate::{
     egress::{self, EgressProxy},
+    network::resolver,
     tls::Current,
 };
 
@@ -42,6 +44,13 @@ impl Http {
     /// The proxy on the way.
     pub fn egress(&self) -> Option<&EgressProxy> {
         self.egress.as_ref()
+    }
+
+    /// No address of IMS, or of the proxy on the way to it, can be connected to.
+    pub(super) fn forget_addresses(&self, url: &Url) {
+        if let Some(host) = self.egress.as_ref().map_or(url.host_str(), |egress| egress.uri().host()) {
+            resolver::process().forget(host);
+        }
     }
 
     pub(super) fn client(&self) -> reqwest::Client {

@@ -26,15 +26,18 @@ pub enum Turned {
     Full,
     /// It has waited for too long.
     Overdue,
+    /// There is no file descriptor for a connection.
+    Descriptors,
 }
 
 impl Turned {
-    const ALL: [Self; 2] = [Self::Full, Self::Overdue];
+    const ALL: [Self; 3] = [Self::Full, Self::Overdue, Self::Descriptors];
 
     fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Overdue => "timeout",
+            Self::Descriptors => "descriptors",
         }
     }
 }

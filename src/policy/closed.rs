@@ -4,70 +4,106 @@
 //! Sources: Adobe, "Dispatcher Security Checklist", "Testing Dispatcher Security" and "Security Checklist" of AEM 6.5; Apache
 //! Sling's and ACS AEM Commons' documentation; CVE-2018-5006, CVE-2018-12809 (servlets that fetch).
 
-use memchr::memchr_iter;
+use std::sync::LazyLock;
 
-use super::{methods::is_read, normal::segments, pattern::is_within, presets::PERSISTED, words};
+use memchr::{memchr, memchr_iter, memrchr};
+
+use super::{
+    methods::is_read, normal::segments, pattern::is_within, presets::PERSISTED, sequences::Sequences, words,
+};
+use crate::steps;
 
 /// Whether a reading of a path is closed.
 pub(super) fn covers(method: &str, path: &[u8]) -> bool {
     let mut names = segments(path);
     let Some(root) = names.next().map(<[u8]>::trim_ascii_start) else { return false };
+    let below = || Names::of(names.clone());
     let covered = match root.first().map_or(0, |first| first | 0x20) {
-        b'a' => is_named(root, "apps") && (!is_read(method) || libraries(names)),
-        b'b' => is_named(root, "bin") && any_below(BIN, names),
+        b'a' => is_named(root, "apps") && (!is_read(method) || any_below(LIBS, below().all())),
+        b'b' => is_named(root, "bin") && any_below(BIN, below().all()),
         b'c' => ["crx", "crxde"].iter().any(|own| is_named(root, own)),
         b'd' => is_named(root, "dav"),
-        b'e' => is_named(root, "etc") && any_below(ETC, names),
-        b'l' => is_named(root, "libs") && libraries(names),
-        b'm' => is_named(root, "miscadmin") || is_named(root, "mnt") && mounted(method, names),
+        b'e' => is_named(root, "etc") && any_below(ETC, below().all()),
+        b'l' => is_named(root, "libs") && any_below(LIBS, below().all()),
+        b'm' => is_named(root, "miscadmin") || is_named(root, "mnt") && mounted(method, below().all()),
         b's' => {
-            is_named(root, "system") && any_below(SYSTEM, names.clone())
-                || is_named(root, "security") && any_below(SECURITY, names)
+            is_named(root, "system") && any_below(SYSTEM, below().all())
+                || is_named(root, "security") && any_below(SECURITY, below().all())
         }
         b'u' => is_named(root, "useradmin"),
         _ => false,
     };
+    steps::over(path);
     covered || is_read(method) && queries(path) && !is_within(path, PERSISTED) || shows(root, path)
 }
 
+/// What of it may stand in a path of which nobody knows more than its words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Possible {
+    /// Something that is closed for every method.
+    always: bool,
+    /// Something that is closed for methods that read, and for the others.
+    reading: bool,
+    writing: bool,
+}
+
+impl Possible {
+    pub(super) fn of(text: &[u8]) -> Self {
+        let found = PLACES.find(text);
+        let always = (SOMETIMES.len()..PLACES.len()).any(|number| found.holds(number));
+        let [writing, reading] = [0, 1].map(|number| found.holds(number));
+        Self { always: always || words::may_dump(text), reading, writing }
+    }
+
+    /// Whether what is closed for this method may be in it.
+    pub(super) fn covers(self, method: &str) -> bool {
+        self.always || if is_read(method) { self.reading } else { self.writing }
+    }
+}
+
 /// Whether what may be one of them stands in a path of which nobody knows more than its words.
-pub(super) fn may_cover(method: &str, text: &[u8]) -> bool {
-    let below = |root: &str, places: &[&str]| {
-        places.iter().any(|place| words::in_order(format!("/{root}/{place}").as_bytes(), text))
-    };
-    let whole = ["/crx", "/crxde", "/dav", "/miscadmin", "/useradmin"];
-    whole.iter().any(|place| words::in_order(place.as_bytes(), text))
-        || below("system", SYSTEM)
-        || below("bin", BIN)
-        || below("etc", ETC)
-        || below("security", SECURITY)
-        || ["libs", "apps", "mnt"].iter().any(|root| below(root, LIBS))
-        || !is_read(method) && words::in_order(b"/apps", text)
-        || is_read(method) && words::in_order(b"/query/json", text)
-        || words::may_dump(text)
+#[cfg(test)]
+fn may_cover(method: &str, text: &[u8]) -> bool {
+    Possible::of(text).covers(method)
+}
+
+/// The first names below the root, without the space before each.
+struct Names<'p> {
+    names: [&'p [u8]; DEEPEST],
+    count: usize,
+}
+
+impl<'p> Names<'p> {
+    fn of(names: impl Iterator<Item = &'p [u8]>) -> Self {
+        let mut first = Self { names: [b""; DEEPEST], count: 0 };
+        for (place, name) in first.names.iter_mut().zip(names) {
+            *place = name.trim_ascii_start();
+            first.count += 1;
+        }
+        first
+    }
+
+    fn all(&self) -> &[&'p [u8]] {
+        &self.names[..self.count]
+    }
 }
 
 /// What `/mnt/overlay/x` and `/mnt/override/libs/x` show is what is at `/libs/x` and `/apps/x`.
-fn mounted<'p>(method: &str, mut names: impl Iterator<Item = &'p [u8]> + Clone) -> bool {
-    match names.next() {
-        Some(mount) if is_named(mount, "overlay") => libraries(names),
-        Some(mount) if is_named(mount, "override") => match names.next() {
-            Some(root) if is_named(root, "apps") => !is_read(method) || libraries(names),
-            Some(root) => is_named(root, "libs") && libraries(names),
-            None => false,
-        },
+fn mounted(method: &str, names: &[&[u8]]) -> bool {
+    match names {
+        [mount, names @ ..] if is_named(mount, "overlay") => any_below(LIBS, names),
+        [mount, root, names @ ..] if is_named(mount, "override") => {
+            // What an application lays over `/libs/x` is at `/apps/x`.
+            is_named(root, "apps") && !is_read(method)
+                || (is_named(root, "apps") || is_named(root, "libs")) && any_below(LIBS, names)
+        }
         _ => false,
     }
 }
 
-/// What an application lays over `/libs/x` is at `/apps/x`.
-fn libraries<'p>(names: impl Iterator<Item = &'p [u8]> + Clone) -> bool {
-    any_below(LIBS, names)
-}
-
-fn any_below<'p>(places: &[&str], names: impl Iterator<Item = &'p [u8]> + Clone) -> bool {
+fn any_below(places: &[&str], names: &[&[u8]]) -> bool {
     let is_below = |place: &&str| {
-        let mut names = names.clone();
+        let mut names = names.iter();
         place.split('/').all(|own| names.next().is_some_and(|name| is_named(name, own)))
     };
     places.iter().any(is_below)
@@ -78,34 +114,86 @@ fn shows(root: &[u8], path: &[u8]) -> bool {
     if !root.starts_with(b".") && !ROOTS.iter().any(|own| is_named(root, own)) {
         return false;
     }
-    let Some(dump) = segments(path).find(|name| words::dumps(name)) else { return false };
-    let resource = dump.split(|byte| *byte == b'.').next().unwrap_or_default();
-    let above = segments(path).take_while(|name| !words::dumps(name));
-    let above = above.chain(Some(resource).filter(|name| !name.is_empty()));
+    let mut above: [&[u8]; DEEPEST] = [b""; DEEPEST];
+    let mut count = 0;
+    for name in segments(path) {
+        let is_dump = words::dumps(name);
+        // Of what dumps, what stands before the first dot.
+        let name = if is_dump { &name[..memchr(b'.', name).unwrap_or(name.len())] } else { name };
+        if !is_dump || !name.is_empty() {
+            // Nothing closed is so deep.
+            let Some(place) = above.get_mut(count) else { return false };
+            *place = name.trim_ascii_start();
+            count += 1;
+        }
+        if is_dump {
+            return is_above(&above[..count]);
+        }
+    }
+    false
+}
+
+/// Whether something that is closed is below these names.
+fn is_above(names: &[&[u8]]) -> bool {
     let is_above = |root: &str, place: &str| {
         let mut own = root.split('/').chain(place.split('/'));
-        above.clone().all(|name| own.next().is_some_and(|own| is_named(name, own))) && own.next().is_some()
+        names.iter().all(|name| own.next().is_some_and(|own| is_named(name, own))) && own.next().is_some()
     };
     TREES.iter().any(|(root, places)| places.iter().any(|place| is_above(root, place)))
 }
 
-/// As [`words::begins_with_name`], for names that are plain ASCII: every request passes here.
+/// As [`words::begins_with_name`], for names that are plain ASCII: every request passes here. No space stands before `segment`.
 fn is_named(segment: &[u8], name: &str) -> bool {
-    let segment = segment.trim_ascii_start();
+    steps::add(name.len().min(segment.len()));
     segment.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name.as_bytes()))
         && segment.get(name.len()).is_none_or(|byte| words::ends_name(*byte))
 }
 
 /// Sling's query servlet answers at every resource: `/content.query.json?statement=...`.
 fn queries(path: &[u8]) -> bool {
-    memchr_iter(b'.', path).any(|dot| {
+    let mut known = 0;
+    for dot in memchr_iter(b'.', steps::over(path)) {
         let rest = &path[dot + 1..];
-        let segment = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
-        let mut parts = segment.split(|byte| *byte == b'.');
-        parts.next().is_some_and(|part| part.eq_ignore_ascii_case(b"query"))
-            && parts.next_back().is_some_and(|part| is_named(part, "json"))
-    })
+        let is_query = rest.get(..QUERY.len()).is_some_and(|part| part.eq_ignore_ascii_case(QUERY));
+        if dot < known || !is_query {
+            continue;
+        }
+        // It is a selector: the extension comes last, and is the same for all of them.
+        let segment = &rest[..memchr(b'/', rest).unwrap_or(rest.len())];
+        steps::over(segment);
+        let extension = &segment[memrchr(b'.', segment).map_or(0, |dot| dot + 1)..];
+        if is_named(extension.trim_ascii_start(), "json") {
+            return true;
+        }
+        known = dot + 1 + segment.len();
+    }
+    false
 }
+
+/// A selector, with the dot behind it.
+const QUERY: &[u8] = b"query.";
+
+/// Names of the deepest place that is closed, below its root: those of `/mnt/override/libs/granite/ui/content/dumplibs`.
+const DEEPEST: usize = 6;
+
+/// The words of everything that is closed: first what is closed for some methods, then the rest.
+static PLACES: LazyLock<Sequences> = LazyLock::new(|| {
+    let whole = WHOLE.iter().map(|place| (*place).to_owned());
+    let below = |root: &'static str, places: &'static [&str]| {
+        places.iter().map(move |place| format!("/{root}/{place}"))
+    };
+    let below = [("system", SYSTEM), ("bin", BIN), ("etc", ETC), ("security", SECURITY)]
+        .into_iter()
+        .chain(["libs", "apps", "mnt"].map(|root| (root, LIBS)))
+        .flat_map(|(root, places)| below(root, places));
+    Sequences::new(SOMETIMES.iter().map(|place| (*place).to_owned()).chain(whole).chain(below))
+});
+
+/// Closed for methods that write, and for those that read.
+const SOMETIMES: [&str; 2] = ["/apps", "/query/json"];
+
+/// Closed with all that is below.
+const WHOLE: [&str; 5] = ["/crx", "/crxde", "/dav", "/miscadmin", "/useradmin"];
 
 /// What has something closed below it.
 const ROOTS: [&str; 7] = ["apps", "bin", "etc", "libs", "mnt", "security", "system"];

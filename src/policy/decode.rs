@@ -1,7 +1,12 @@
 //! Percent-encoding and its abuses, UTF-8 and characters that look like others.
 
+use memchr::memchr;
+
+use crate::steps;
+
 /// Undoes percent-encoding once, as every server does (RFC 3986, section 2.1); `None` where an escape is none.
 pub(super) fn once(path: &[u8]) -> Option<Vec<u8>> {
+    steps::over(path);
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
@@ -23,11 +28,12 @@ pub(super) fn once(path: &[u8]) -> Option<Vec<u8>> {
 /// makes no difference: no two of them overlap.
 pub(super) fn all(path: &[u8]) -> Vec<u8> {
     let mut decoded: Vec<u8> = Vec::with_capacity(path.len());
-    for &byte in path {
+    for &byte in steps::over(path) {
         decoded.push(byte);
         while let Some(begin) = decoded.len().checked_sub(3)
             && let Some(byte) = escaped(&decoded[begin..])
         {
+            steps::add(1);
             decoded.truncate(begin);
             decoded.push(byte);
         }
@@ -38,9 +44,10 @@ pub(super) fn all(path: &[u8]) -> Vec<u8> {
 /// The same with escapes that only Jetty knows: `%u002f`, and digits that are none (`%6@` is `%69`).
 pub(super) fn loosely(path: &[u8]) -> Vec<u8> {
     let mut decoded: Vec<u8> = Vec::with_capacity(path.len());
-    for &byte in path {
+    for &byte in steps::over(path) {
         decoded.push(byte);
         while let Some((length, text)) = escaped_loosely(&decoded) {
+            steps::add(1);
             decoded.truncate(decoded.len() - length);
             decoded.extend(text.encode_utf8(&mut [0; 4]).as_bytes());
         }
@@ -69,7 +76,7 @@ fn loose_digit(byte: u8) -> Option<u8> {
 
 /// Whether there is an escape that anybody may undo.
 pub(super) fn has_escape(bytes: &[u8]) -> bool {
-    (1..=bytes.len()).any(|end| escaped_loosely(&bytes[..end]).is_some())
+    (1..=steps::over(bytes).len()).any(|end| escaped_loosely(&bytes[..end]).is_some())
 }
 
 /// The byte that an escape at the beginning of `bytes` stands for.
@@ -86,6 +93,10 @@ pub(super) fn is_control(byte: u8) -> bool {
 
 /// `text` with ASCII in place of the characters that stand for it under some folding; `None` where there is none of them.
 pub(super) fn folded(text: &str) -> Option<Vec<u8>> {
+    if text.is_ascii() {
+        return None;
+    }
+    steps::over(text.as_bytes());
     let mut changed = false;
     let mut folded = String::with_capacity(text.len());
     for character in text.chars() {
@@ -103,20 +114,31 @@ pub(super) fn folded(text: &str) -> Option<Vec<u8>> {
 /// Everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. Where there are
 /// escapes that only some undo, both come one behind the other. `None` where that would never end.
 pub(super) fn lenient(path: &[u8]) -> Option<Vec<u8>> {
-    let (mut text, loose) = (settled(path, all)?, settled(path, |text| loosely(&all(text)))?);
-    if loose != text {
-        text.push(b'/');
-        text.extend(loose);
+    let (mut text, has_rest) = settled(path, all)?;
+    if has_rest {
+        let (loose, _) = settled(path, |text| loosely(&all(text)))?;
+        if loose != text {
+            text.push(b'/');
+            text.extend(loose);
+        }
     }
     Some(text)
 }
 
-fn settled(path: &[u8], undo: fn(&[u8]) -> Vec<u8>) -> Option<Vec<u8>> {
+/// The text in which nothing is left to undo, and whether a `%` was left over on the way: only then there may be escapes that
+/// others undo.
+fn settled(path: &[u8], undo: fn(&[u8]) -> Vec<u8>) -> Option<(Vec<u8>, bool)> {
     let mut text = path.to_vec();
+    let mut has_rest = false;
     for _ in 0..ROUNDS_MAX {
-        let decoded = text_of(&undo(&text));
+        if text.is_ascii() && memchr(b'%', steps::over(&text)).is_none() {
+            return Some((text, has_rest));
+        }
+        let undone = undo(&text);
+        has_rest |= memchr(b'%', steps::over(&undone)).is_some();
+        let decoded = text_of(undone);
         if decoded == text {
-            return Some(text);
+            return Some((text, has_rest));
         }
         text = decoded;
     }
@@ -124,7 +146,13 @@ fn settled(path: &[u8], undo: fn(&[u8]) -> Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// Bytes as text, overlong sequences too, which old decoders take (CVE-2008-2938).
-fn text_of(bytes: &[u8]) -> Vec<u8> {
+fn text_of(bytes: Vec<u8>) -> Vec<u8> {
+    if steps::over(&bytes).is_ascii() {
+        return bytes;
+    }
+    if let Some(spelled) = overlong(&bytes) {
+        return spelled;
+    }
     let mut text = Vec::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         match folded(chunk.valid()) {
@@ -133,11 +161,12 @@ fn text_of(bytes: &[u8]) -> Vec<u8> {
         }
         text.extend(chunk.invalid().iter().map(|_| 0));
     }
-    overlong(bytes, text)
+    text
 }
 
-/// `text`, but with the characters of overlong sequences where `bytes` has some.
-fn overlong(bytes: &[u8], text: Vec<u8>) -> Vec<u8> {
+/// `bytes` with the characters of overlong sequences in their places, if it has some.
+fn overlong(bytes: &[u8]) -> Option<Vec<u8>> {
+    steps::over(bytes);
     let mut spelled = Vec::new();
     let mut rest = bytes;
     while let Some(&first) = rest.first() {
@@ -155,7 +184,7 @@ fn overlong(bytes: &[u8], text: Vec<u8>) -> Vec<u8> {
         spelled.push(byte);
         rest = &rest[length..];
     }
-    if spelled.len() == bytes.len() { text } else { spelled }
+    (spelled.len() < bytes.len()).then_some(spelled)
 }
 
 /// ASCII that a character may become.

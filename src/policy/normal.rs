@@ -7,6 +7,7 @@
 use memchr::memchr;
 
 use super::{decode, words};
+use crate::steps;
 
 /// The path of a request, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl<'p> Path<'p> {
     /// Reads a target's path; the query behind it, if there is one, is no part of it. Takes one look and no memory where all
     /// is spelled as it is meant.
     pub fn of(target: &'p [u8]) -> Self {
-        let path = &target[..memchr(b'?', target).unwrap_or(target.len())];
+        let path = without_query(target);
         if is_plain(path) {
             return Self::Plain(path);
         }
@@ -91,16 +92,14 @@ impl<'p> Path<'p> {
     }
 }
 
-impl<'r> Reading<'r> {
-    /// Its names, from the root on.
-    pub(super) fn segments(self) -> impl Iterator<Item = &'r [u8]> {
-        segments(self.path)
-    }
+/// The path of a target, as it came.
+pub fn without_query(target: &[u8]) -> &[u8] {
+    &target[..memchr(b'?', target).unwrap_or(target.len())]
 }
 
 /// The names of a path, from the root on.
 pub(super) fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
-    path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty())
+    steps::over(path).split(|byte| *byte == b'/').filter(|segment| !segment.is_empty())
 }
 
 impl Readings {
@@ -118,10 +117,10 @@ impl Readings {
             // others say that they end the path.
             let decoded = |segment: &[u8]| decode::once(segment).unwrap_or_default();
             let others = [
-                by_segments(path, |segment| cut(&decoded(segment)).to_vec()),
+                by_segments(path, |segment, out| out.extend_from_slice(cut(&decoded(segment)))),
                 sling_parameters(&once),
                 cut(&once).to_vec(),
-                by_segments(path, |segment| decoded(cut(segment))),
+                by_segments(path, |segment, out| out.extend(decoded(cut(segment)))),
             ];
             for other in others {
                 resolve(&other, &mut readings.exact)?;
@@ -155,7 +154,7 @@ fn as_named(list: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
 /// Whether nothing in `path` is to be undone: one pass, without a branch for a byte.
 fn is_plain(path: &[u8]) -> bool {
     let (mut odd, mut before) = (0, 0);
-    for byte in path {
+    for byte in steps::over(path) {
         let class = CLASSES[usize::from(*byte)];
         odd |= class & ODD | before & class;
         before = class >> 1 & AFTER_SLASH;
@@ -189,7 +188,7 @@ fn nests_names(path: &[u8]) -> bool {
 
 /// Whether a `/` is encoded, but for those in a parameter of the same segment: GraphQL's variables have paths in them.
 fn hides_slash(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/').any(|segment| {
+    steps::over(path).split(|byte| *byte == b'/').any(|segment| {
         let encoded = |code: &[u8]| segment.windows(3).position(|three| three.eq_ignore_ascii_case(code));
         let parameters = memchr(b';', segment).into_iter().chain(encoded(b"%3b")).min();
         encoded(b"%2f").is_some_and(|slash| parameters.is_none_or(|begin| slash < begin))
@@ -198,11 +197,16 @@ fn hides_slash(path: &[u8]) -> bool {
 
 /// Whether a parameter's value in quotes holds a `/`, or may: to Sling it is a part of the value, to Jetty the end of it.
 fn quotes_slash(once: &[u8]) -> bool {
+    if memchr(b';', steps::over(once)).is_none() {
+        return false;
+    }
     let mut rest = once;
     while let Some(at) = rest.windows(2).position(|two| two == b"='") {
+        steps::add(at + 2);
         rest = &rest[at + 2..];
-        let end = memchr(b'\'', rest).unwrap_or(rest.len());
-        if once.contains(&b';') && rest[..end].contains(&b'/') {
+        let value = &rest[..memchr(b'\'', rest).unwrap_or(rest.len())];
+        // What is looked for next stands behind the value, or ends it: no byte is looked at often.
+        if memchr(b'/', steps::over(value)).is_some() {
             return true;
         }
     }
@@ -238,7 +242,7 @@ fn resolve(path: &[u8], readings: &mut Vec<Vec<u8>>) -> Option<()> {
     let mut stack: Vec<&[u8]> = Vec::new();
     let mut places = Vec::new();
     let mut ends_in_slash = true;
-    for segment in path.split(|byte| *byte == b'/') {
+    for segment in steps::over(path).split(|byte| *byte == b'/') {
         ends_in_slash = matches!(segment, b"" | b"." | b"..");
         match segment {
             b"" | b"." => {}
@@ -253,6 +257,8 @@ fn resolve(path: &[u8], readings: &mut Vec<Vec<u8>>) -> Option<()> {
         }
     }
     for reading in [joined(&stack, ends_in_slash)].into_iter().chain(places) {
+        steps::over(&reading);
+        steps::add(readings.iter().filter(|other| other.len() == reading.len()).map(Vec::len).sum());
         if !readings.contains(&reading) {
             readings.push(reading);
         }
@@ -274,19 +280,26 @@ fn joined(segments: &[&[u8]], ends_in_slash: bool) -> Vec<u8> {
 
 /// Without parameters, which begin with `;` and end with their segment.
 fn without_parameters(once: &[u8]) -> Vec<u8> {
-    by_segments(once, |segment| cut(segment).to_vec())
+    by_segments(once, |segment, out| out.extend_from_slice(cut(segment)))
 }
 
-fn by_segments(path: &[u8], each: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
-    let segments: Vec<_> = path.split(|byte| *byte == b'/').map(each).collect();
-    segments.join(&b'/')
+/// What `each` adds for every segment, with the slashes between them.
+fn by_segments(path: &[u8], each: impl Fn(&[u8], &mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for (number, segment) in steps::over(path).split(|byte| *byte == b'/').enumerate() {
+        if number > 0 {
+            out.push(b'/');
+        }
+        each(segment, &mut out);
+    }
+    out
 }
 
 /// Without parameters that end where an extension begins, or another segment. Quoted values may have dots in them.
 fn sling_parameters(once: &[u8]) -> Vec<u8> {
     let mut path = Vec::new();
     let (mut within, mut quoted, mut before) = (false, false, 0);
-    for &byte in once {
+    for &byte in steps::over(once) {
         match byte {
             b'\'' if quoted => quoted = false,
             b'\'' if within && before == b'=' => quoted = true,

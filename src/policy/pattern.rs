@@ -2,12 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
+use memchr::memchr;
+
 use super::{
     RuleError, decode,
     methods::is_read,
     normal::{Path, Reading, segments},
+    outline::{Name, Outline},
     words,
 };
+use crate::steps;
 
 /// A resource, or one and all below.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,42 +28,44 @@ pub(super) struct Pattern {
 
 impl Pattern {
     /// `/x` is the resource `/x`, with selectors and an extension or without; `/x/*` is that, and all below.
-    pub(super) fn allows(&self, reading: Reading<'_>) -> bool {
-        let own = self.names(reading);
-        let mut rest = reading.segments().peekable();
+    pub(super) fn allows(&self, outline: &Outline<'_>) -> bool {
+        let own = self.names(outline.reading);
         for (at, name) in own.iter().enumerate() {
-            let Some(segment) = rest.next() else { return false };
-            let is_last = at + 1 == own.len() && rest.peek().is_none();
-            let is_resource = |dot: Option<&u8>| is_last && dot == Some(&b'.');
-            if segment != name
-                && !segment.strip_prefix(name.as_slice()).is_some_and(|behind| is_resource(behind.first()))
-            {
+            let Some(Name { text, .. }) = outline.name(at) else { return false };
+            steps::add(name.len().min(text.len()));
+            let Some(behind) = text.strip_prefix(name.as_slice()) else { return false };
+            let is_last = || at + 1 == own.len() && outline.name(at + 1).is_none();
+            if !(behind.is_empty() || behind.starts_with(b".") && is_last()) {
                 return false;
             }
         }
-        self.below || rest.next().is_none()
+        self.below || outline.name(own.len()).is_none()
     }
 
     /// The same in whatever case; a name ends at its first dot, whatever stands behind it, a suffix too. A dump of what is above
     /// shows what is below. A slash before the first dot says nothing: `/x/.json` is `/x.json`.
-    pub(super) fn denies(&self, reading: Reading<'_>) -> bool {
-        let own = self.names(reading);
-        let mut rest = reading.segments();
+    pub(super) fn denies(&self, outline: &Outline<'_>) -> bool {
+        let own = self.names(outline.reading);
         let mut has_suffix = false;
         for (at, name) in own.iter().enumerate() {
-            let Some(segment) = rest.next() else { return false };
-            if segment.starts_with(b".") && words::dumps(segment) {
+            let Some(Name { text, trimmed, dumps }) = outline.name(at) else { return false };
+            if *dumps && text.starts_with(b".") {
                 return true;
             }
-            if !words::begins_with_name(segment, name) {
+            if !words::begins_with_name(trimmed, name) {
                 return false;
             }
-            if at + 1 < own.len() && words::dumps(segment) && !words::same(segment, name) {
+            has_suffix = !words::same(text, name);
+            if at + 1 < own.len() && *dumps && has_suffix {
                 return true;
             }
-            has_suffix = !words::same(segment, name);
         }
-        self.below || has_suffix || rest.next().is_none_or(|segment| segment.starts_with(b"."))
+        self.below || has_suffix || outline.name(own.len()).is_none_or(|name| name.text.starts_with(b"."))
+    }
+
+    /// How many names of a path it looks at.
+    pub(super) fn depth(&self) -> usize {
+        self.segments.len() + 1
     }
 
     /// What a path that nobody can read may have of it.
@@ -110,7 +116,7 @@ impl FromStr for Pattern {
 pub(super) fn is_within(path: &[u8], place: &str) -> bool {
     match path.strip_prefix(place.as_bytes()) {
         Some(b"" | [b'/', ..]) => true,
-        Some([b'.', rest @ ..]) => !rest.contains(&b'/'),
+        Some([b'.', rest @ ..]) => memchr(b'/', steps::over(rest)).is_none(),
         _ => false,
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{
     methods::is_read,
     normal::{Reading, segments},
+    outline::Outline,
     pattern::{is_within, reads},
     words,
 };
@@ -44,12 +45,18 @@ impl Preset {
         }
     }
 
+    /// How many names of a path it looks at.
+    pub(super) fn depth(self) -> usize {
+        if self == Self::ReadOnly { CHANGING_DEPTH } else { 0 }
+    }
+
     /// Whether it lets one reading of a path through.
-    pub(super) fn allows(self, method: &str, reading: Reading<'_>) -> bool {
+    pub(super) fn allows(self, method: &str, outline: &Outline<'_>) -> bool {
+        let reading = outline.reading;
         let path = reading.path;
         match self {
             Self::Full => true,
-            Self::ReadOnly => is_read(method) && !changes(path),
+            Self::ReadOnly => is_read(method) && !changes(outline),
             Self::GraphqlPersisted => {
                 (is_read(method) || method == "POST") && is_within(path, PERSISTED)
                     || reads(method, path, CSRF_TOKEN)
@@ -89,11 +96,12 @@ fn is_upload(Reading { path, folded }: Reading<'_>) -> bool {
 }
 
 /// What a GET changes all the same, or may.
-fn changes(path: &[u8]) -> bool {
+fn changes(outline: &Outline<'_>) -> bool {
     CHANGING.iter().any(|place| {
-        let mut names = segments(path);
-        let mut own = place.split('/');
-        own.all(|own| names.next().is_some_and(|name| words::begins_with_name(name, own.as_bytes())))
+        let is_named = |(at, own): (usize, &str)| {
+            outline.name(at).is_some_and(|name| words::begins_with_name(name.trimmed, own.as_bytes()))
+        };
+        place.split('/').enumerate().all(is_named)
     })
 }
 
@@ -143,6 +151,9 @@ const UPLOAD: [&str; 3] = [".initiateUpload.json", ".completeUpload.json", ".cre
 /// Ends of sessions, and commands that take their orders from the query.
 const CHANGING: [&str; 4] = ["system/sling/logout", "bin/wcmcommand", "bin/tagcommand", "bin/asynccommand"];
 
+/// The names of the deepest of them.
+const CHANGING_DEPTH: usize = 3;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,9 +188,9 @@ mod tests {
             ("/content/site/a.initiateUpload.json", false),
             ("/content/damn.initiateUpload.json", false),
         ] {
-            let reading = Reading { path: path.as_bytes(), folded: false };
-            assert_eq!(Preset::AssetsWrite.allows("POST", reading), passes, "{path}");
-            assert!(!Preset::AssetsRead.allows("POST", reading), "{path}");
+            let outline = Outline::of(Reading { path: path.as_bytes(), folded: false }, 0);
+            assert_eq!(Preset::AssetsWrite.allows("POST", &outline), passes, "{path}");
+            assert!(!Preset::AssetsRead.allows("POST", &outline), "{path}");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Operations that a query names in place of the method.
 
 use super::decode;
+use crate::steps;
 
 /// Whether a query names a method or an operation of its own: Sling's `:operation`, `:http-equiv-...` and `_method`, which some
 /// applications read. In another character set than UTF-8 (`_charset_`) Sling may read anything.
 pub fn names_operation(query: &[u8]) -> bool {
-    query.split(|byte| b"&;".contains(byte)).any(|pair| {
+    steps::over(query).split(|byte| b"&;".contains(byte)).any(|pair| {
         let (name, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len()));
         let name = decode::loosely(name).to_ascii_lowercase();
         let name = name.trim_ascii();

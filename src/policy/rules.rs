@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{normal::Reading, pattern::Pattern, words};
+use super::{outline::Outline, pattern::Pattern};
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,16 +64,26 @@ impl Rule {
     }
 
     /// Whether it decides about this. An allowing rule wants everything exactly as it says, a denying one does not.
-    pub(super) fn covers(&self, method: &str, reading: Reading<'_>) -> bool {
+    pub(super) fn covers(&self, method: &str, outline: &Outline<'_>) -> bool {
         if !self.is_for(method) {
             return false;
         }
-        if self.allow { self.pattern.allows(reading) } else { self.pattern.denies(reading) }
+        if self.allow { self.pattern.allows(outline) } else { self.pattern.denies(outline) }
     }
 
-    /// Whether it denies a path of which nobody knows more than its words.
-    pub(super) fn may_deny(&self, method: &str, words: &[u8]) -> bool {
-        !self.allow && self.is_for(method) && words::in_order(&self.pattern.words(), words)
+    /// Whether it denies something for this method.
+    pub(super) fn may_deny(&self, method: &str) -> bool {
+        !self.allow && self.is_for(method)
+    }
+
+    /// The words that a path has which can be read in several ways, if this rule may deny it.
+    pub(super) fn denied_words(&self) -> Vec<u8> {
+        if self.allow { Vec::new() } else { self.pattern.words() }
+    }
+
+    /// How many names of a path it looks at.
+    pub(super) fn depth(&self) -> usize {
+        self.pattern.depth()
     }
 
     /// Who may `GET` may `HEAD`. A denied method is denied in any case.
@@ -135,7 +145,7 @@ mod tests {
     fn check(rule: &str, method: &str, path: &str, covered: bool) {
         let rule: Rule = rule.parse().unwrap();
         let read = Path::of(path.as_bytes());
-        let any = read.readings().any(|reading| rule.covers(method, reading));
+        let any = read.readings().any(|reading| rule.covers(method, &Outline::of(reading, rule.depth())));
         assert_eq!(any, covered, "{rule}: {method} {path}");
     }
 

@@ -1,71 +1,138 @@
 //! Names in paths: which are the same to AEM, or to somebody before it.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter, memchr2};
+
+use crate::steps;
 
 /// Whether a segment is the one called `name`, in whatever case, and with whatever stands behind a name: selectors, an
 /// extension, parameters.
 pub(super) fn begins_with_name(segment: &[u8], name: &[u8]) -> bool {
     let segment = segment.trim_ascii();
-    let mut ends = segment.iter().enumerate().filter(|(_, byte)| ends_name(**byte)).map(|(at, _)| at);
-    same(segment, name) || ends.any(|end| same(&segment[..end], name))
+    same_until(segment, name, 0, &|end| segment.get(end).is_none_or(|byte| ends_name(*byte)))
 }
 
 /// Whether two names are the same but for their case. Sling writes `jcr:content` as `_jcr_content`, too.
 pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
-    a.eq_ignore_ascii_case(b) || same_letters(a, b) || is_mangled(a, b) || is_mangled(b, a)
+    same_until(a, b, 0, &|end| end == a.len())
 }
 
-/// The same for letters that are not ASCII.
-fn same_letters(a: &[u8], b: &[u8]) -> bool {
-    if a.is_ascii() || b.is_ascii() {
-        return false;
+/// Whether what stands in `text` between `at` and some `end` is the same as `name`. Reads no more of `text` than a name as
+/// long as `name` can take.
+fn same_until(text: &[u8], name: &[u8], at: usize, is_end: &dyn Fn(usize) -> bool) -> bool {
+    let Some(rest) = text.get(at..) else { return false };
+    steps::add(name.len().min(rest.len()));
+    let is_plainly = rest.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    is_plainly && is_end(at + name.len())
+        || letters(rest, name).is_some_and(|length| is_end(at + length))
+        || namespace(rest, name)
+            .is_some_and(|length| same_until(text, &name[length + 1..], at + length + 2, is_end))
+        || namespace(name, rest)
+            .is_some_and(|length| same_until(text, &name[length + 2..], at + length + 1, is_end))
+}
+
+/// The length of the beginning of `text` that has the same letters as `name`, where both have some that are not ASCII.
+fn letters(text: &[u8], name: &[u8]) -> Option<usize> {
+    if name.is_ascii() {
+        return None;
     }
-    let (Ok(a), Ok(b)) = (str::from_utf8(a), str::from_utf8(b)) else { return false };
-    a.chars().flat_map(char::to_lowercase).eq(b.chars().flat_map(char::to_lowercase))
+    let mut wanted = str::from_utf8(name).ok()?.chars().flat_map(char::to_lowercase).peekable();
+    let (mut length, mut is_ascii) = (0, true);
+    while wanted.peek().is_some() {
+        steps::add(1);
+        let character = first_character(&text[length..])?;
+        if character.to_lowercase().any(|lower| wanted.next() != Some(lower)) {
+            return None;
+        }
+        is_ascii &= character.is_ascii();
+        length += character.len_utf8();
+    }
+    (!is_ascii).then_some(length)
 }
 
-/// Whether `mangled` is Sling's way of writing `name`, which has a namespace.
-fn is_mangled(mangled: &[u8], name: &[u8]) -> bool {
-    let Some(rest) = mangled.strip_prefix(b"_") else { return false };
-    let Some(at) = rest.iter().position(|byte| *byte == b'_').filter(|at| *at > 0) else { return false };
-    name.get(at) == Some(&b':')
-        && rest[..at].eq_ignore_ascii_case(&name[..at])
-        && same(&rest[at + 1..], &name[at + 1..])
+fn first_character(text: &[u8]) -> Option<char> {
+    let begin = &text[..text.len().min(char::MAX.len_utf8())];
+    begin.utf8_chunks().next()?.valid().chars().next()
+}
+
+/// The length of the namespace's prefix where `mangled` begins as Sling writes `name`, which has one.
+fn namespace(mangled: &[u8], name: &[u8]) -> Option<usize> {
+    let rest = mangled.strip_prefix(b"_")?;
+    let longest = name.len().min(rest.len());
+    let length = memchr(b'_', &rest[..longest]).filter(|length| *length > 0)?;
+    (name[length] == b':' && rest[..length].eq_ignore_ascii_case(&name[..length])).then_some(length)
 }
 
 /// A path with its names as the repository takes them: without the index behind a name, or the empty namespace before it; `None`
 /// where there is neither. To Apache Jackrabbit Oak, `/etc[1]` and `/{}etc` are `/etc` (JCR 2.0, sections 3.2.5 and 3.4.3).
 pub(super) fn in_repository(path: &[u8]) -> Option<Vec<u8>> {
-    let names = path.split(|byte| *byte == b'/').map(|name| {
-        let mut name = name.strip_prefix(b"{}").unwrap_or(name).to_vec();
-        while let Some(begin) = memchr(b'[', &name)
-            && let Some(length) = memchr(b']', &name[begin..])
-        {
-            name.drain(begin..=begin + length);
+    // Most have neither.
+    memchr2(b'[', b'{', steps::over(path))?;
+    let mut taken = Vec::with_capacity(path.len());
+    for (number, name) in path.split(|byte| *byte == b'/').enumerate() {
+        if number > 0 {
+            taken.push(b'/');
         }
-        name
-    });
-    let names: Vec<_> = names.collect();
-    Some(names.join(&b'/')).filter(|taken| taken != path)
+        let mut rest = name.strip_prefix(b"{}").unwrap_or(name);
+        while let Some(begin) = memchr(b'[', rest)
+            && let Some(length) = memchr(b']', &rest[begin..])
+        {
+            taken.extend_from_slice(&rest[..begin]);
+            rest = &rest[begin + length + 1..];
+        }
+        taken.extend_from_slice(rest);
+    }
+    steps::over(path);
+    (taken.len() < path.len()).then_some(taken)
 }
 
 /// Whether a name has its whole namespace before it, as in `/{http://www.jcp.org/jcr/1.0}content`, which is `/jcr:content`:
 /// which prefix that is, the repository knows.
 pub(super) fn spells_namespace(path: &[u8]) -> bool {
-    let mut rest = path;
-    while let Some(at) = rest.windows(2).position(|two| two == b"/{") {
-        rest = &rest[at + 2..];
-        let namespace = &rest[..memchr(b'}', rest).unwrap_or(0)];
-        if namespace.contains(&b':') || namespace == b"internal" {
+    let mut ends = Ahead::of(b'}');
+    let mut colons = Ahead::of(b':');
+    for brace in memchr_iter(b'{', steps::over(path)) {
+        if brace == 0 || path[brace - 1] != b'/' {
+            continue;
+        }
+        let begin = brace + 1;
+        let Some(end) = ends.from(path, begin) else { return false };
+        if colons.from(path, begin).is_some_and(|colon| colon < end) || &path[begin..end] == b"internal" {
             return true;
         }
     }
     false
 }
 
+/// Where a byte stands next, asked for places that follow each other: each part of the text is searched once.
+struct Ahead {
+    byte: u8,
+    /// Nothing is known yet, or there is none behind the last place, or it stands here.
+    found: Option<Option<usize>>,
+}
+
+impl Ahead {
+    fn of(byte: u8) -> Self {
+        Self { byte, found: None }
+    }
+
+    /// The first place of the byte at `begin` or behind it.
+    fn from(&mut self, text: &[u8], begin: usize) -> Option<usize> {
+        match self.found {
+            Some(None) => None,
+            Some(Some(at)) if at >= begin => Some(at),
+            _ => {
+                let length = memchr(self.byte, &text[begin..]);
+                steps::add(length.unwrap_or(text.len() - begin));
+                self.found = Some(length.map(|length| begin + length));
+                self.found.flatten()
+            }
+        }
+    }
+}
+
 /// Whether Sling answers with what is below, too: `.infinity.json`, `.3.json`, and all XML.
 pub(super) fn dumps(segment: &[u8]) -> bool {
-    let mut parts = segment.split(|byte| *byte == b'.');
+    let mut parts = steps::over(segment).split(|byte| *byte == b'.');
     let (Some(_), Some(extension)) = (parts.next(), parts.next_back()) else { return false };
     extension.eq_ignore_ascii_case(b"xml") || extension.eq_ignore_ascii_case(b"json") && parts.any(is_deep)
 }
@@ -88,26 +155,42 @@ fn is_deep(selector: &[u8]) -> bool {
 
 const DEEP: [&[u8]; 3] = [b"infinity", b"sysview", b"docview"];
 
-/// Whether the words of `pattern` stand in `text` in their order, whatever stands between them. Nobody can say of `text` more
-/// than that: what it is made of may be there or not.
-pub(super) fn in_order(pattern: &[u8], text: &[u8]) -> bool {
-    let stand_in = |text: &[u8]| {
-        let mut words = words(text);
-        self::words(pattern).all(|own| words.any(|word| same(word, own)))
-    };
-    let is_odd = |byte: &u8| byte.is_ascii_control() || *byte == b'%';
-    stand_in(text)
-        || text.iter().any(is_odd) && {
-            let without: Vec<u8> = text.iter().copied().filter(|byte| !is_odd(byte)).collect();
-            stand_in(&without)
-        }
+/// What is left when everything is cut that can stand between names or behind one.
+pub(super) fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    steps::over(text).split(|byte| ENDS_WORD[usize::from(*byte)]).filter(|word| !word.is_empty())
 }
 
-/// What is left when everything is cut that can stand between names or behind one.
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = |byte: &u8| byte.is_ascii_control() || b"/\\ .;,?#'\"=&%[]{}".contains(byte);
-    text.split(ends).filter(|word| !word.is_empty())
-}
+/// The bytes of which no word is made.
+static ENDS_WORD: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        ends[byte] = matches!(
+            byte as u8,
+            0..0x20
+                | 0x7f
+                | b'/'
+                | b'\\'
+                | b' '
+                | b'.'
+                | b';'
+                | b','
+                | b'?'
+                | b'#'
+                | b'\''
+                | b'"'
+                | b'='
+                | b'&'
+                | b'%'
+                | b'['
+                | b']'
+                | b'{'
+                | b'}'
+        );
+        byte += 1;
+    }
+    ends
+};
 
 /// Whether a name ends here: what follows are selectors, parameters, or what somebody may take for a query.
 pub(super) fn ends_name(byte: u8) -> bool {
@@ -116,7 +199,11 @@ pub(super) fn ends_name(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::sequences::Sequences, *};
+
+    fn in_order(pattern: &[u8], text: &[u8]) -> bool {
+        Sequences::new([pattern]).find(text).holds(0)
+    }
 
     #[test]
     fn a_name_is_known_by_its_letters() {

@@ -8,12 +8,15 @@ use std::{
     io,
     ops::{Deref, DerefMut},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::secret::{never, wipe};
+use crate::{
+    memory::Memory,
+    secret::{never, wipe},
+};
 
 /// Bytes that have come and were not used yet, in order. Without memory until it is equipped or pushed to.
 #[derive(Default)]
@@ -26,6 +29,11 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -173,9 +181,72 @@ pub(super) struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
     /// For heads.
     small: RefCell<Vec<Vec<u8>>>,
+    memory: Memory,
+    /// Tasks that read on when there is room in the budget.
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl Buffers {
+    /// Buffers that grow within the budget of `memory`.
+    pub(super) fn within(memory: Memory) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    /// The budget of the process.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Ready while the budget has room for more of a body. All that grows begins with a read, and each read asks here first,
+    /// so what waits is not read and its sender is held up.
+    #[inline]
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.memory.is_high() {
+            self.poll_room_under_pressure(cx, self.memory.is_full())
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// The same for what begins a request, which may use the reserve: else the proxy could not even refuse it.
+    #[inline]
+    pub(super) fn poll_room_for_head(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.memory.is_high() {
+            self.poll_room_under_pressure(cx, self.memory.is_exhausted())
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    #[cold]
+    fn poll_room_under_pressure(&self, cx: &mut Context<'_>, must_wait: bool) -> Poll<()> {
+        self.memory.press();
+        if !must_wait {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() < WAITING_MAX {
+            waiting.push(cx.waker().clone());
+        } else {
+            // Too many to remember: this one looks again at once.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Wakes the tasks that wait for room.
+    pub(super) fn wake_waiting(&self) {
+        // A task that is woken may wait anew.
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Gives the memory that is not in use back to the allocator.
+    pub(super) fn shrink(&self) {
+        self.free.take();
+        self.small.take();
+    }
+
     /// Gives `buffer` memory, unless it has some.
     pub(super) fn equip(&self, buffer: &mut Buffer) {
         if buffer.bytes.is_empty() {
@@ -235,6 +306,9 @@ const LEAST: usize = 4 * 1024;
 
 /// Buffers are needed for moments: more than these are given back to the allocator.
 const FREE_MAX: usize = 16;
+
+/// Wakers of tasks that wait for room: as many as a thread has connections at most, some of them twice.
+const WAITING_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

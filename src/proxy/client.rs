@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Limits,
+    Limits, Place,
     buffer::{Buffer, Buffers},
     socket::Socket,
 };
@@ -27,6 +27,8 @@ pub(super) struct Client {
     pub half: bool,
     /// It sends no more: how long it may wait for an answer of which nothing comes.
     ended: Option<Pin<Box<Sleep>>>,
+    /// Where it says what memory it holds; none for a connection that is only turned away.
+    place: Option<Place>,
 }
 
 impl Drop for Client {
@@ -39,13 +41,41 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: Socket, limits: &Limits) -> Self {
-        let watch = Watch::new(limits);
-        Self { stream, input: Buffer::default(), output: Buffer::default(), watch, half: false, ended: None }
+    pub(super) fn new(stream: Socket, limits: &Limits, place: Option<Place>) -> Self {
+        let (input, output) = (Buffer::default(), Buffer::default());
+        Self { stream, input, output, watch: Watch::new(limits), half: false, ended: None, place }
     }
 
-    /// Reads once. 0 is the end.
+    /// Its place among the connections of the thread.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Says that it waits, and what memory is held for it: its own buffers, and so many bytes of others.
+    pub(super) fn waits(&mut self, others: usize) {
+        if let Some(place) = &self.place {
+            let held = self.input.capacity() + self.output.capacity() + self.stream.held() + others;
+            place.waits(held, self.watch.since);
+        }
+    }
+
+    /// Reads once, when there is room in the memory budget. 0 is the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<io::Result<usize>> {
+        ready!(buffers.poll_room(cx));
+        self.poll_fill(cx, buffers)
+    }
+
+    /// Reads once what may belong to a request's head.
+    pub(super) fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+    ) -> Poll<io::Result<usize>> {
+        ready!(buffers.poll_room_for_head(cx));
+        self.poll_fill(cx, buffers)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<io::Result<usize>> {
         buffers.equip(&mut self.input);
         let read = self.input.poll_fill(&mut self.stream, cx);
         buffers.release(&mut self.input);

@@ -1,11 +1,14 @@
 //! The connections of a thread's clients: how many there are, and which of them makes room for another one.
 //!
 //! A place is taken once for each connection. What a request costs are two stores: whether it is there is said by the connection,
-//! and asked for only when there is no room.
+//! and asked for only when there is no room. Each connection, and each stream of an HTTP/2 connection, also says how much memory
+//! it holds while it waits, and since when: if the memory budget runs out, the one that holds the most for the longest is closed
+//! first.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
     rc::Rc,
+    time::Duration,
 };
 
 use tokio::{task::AbortHandle, time::Instant};
@@ -16,7 +19,11 @@ use crate::metrics::Ended;
 /// All of them.
 pub(super) struct Clients {
     most: usize,
+    /// How many are told at once that there is no place for them.
+    refused_most: usize,
     places: RefCell<Vec<Place>>,
+    /// Streams of HTTP/2 connections.
+    streams: RefCell<Vec<Place>>,
     /// Those for which there is no place, and that are told so.
     refused: Cell<usize>,
 }
@@ -32,6 +39,13 @@ struct Inner {
     at: Cell<Option<usize>>,
     /// Since when there is no request on the connection.
     idle: Cell<Option<Instant>>,
+    /// What it takes by itself, in bytes.
+    base: Cell<usize>,
+    /// Bytes that its buffers take while it waits.
+    held: Cell<usize>,
+    /// When something moved last.
+    moved: Cell<Instant>,
+    is_stream: bool,
     task: OnceCell<AbortHandle>,
 }
 
@@ -42,8 +56,14 @@ pub(super) struct Leaving<'w>(pub &'w Worker, pub Place);
 pub(super) struct Refused<'w>(&'w Worker);
 
 impl Clients {
-    pub(super) fn new(most: usize) -> Self {
-        Self { most: most.max(1), places: RefCell::default(), refused: Cell::new(0) }
+    pub(super) fn new((most, refused_most): (usize, usize)) -> Self {
+        Self {
+            most: most.max(1),
+            refused_most,
+            places: RefCell::default(),
+            streams: RefCell::default(),
+            refused: Cell::new(0),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -57,9 +77,47 @@ impl Clients {
         idle.min_by_key(|(since, _)| *since).map(|(_, place)| place.clone())
     }
 
+    fn add(&self, proxy: usize, base: usize, is_stream: bool) -> Place {
+        let mut places = self.list(is_stream).borrow_mut();
+        let now = Instant::now();
+        let place = Place(Rc::new(Inner {
+            proxy,
+            at: Cell::new(Some(places.len())),
+            idle: Cell::new((!is_stream).then_some(now)),
+            base: Cell::new(base),
+            held: Cell::new(0),
+            moved: Cell::new(now),
+            is_stream,
+            task: OnceCell::new(),
+        }));
+        places.push(place.clone());
+        place
+    }
+
+    fn list(&self, is_stream: bool) -> &RefCell<Vec<Place>> {
+        if is_stream { &self.streams } else { &self.places }
+    }
+
+    /// The places that hold the most memory for the longest, until they make up `excess` bytes. None that has moved just now:
+    /// it may be over in a moment.
+    fn slowest(&self, excess: usize) -> Vec<Place> {
+        let now = Instant::now();
+        let (places, streams) = (self.places.borrow(), self.streams.borrow());
+        let ranked = places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        let mut freed = 0;
+        let enough = |(_, place): &(_, &Place)| {
+            let more = freed < excess;
+            freed += place.0.held.get() + place.0.base.get();
+            more
+        };
+        ranked.into_iter().take_while(enough).map(|(_, place)| place.clone()).collect()
+    }
+
     fn remove(&self, place: &Place) -> bool {
         let Some(at) = place.0.at.take() else { return false };
-        let mut places = self.places.borrow_mut();
+        let mut places = self.list(place.0.is_stream).borrow_mut();
         places.swap_remove(at);
         if let Some(moved) = places.get(at) {
             moved.0.at.set(Some(at));
@@ -72,7 +130,7 @@ impl Worker {
     /// A place for a connection to the proxy with this number. Where there is none, the connection that has waited for a request
     /// for longest makes room; none where all have one.
     pub fn place(&self, proxy: usize) -> Option<Place> {
-        if self.clients.is_full() {
+        if self.clients.is_full() || self.buffers.memory().is_exhausted() {
             let idlest = self.clients.idlest()?;
             self.leave(&idlest);
             if let Some(proxy) = self.proxies.get(idlest.0.proxy) {
@@ -82,18 +140,59 @@ impl Worker {
                 task.abort();
             }
         }
-        let mut places = self.clients.places.borrow_mut();
-        let (at, idle) = (Cell::new(Some(places.len())), Cell::new(Some(Instant::now())));
-        let place = Place(Rc::new(Inner { proxy, at, idle, task: OnceCell::new() }));
-        places.push(place.clone());
+        let base = match self.proxies.get(proxy) {
+            Some(proxy) if proxy.tls.is_some() => TLS_CONNECTION,
+            _ => CONNECTION,
+        };
+        let place = self.clients.add(proxy, base, false);
         if let Some(proxy) = self.proxies.get(proxy) {
             proxy.metrics.connected();
         }
         Some(place)
     }
 
+    /// A place for a stream of an HTTP/2 connection, of which there may be any number.
+    pub(super) fn stream_place(&self, proxy: usize) -> Place {
+        self.clients.add(proxy, STREAM, true)
+    }
+
+    /// Closes connections while the memory budget is nearly used up, those first that hold the most for the longest.
+    pub async fn relieve(self: Rc<Self>) {
+        let memory = self.buffers.memory().clone();
+        loop {
+            let pressed = memory.pressed();
+            if !memory.is_high() {
+                pressed.await;
+            }
+            self.buffers.shrink();
+            while memory.is_high() {
+                let closed = self.close_slowest(memory.excess());
+                // The tasks that were closed free their memory now, those that wait look again.
+                self.buffers.wake_waiting();
+                tokio::time::sleep(if closed { RELIEF_PAUSE } else { LOOK_PAUSE }).await;
+            }
+            self.buffers.wake_waiting();
+        }
+    }
+
+    /// Closes connections that make up so many bytes; tells whether there was one.
+    fn close_slowest(&self, excess: usize) -> bool {
+        let slowest = self.clients.slowest(excess);
+        for place in &slowest {
+            self.leave(place);
+            if let Some(proxy) = self.proxies.get(place.0.proxy) {
+                proxy.metrics.connection_ended(Ended::Memory);
+            }
+            if let Some(task) = place.0.task.get() {
+                task.abort();
+            }
+        }
+        !slowest.is_empty()
+    }
+
     fn leave(&self, place: &Place) {
         if self.clients.remove(place)
+            && !place.0.is_stream
             && let Some(proxy) = self.proxies.get(place.0.proxy)
         {
             proxy.metrics.disconnected();
@@ -103,7 +202,7 @@ impl Worker {
     /// The right to be told that there is no place: not for any number at once, since that takes its time.
     pub(super) fn refuse(&self) -> Option<Refused<'_>> {
         let refused = self.clients.refused.get() + 1;
-        (refused <= REFUSED_MAX).then(|| {
+        (refused <= self.clients.refused_most).then(|| {
             self.clients.refused.set(refused);
             Refused(self)
         })
@@ -126,6 +225,26 @@ impl Place {
     pub(super) fn works(&self) {
         self.0.idle.set(None);
     }
+
+    /// It has become an HTTP/2 connection.
+    pub(super) fn is_http2(&self) {
+        self.0.base.set(self.0.base.get() + HTTP2_CONNECTION);
+    }
+
+    /// It waits, and its buffers take so many bytes; something moved last at that time.
+    pub(super) fn waits(&self, held: usize, moved: Instant) {
+        self.0.held.set(held);
+        self.0.moved.set(moved);
+    }
+
+    /// How much is to be gained by closing it: bytes times milliseconds. None while it moves.
+    fn rank(&self, now: Instant) -> Option<u64> {
+        let still = now.saturating_duration_since(self.0.moved.get());
+        if still < STILL_MIN {
+            return None;
+        }
+        Some((self.0.held.get() + self.0.base.get()) as u64 * still.min(STILL_MAX).as_millis() as u64)
+    }
 }
 
 impl Drop for Leaving<'_> {
@@ -140,5 +259,26 @@ impl Drop for Refused<'_> {
     }
 }
 
-/// On one thread. They cost a file descriptor each.
-const REFUSED_MAX: usize = 32;
+/// What a connection without a request takes, in bytes, measured: its task, and its share of the runtime's tables.
+const CONNECTION: usize = 6 * 1024;
+
+/// The same with a TLS session.
+const TLS_CONNECTION: usize = 24 * 1024;
+
+/// What the h2 crate takes for a connection: its buffers, and tables of fields.
+const HTTP2_CONNECTION: usize = 40 * 1024;
+
+/// What a request on an HTTP/2 connection takes beside its buffers.
+const STREAM: usize = 6 * 1024;
+
+/// What moves at least as often is left alone.
+const STILL_MIN: Duration = Duration::from_millis(200);
+
+/// Beyond it, only the memory counts: an idle connection that holds nothing is no better a choice for being idle for long.
+const STILL_MAX: Duration = Duration::from_secs(2);
+
+/// How long closed connections take to free their memory.
+const RELIEF_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long until another look where none could be closed.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);

@@ -29,12 +29,13 @@ use super::{
     framing::Length,
     guard::{Asked, GuardError, Local},
     http2::{self, Beginning},
+    partial::PartialHead,
     request::{Added, NoRequest, RequestHead},
     response::AnswerTo,
     rewrite::Members,
     socket::Socket,
 };
-use crate::{listener::Stream, metrics::Ended};
+use crate::listener::Stream;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Worker {
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local_ip();
         let Some(place) = place else {
-            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local) {
+            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local, None) {
                 connection.turn_away().await;
             }
             return;
@@ -74,8 +75,8 @@ impl Worker {
         } else {
             Socket::Own(stream)
         };
-        let Some(mut connection) = self.connection(socket, proxy, local) else { return };
-        connection.place = Some(place.clone());
+        let Some(mut connection) = self.connection(socket, proxy, local, Some(place.clone())) else { return };
+        connection.counts = true;
         let end = connection.converse().await;
         if end != End::Http2 {
             return connection.part(end).await;
@@ -88,31 +89,43 @@ impl Worker {
     }
 
     /// Serves the one request of a stream.
-    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local) {
-        let Some(mut connection) = self.connection(stream, proxy, local) else { return };
+    pub(super) async fn serve_stream(
+        self: Rc<Self>,
+        stream: Socket,
+        proxy: usize,
+        local: Local,
+        place: Place,
+    ) {
+        let _leaving = Leaving(&self, place.clone());
+        let Some(mut connection) = self.connection(stream, proxy, local, Some(place)) else { return };
         let end = connection.converse().await;
         connection.part(end).await;
     }
 
-    fn connection(&self, stream: Socket, proxy: usize, local: Local) -> Option<Connection<'_>> {
+    fn connection(
+        &self,
+        stream: Socket,
+        proxy: usize,
+        local: Local,
+        place: Option<Place>,
+    ) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
-        let begins = stream.is_connection();
-        let is_new = begins;
-        let client = Client::new(stream, &proxy.limits);
+        let begins = stream.may_be_http2(proxy.http2);
+        let is_new = stream.is_connection();
+        let client = Client::new(stream, &proxy.limits, place);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
-        let (seen, empty_lines) = (0, 0);
-        let place = None;
+        let (partial, empty_lines, counts) = (PartialHead::default(), 0, false);
         Some(Connection {
             worker: self,
             proxy,
             client,
             local,
-            place,
+            counts,
             stopped,
             begins,
             is_new,
-            seen,
+            partial,
             empty_lines,
             named,
         })
@@ -124,15 +137,15 @@ struct Connection<'w> {
     proxy: &'w Proxy,
     client: Client,
     local: Local,
-    /// Where it is one of many; a stream of HTTP/2 has none of its own.
-    place: Option<Place>,
+    /// Whether it makes room for another one while it has no request; a stream of HTTP/2 does not.
+    counts: bool,
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
     /// No request has come on it yet. One that does is served while the worker stops: its client could not know.
     is_new: bool,
-    /// How much of the input is known to hold no whole head.
-    seen: usize,
+    /// The input, as far as it is known to hold no whole head.
+    partial: PartialHead,
     /// Before the next request.
     empty_lines: u8,
     /// The origin that the client has come to with its last request, if that was let in: most often it comes to it again.
@@ -148,35 +161,37 @@ impl<'w> Connection<'w> {
                 Ok(request) => request,
                 Err(end) => return end,
             };
-            if let Some(place) = &self.place {
+            if let Some(place) = self.client.place().filter(|_| self.counts) {
                 place.works();
             }
             match exchange::run(&mut self.client, self.worker, request).await {
                 Then::Next => {}
                 Then::End(end) => return end,
             }
-            if let Some(place) = &self.place {
+            if let Some(place) = self.client.place().filter(|_| self.counts) {
                 place.rests(self.client.watch.since());
             }
+            self.client.waits(0);
         }
     }
 
     /// Says that there is no place for it, unless there are many to say that to, or it would take a handshake to say it.
     async fn turn_away(self) {
         let worker = self.worker;
+        let why = if worker.buffers.memory().is_full() { NoRequest::NoMemory } else { NoRequest::TooMany };
         match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
-            Some(_refused) => self.part(End::Refuse(NoRequest::TooMany)).await,
-            None => self.proxy.metrics.connection_ended(Ended::Full),
+            Some(_refused) => self.part(End::Refuse(why)).await,
+            None => self.proxy.metrics.connection_ended(why.reason()),
         }
     }
 
     /// The next request, or the end of the connection if none comes.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request<'w>, End>> {
         loop {
-            if self.seen == 0 && self.skips_too_many_lines() {
+            if self.partial.is_empty() && self.skips_too_many_lines() {
                 return Poll::Ready(Err(End::Refuse(NoRequest::Malformed)));
             }
-            if self.is_worth_a_look() {
+            if self.partial.should_read(self.client.input.filled()) {
                 let beginning =
                     if self.begins { Beginning::of(self.client.input.filled()) } else { Beginning::Other };
                 self.begins = beginning == Beginning::Open;
@@ -187,23 +202,24 @@ impl<'w> Connection<'w> {
                 };
                 match request {
                     Ok(Some(request)) => {
-                        (self.seen, self.empty_lines, self.is_new) = (0, 0, false);
+                        (self.partial, self.empty_lines) = (PartialHead::default(), 0);
+                        self.is_new = false;
                         self.worker.buffers.release(&mut self.client.input);
                         return Poll::Ready(Ok(request));
                     }
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(End::Refuse(error))),
                 }
-                let fresh = self.seen == 0;
-                self.seen = self.client.input.len();
-                if self.seen > self.proxy.limits.head {
+                let fresh = self.partial.is_empty();
+                self.partial.has_read(self.client.input.len());
+                if self.client.input.len() > self.proxy.limits.head {
                     return Poll::Ready(Err(End::Refuse(self.too_large())));
                 }
                 if fresh {
                     self.client.watch.begin(self.proxy.limits.timeouts.request_head, Instant::now());
                 }
             }
-            match self.client.poll_read(cx, &self.worker.buffers) {
+            match self.client.poll_read_head(cx, &self.worker.buffers) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => break,
@@ -214,12 +230,15 @@ impl<'w> Connection<'w> {
             return Poll::Ready(Err(End::Close));
         }
         match self.client.watch.poll(cx) {
-            Poll::Ready(()) if self.seen > 0 && !self.worker.is_stopping() => {
+            Poll::Ready(()) if !self.partial.is_empty() && !self.worker.is_stopping() => {
                 Poll::Ready(Err(End::Refuse(NoRequest::TooSlow)))
             }
             Poll::Ready(()) => Poll::Ready(Err(End::Close)),
             Poll::Pending => {
                 self.client.pack_input(&self.worker.buffers);
+                if !self.partial.is_empty() {
+                    self.client.waits(0);
+                }
                 Poll::Pending
             }
         }
@@ -245,18 +264,6 @@ impl<'w> Connection<'w> {
             self.begins = false;
         }
         self.empty_lines > EMPTY_LINES_MAX
-    }
-
-    /// Whether there is more to see of a head than there was: its end, something that it may not have, or a lot. A head that
-    /// comes byte by byte is not read anew with each of them.
-    fn is_worth_a_look(&self) -> bool {
-        let input = self.client.input.filled();
-        if self.seen == 0 {
-            // Half of an empty line is no request yet.
-            return !input.is_empty() && input != b"\r";
-        }
-        let more = &input[self.seen.min(input.len())..];
-        more.len() > self.seen || more.iter().any(u8::is_ascii_control)
     }
 
     /// What of a head that is too large is too large.
@@ -401,7 +408,7 @@ fn named(scheme: &str, asked: &Asked<'_>, admitted: Result<Option<&str>, GuardEr
     }
 }
 
-/// The content codings that can be undone, but for brotli, which may take 16 MiB to undo.
+/// The content codings that can be undone. Not brotli, whose window may take 16 MiB.
 const CODINGS: &[u8] = b"gzip, deflate";
 
 /// Closing a socket with unread bytes resets it, and the reset may overtake our answer (RFC 9112, section 9.6).

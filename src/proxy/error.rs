@@ -40,6 +40,8 @@ pub(super) enum ProxyError {
     Denied(GuardError),
     #[error("refused: {0}")]
     Policy(Refused),
+    #[error("the path is longer than limits.path")]
+    PathTooLong,
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
     #[error("the response's transfer coding is not chunked alone")]
@@ -62,6 +64,8 @@ pub(super) enum ProxyError {
     ResponseHeadTooLarge,
     #[error("AEM switched protocols unasked")]
     UnaskedUpgrade,
+    #[error("the memory budget is used up")]
+    NoMemory,
 }
 
 impl From<GuardError> for ProxyError {
@@ -115,6 +119,12 @@ impl ProxyError {
             },
             Self::Denied(error) => denied(*error),
             Self::Policy(refused) => kept_back(*refused),
+            Self::PathTooLong => problem(
+                StatusCode::URI_TOO_LONG,
+                "http_request_error",
+                "path-too-long",
+                "The path of the request, or of its destination, is longer than limits.path. Send what is long in the query or in the body, or raise limits.path.",
+            ),
             Self::Connect => problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "http_request_denied",
@@ -127,18 +137,26 @@ impl ProxyError {
                 "response-transfer-coding",
                 "AEM's response has a transfer coding that the proxy does not take.",
             ),
-            Self::Busy(busy) => problem(
+            Self::Busy(Busy::Descriptors) => Problem {
+                details: Some("descriptors"),
+                ..problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "connection_limit_reached",
+                    "descriptors",
+                    "The proxy has too few file descriptors for another connection to AEM. Try again after Retry-After; raise the limit of open files (ulimit -n, LimitNOFILE) if it happens often.",
+                )
+            },
+            Self::Busy(Busy::Full) => problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "connection_limit_reached",
                 "busy",
-                match busy {
-                    Busy::Full => {
-                        "Too many requests wait for their turn at AEM (max_queued). Try again after Retry-After."
-                    }
-                    Busy::Overdue => {
-                        "The request has waited for its turn at AEM for too long (timeouts.queue). Try again after Retry-After."
-                    }
-                },
+                "Too many requests wait for their turn at AEM (max_queued). Try again after Retry-After.",
+            ),
+            Self::Busy(Busy::Overdue) => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "busy",
+                "The request has waited for its turn at AEM for too long (timeouts.queue). Try again after Retry-After.",
             ),
             Self::Unreachable(cause, _) => unreachable(*cause),
             Self::ResponseTimeout => problem(
@@ -177,6 +195,12 @@ impl ProxyError {
                 "response-head-too-large",
                 "AEM's response head is larger than the proxy takes (limits.head), or has more than 100 fields.",
             ),
+            Self::NoMemory => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "memory",
+                "The proxy's memory budget (limits.memory) is used up. Try again after Retry-After.",
+            ),
             Self::UnaskedUpgrade => problem(
                 StatusCode::BAD_GATEWAY,
                 "http_upgrade_failed",
@@ -195,7 +219,9 @@ impl ProxyError {
         };
         // After what was no proper request nobody knows where the next one begins.
         let last = matches!(self, Self::Draining | Self::Connect);
-        let close = close || problem.error == "http_request_error" || last;
+        // A path that is too long stands in a head that was read as a whole.
+        let is_unclear = problem.error == "http_request_error" && !matches!(self, Self::PathTooLong);
+        let close = close || is_unclear || last;
         let body = problem.body();
         problem.write_head(&body, out);
         if let Self::NoToken(NoToken { retry_after }) = self {
@@ -204,7 +230,7 @@ impl ProxyError {
         if let Some(methods) = self.allowed() {
             line("allow", methods.as_bytes(), out);
         }
-        if let Self::Busy(_) = self {
+        if let Self::Busy(_) | Self::NoMemory = self {
             number("retry-after", BUSY_RETRY_SECONDS, out);
         }
         if let Some(origin) = to.web_origin {
@@ -226,6 +252,7 @@ impl ProxyError {
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
             Self::Denied(GuardError::Secret) => Some("secret"),
             Self::Connect => Some("method"),
+            Self::PathTooLong => Some("path_length"),
             Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
             Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
             Self::Policy(_) => Some("policy_path"),
@@ -252,7 +279,9 @@ impl ProxyError {
             | Self::Draining
             | Self::Denied(_)
             | Self::Policy(_)
+            | Self::PathTooLong
             | Self::Busy(_)
+            | Self::NoMemory
             | Self::RequestBroken(_) => {
                 debug!(error = %self, causes, "Request not forwarded");
             }

@@ -34,9 +34,13 @@ use super::{
     response::AnswerTo,
     rewrite::Members,
     route::Route,
+    streams::StreamShare,
     tunnel, upstream,
 };
-use crate::{metrics::InFlight, network::Cause};
+use crate::{
+    metrics::InFlight,
+    network::{Cause, descriptors::Exhausted},
+};
 
 /// A request whose head has come.
 pub(super) struct Request<'w> {
@@ -108,6 +112,10 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
 async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
     let sent = std::mem::replace(&mut request.sent, Err(ProxyError::Draining));
     let mut sent = sent.map_err(Failed::Answer)?;
+    if worker.buffers.memory().is_full() {
+        // Few need it: not a part of every connection's task.
+        Box::pin(unless_gone(client, worker, room(worker))).await??;
+    }
     let mut turn = turn(client, worker, request, &sent.route.upstream).await?;
     let mut chances = Chances::new(request);
     let answered = loop {
@@ -138,6 +146,7 @@ async fn attempt<'w>(
     let mut since = chances.since(request);
     // Over HTTP/2 there is no upgrade, and not every target.
     let alone = upstream.takes_http2() && (request.protocol.is_some() || !http2::carries(sent.head.filled()));
+    let _share = stream_share(client, worker, upstream, alone)?;
     let mut link = match worker.at_hand(upstream, alone, since) {
         Some(link) => link,
         None => {
@@ -176,6 +185,20 @@ async fn attempt<'w>(
     }
 }
 
+/// Waits for a moment until the memory budget has room for a new request.
+async fn room(worker: &Worker) -> Result<(), Failed> {
+    let memory = worker.buffers.memory();
+    let deadline = Instant::now() + ROOM_PATIENCE;
+    while memory.is_full() {
+        memory.press();
+        if Instant::now() >= deadline {
+            return Err(Failed::Answer(ProxyError::NoMemory));
+        }
+        tokio::time::sleep(ROOM_LOOK).await;
+    }
+    Ok(())
+}
+
 /// The request's turn, which it may have to wait for; none where AEM takes as many as there are.
 async fn turn<'w>(
     client: &mut Client,
@@ -191,6 +214,22 @@ async fn turn<'w>(
     let waited = Box::pin(unless_gone(client, worker, turns.wait())).await?;
     request.began = Instant::now();
     waited.map(Some).map_err(|busy| Failed::Answer(busy.into()))
+}
+
+/// The right of an HTTP/2 stream to a connection to AEM of its own. Other requests need none: each has a connection of the
+/// client, with which goes one to AEM; and those over HTTP/2 to AEM share one.
+fn stream_share<'w>(
+    client: &Client,
+    worker: &Worker,
+    upstream: &'w Upstream,
+    alone: bool,
+) -> Result<Option<StreamShare<'w>>, Failed> {
+    let Some(streams) = client.stream.streams() else { return Ok(None) };
+    if worker.shares_connections(upstream, alone) {
+        return Ok(None);
+    }
+    let share = streams.share(upstream.descriptors());
+    share.map(Some).map_err(|Exhausted| Failed::Answer(upstream.out_of_descriptors().into()))
 }
 
 /// Hands the head to the connection, and with it what there is of the body.
@@ -330,3 +369,9 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
         (true, false) => Then::End(End::Linger),
     }
 }
+
+/// How long a request waits for room: connections that stand still are closed meanwhile.
+const ROOM_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// How often it looks.
+const ROOM_LOOK: std::time::Duration = std::time::Duration::from_millis(10);

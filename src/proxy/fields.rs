@@ -3,12 +3,13 @@
 //! Sources: RFC 9110, section 7.6 (hop-by-hop fields, `Via`); Adobe, "CDN in AEM as a Cloud Service" (forwarded
 //! fields).
 
-use std::mem::MaybeUninit;
+use std::{collections::HashMap, mem::MaybeUninit};
 
 use httparse::Header;
 use memchr::memchr;
 
 use super::{framing::Length, withheld::Withheld};
+use crate::steps;
 
 /// More fields than this are no head that anybody means.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -18,6 +19,8 @@ pub(super) struct Storage<'b> {
     pub fields: [MaybeUninit<Header<'b>>; FIELDS_MAX],
     /// What the fields are: found once, and asked for when the head is read and when it is written.
     pub kinds: [Field; FIELDS_MAX],
+    /// Which fields `Connection` names, where it names any.
+    pub named: [bool; FIELDS_MAX],
     /// For a head that httparse does not take in one piece; without memory until there is one.
     pub other: Vec<Header<'b>>,
 }
@@ -25,12 +28,14 @@ pub(super) struct Storage<'b> {
 /// Empty room.
 pub(super) fn storage<'b>() -> Storage<'b> {
     let fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-    Storage { fields, kinds: [Field::Other; FIELDS_MAX], other: Vec::new() }
+    let kinds = [Field::Other; FIELDS_MAX];
+    Storage { fields, kinds, named: [false; FIELDS_MAX], other: Vec::new() }
 }
 
 /// What each of `fields` is.
 pub(super) fn kinds<'h>(fields: &[Header<'_>], room: &'h mut [Field; FIELDS_MAX]) -> &'h [Field] {
     for (kind, field) in room.iter_mut().zip(fields) {
+        steps::add(field.name.len());
         *kind = Field::of(field.name);
     }
     &room[..fields.len().min(FIELDS_MAX)]
@@ -286,13 +291,49 @@ impl Hop {
         self.length
     }
 
-    /// Whether this field stays here because `Connection` names it.
-    pub(super) fn holds_back(&self, name: &str, fields: &[Header<'_>]) -> bool {
-        self.names
-            && fields
-                .iter()
-                .filter(|field| Field::of(field.name) == Field::Connection)
-                .any(|field| members(field.value).any(|member| member.eq_ignore_ascii_case(name.as_bytes())))
+    /// Which of `fields` stay here because `Connection` names them, by their numbers; empty where it names none.
+    pub(super) fn named<'h>(
+        &self,
+        fields: &[Header<'_>],
+        kinds: &[Field],
+        room: &'h mut [bool; FIELDS_MAX],
+    ) -> &'h [bool] {
+        if !self.names {
+            return &[];
+        }
+        let room = &mut room[..fields.len().min(FIELDS_MAX)];
+        let connection = fields.iter().zip(kinds).filter(|(_, kind)| **kind == Field::Connection);
+        let members = connection.flat_map(|(field, _)| members(field.value));
+        mark_named(fields, members, room);
+        room
+    }
+}
+
+/// Marks the fields that `members` name. Many members are looked up in a map of the names, since a head may have tens of
+/// thousands of them.
+fn mark_named<'b>(fields: &[Header<'_>], mut members: impl Iterator<Item = &'b [u8]>, marks: &mut [bool]) {
+    let few: [_; FEW] = std::array::from_fn(|_| members.next());
+    let few = few.into_iter().flatten();
+    let Some(next) = members.next() else {
+        for (mark, field) in marks.iter_mut().zip(fields) {
+            steps::add(field.name.len());
+            *mark = few.clone().any(|member| member.eq_ignore_ascii_case(field.name.as_bytes()));
+        }
+        return;
+    };
+    let lower = |name: &[u8]| steps::over(name).to_ascii_lowercase();
+    let names = fields.iter().map(|field| (lower(field.name.as_bytes()), false));
+    let mut named: HashMap<_, _> = names.collect();
+    let mut name = Vec::new();
+    for member in few.chain([next]).chain(members) {
+        name.clear();
+        name.extend(steps::over(member).iter().map(u8::to_ascii_lowercase));
+        if let Some(named) = named.get_mut(&name) {
+            *named = true;
+        }
+    }
+    for (mark, field) in marks.iter_mut().zip(fields) {
+        *mark = named.get(&lower(field.name.as_bytes())).copied().unwrap_or_default();
     }
 }
 
@@ -310,7 +351,7 @@ pub(super) fn protocol<'b>(fields: &[Header<'b>]) -> Option<&'b [u8]> {
 
 /// The members of a comma-separated list (RFC 9110, section 5.6.1).
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+    steps::over(value).split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
 /// Whether `text` is a token: a name or a method (RFC 9110, section 5.6.2).
@@ -336,6 +377,7 @@ fn once(seen: &mut bool) -> Result<(), BadFraming> {
 pub(super) fn has_strict_lines(head: &[u8]) -> bool {
     // Without a branch: the compiler looks at many bytes at once.
     let is_bare = |bare: bool, (before, byte): (&u8, &u8)| bare | ((*byte == b'\n') & (*before != b'\r'));
+    steps::over(head);
     head.first() != Some(&b'\n') && !head.iter().zip(head.iter().skip(1)).fold(false, is_bare)
 }
 
@@ -389,6 +431,9 @@ fn is_disguised(name: &str) -> bool {
 fn begins(name: &str, with: &[u8]) -> bool {
     name.as_bytes().get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with))
 }
+
+/// As many as a client names that has no bad intent: `TE`, `HTTP2-Settings`.
+const FEW: usize = 4;
 
 const CHUNKED: &[u8] = b"chunked";
 const IDENTITY: &[u8] = b"identity";
@@ -559,6 +604,21 @@ mod tests {
         }
         for line in [&b""[..], b"a", b":", b": b", b"a : b", b" a: b", b"a: b\x00", b"a: b\rc", b"a: \x7f"] {
             assert!(!is_field_line(line), "{}", line.escape_ascii());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_fields_that_connection_names_are_marked(
+            names in proptest::collection::vec("[a-cA-C]{1,3}", 0..40),
+            members in proptest::collection::vec("[a-cA-C]{1,3}", 0..40),
+        ) {
+            let fields: Vec<_> = names.iter().map(|name| Header { name, value: b"" }).collect();
+            let mut marks = [true; FIELDS_MAX];
+            mark_named(&fields, members.iter().map(String::as_bytes), &mut marks[..fields.len()]);
+            let is_named = |name: &String| members.iter().any(|member| member.eq_ignore_ascii_case(name));
+            let expected: Vec<_> = names.iter().map(is_named).collect();
+            proptest::prop_assert_eq!(&marks[..fields.len()], expected.as_slice());
         }
     }
 

@@ -11,7 +11,7 @@ use http::{Request, header};
 
 use self::host::{Authority, ip_of};
 pub use self::secret::{Known, Secret, SecretError};
-use crate::listener::Stream;
+use crate::{listener::Stream, steps};
 
 /// Where a connection arrived: the address that the client dialled, none for a Unix socket.
 pub type Local = Option<IpAddr>;
@@ -89,8 +89,8 @@ impl Guard {
 
     /// Whether the other end of a connection may ask at all. TCP does not tell whose it is.
     pub fn admits_peer(&self, stream: &Stream) -> bool {
-        let Stream::Unix(stream) = stream else { return true };
-        self.peers.is_empty() || stream.peer_cred().is_ok_and(|peer| self.peers.contains(&peer.uid()))
+        let Some(peer) = stream.peer_uid() else { return true };
+        self.peers.is_empty() || peer.is_ok_and(|uid| self.peers.contains(&uid))
     }
 
     /// Lets a request in, or says why not. Tells which of the allowed origins it comes from, if from one: such an answer
@@ -165,15 +165,15 @@ impl Guard {
             || local.is_some_and(|ip| ip_of(name) == Some(ip))
     }
 
-    /// Whether `origin` is of a page that is let in: the proxy's own, as the client calls it, or an allowed one.
-    pub(super) fn knows(&self, origin: &[u8], asked: &Asked<'_>) -> bool {
-        asked.for_host().is_ok_and(|host| self.is_own(origin, host.as_bytes()))
-            || self.allowed(origin).is_some()
+    /// Whether `origin` is of a page that is let in: the proxy's own, which the client calls `host`, or an allowed one.
+    pub(super) fn knows(&self, origin: &[u8], host: Option<&str>) -> bool {
+        host.is_some_and(|host| self.is_own(origin, host.as_bytes())) || self.allowed(origin).is_some()
     }
 
-    /// Whether `origin` is the proxy's: as the client calls it, or by another name of this machine with the same port.
-    pub(super) fn is_for(&self, origin: &[u8], asked: &Asked<'_>) -> bool {
-        let Ok(host) = asked.for_host() else { return false };
+    /// Whether `origin` is the proxy's: as the client calls it, which is `host`, or by another name of this machine with the
+    /// same port.
+    pub(super) fn is_for(&self, origin: &[u8], host: Option<&str>) -> bool {
+        let Some(host) = host else { return false };
         let named =
             origin.strip_prefix(self.scheme.as_bytes()).and_then(|named| std::str::from_utf8(named).ok());
         let is_alias = |named: &str| match (Authority::of(named), Authority::of(host)) {
@@ -200,7 +200,7 @@ impl Guard {
 
 /// The origin at the beginning of a URL.
 fn origin_of(url: &[u8]) -> &[u8] {
-    let Some(scheme) = memchr::memmem::find(url, b"://") else { return b"" };
+    let Some(scheme) = memchr::memmem::find(steps::over(url), b"://") else { return b"" };
     let rest = &url[scheme + 3..];
     let end = rest.iter().position(|byte| b"/?#\\".contains(byte)).unwrap_or(rest.len());
     &url[..scheme + 3 + end]
@@ -298,7 +298,7 @@ impl<'a> Asked<'a> {
         if self.authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
             return Err(GuardError::NoHost);
         }
-        let host = std::str::from_utf8(host).map_err(|_| GuardError::NoHost)?;
+        let host = std::str::from_utf8(steps::over(host)).map_err(|_| GuardError::NoHost)?;
         Authority::of(host).map(|_| host).ok_or(GuardError::NoHost)
     }
 }

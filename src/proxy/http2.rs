@@ -6,6 +6,8 @@
 
 mod channel;
 mod connection;
+mod flow;
+mod frames;
 mod heads;
 mod inbound;
 mod pool;
@@ -33,7 +35,7 @@ pub(super) fn carries(head: &[u8]) -> bool {
 }
 
 /// As much of a stream's outgoing body as is kept until the connection takes it.
-const SEND_BUFFER: usize = 128 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
 
 fn io_error(error: h2::Error) -> std::io::Error {
     let kind = error.get_io().map_or(std::io::ErrorKind::ConnectionReset, std::io::Error::kind);

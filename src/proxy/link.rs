@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -95,6 +95,14 @@ impl Link {
         match self {
             Self::Wire(wire) => wire.push(plain, buffers),
             Self::Stream(stream) => stream.push(plain),
+        }
+    }
+
+    /// Bytes that its buffers take.
+    pub(super) fn held(&mut self) -> usize {
+        match self {
+            Self::Wire(wire) => wire.wire.capacity() + wire.sealed.capacity(),
+            Self::Stream(stream) => stream.held(),
         }
     }
 
@@ -267,6 +275,7 @@ impl Wire {
         buffers: &Buffers,
         take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Poll<Result<Came, E>> {
+        ready!(buffers.poll_room(cx));
         buffers.equip(&mut self.wire);
         let read = self.wire.poll_fill(&mut self.socket, cx);
         let came = match read {

@@ -1,28 +1,37 @@
 //! Whether a request may pass, and on which route. What is judged is what AEM may take the request for: every reading of its path,
 //! the method that a field names beside its own, the place where a `MOVE` would write.
 
+use std::cell::LazyCell;
+
 use super::{Proxy, Route, error::ProxyError, fields::Field, request::RequestHead};
-use crate::policy::{self, Path, Policy, Preset, Reading, Refused};
+use crate::policy::{self, Case, Path, Policy, Preset, Reading, Refused};
 
 impl Proxy {
     /// The route of a request that its policy lets through.
     pub(super) fn permit(&self, head: &RequestHead<'_, '_>) -> Result<&Route, ProxyError> {
         let target = head.path();
+        self.check_length(policy::without_query(target))?;
         let path = Path::of(target);
         let route = self.route(&path);
+        let case = LazyCell::new(|| self.case(&path));
         // The usual case, before it is looked at more closely.
         let passes = |path| route.policy.judge(head.method, Reading { path, folded: false }).is_ok();
         if !matches!(path, Path::Plain(path) if passes(path)) {
-            self.judge(head.method, &path)?;
+            case.judge(head.method)?;
         }
         // Where everything passes but what is closed, only what writes elsewhere has more to say.
         if !route.policy.is_default() || matches!(head.method.as_bytes(), [b'C' | b'M', ..]) {
-            self.judge_fields(head, route)?;
+            self.judge_fields(head, route, &|method| case.judge(method))?;
         }
         if route.policy.preset() != Preset::Full && policy::names_operation(query(target)) {
             return Err(Refused::Override.into());
         }
         Ok(route)
+    }
+
+    /// Checks the length of a path before anything judges it.
+    fn check_length(&self, path: &[u8]) -> Result<(), ProxyError> {
+        if path.len() > self.limits.path { Err(ProxyError::PathTooLong) } else { Ok(()) }
     }
 
     /// The route that has a path: by what the path says, however it is spelled. What can be read in two ways passes only where no
@@ -44,40 +53,54 @@ impl Proxy {
         self.routes.iter().find(|route| is_for(route)).unwrap_or(&self.otherwise)
     }
 
-    fn judge(&self, method: &str, path: &Path<'_>) -> Result<(), Refused> {
+    /// A path with the policies of the routes that may have it.
+    fn case<'c>(&self, path: &'c Path<'_>) -> Case<'c, '_> {
         let of = |reading: &[u8]| -> &Policy { &self.route_of(reading).policy };
-        policy::judge(method, path, of, || self.all_routes().map(|route| -> &Policy { &route.policy }))
+        Case::of(path, of, || self.all_routes().map(|route| -> &Policy { &route.policy }))
     }
 
-    /// Fields that change what a request does.
-    fn judge_fields(&self, head: &RequestHead<'_, '_>, route: &Route) -> Result<(), Refused> {
+    /// Fields that change what a request does. `judge` tells whether its path passes for another method.
+    fn judge_fields(
+        &self,
+        head: &RequestHead<'_, '_>,
+        route: &Route,
+        judge: &dyn Fn(&str) -> Result<(), Refused>,
+    ) -> Result<(), ProxyError> {
         for (name, field, value) in head.fields() {
             if field == Field::Destination {
-                let path = destination(value).map_or_else(|| Path::in_doubt(value), Path::of);
-                // It is written by the upstream and the credential of this route.
-                let own =
-                    policy::judge(head.method, &path, |_| &route.policy, || [&*route.policy].into_iter());
-                own.and(self.judge(head.method, &path)).map_err(|_| Refused::Destination)?;
+                self.judge_destination(head.method, route, value)?;
             } else if OVERRIDES.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                self.judge_override(head, route, value)?;
+                judge_override(head.method, route, value, judge)?;
             }
         }
         Ok(())
     }
 
-    /// A method beside the request's own. Whatever AEM's applications make of it, both have to pass.
-    fn judge_override(&self, head: &RequestHead<'_, '_>, route: &Route, value: &[u8]) -> Result<(), Refused> {
-        let value = value.trim_ascii();
-        if value.eq_ignore_ascii_case(head.method.as_bytes()) {
-            return Ok(());
-        }
-        let method = str::from_utf8(value).map(str::to_ascii_uppercase);
-        match method {
-            Ok(method) if route.policy.preset() == Preset::Full => {
-                self.judge(&method, &Path::of(head.path())).map_err(|_| Refused::Override)
-            }
-            _ => Err(Refused::Override),
-        }
+    fn judge_destination(&self, method: &str, route: &Route, value: &[u8]) -> Result<(), ProxyError> {
+        let destination = destination(value);
+        self.check_length(destination.map_or(value, policy::without_query))?;
+        let path = destination.map_or_else(|| Path::in_doubt(value), Path::of);
+        // It is written by the upstream and the credential of this route.
+        let own = Case::of(&path, |_| &*route.policy, || [&*route.policy].into_iter());
+        let judged = own.judge(method).and_then(|()| self.case(&path).judge(method));
+        judged.map_err(|_| Refused::Destination.into())
+    }
+}
+
+/// A method beside the request's own. Whatever AEM's applications make of it, both have to pass.
+fn judge_override(
+    method: &str,
+    route: &Route,
+    value: &[u8],
+    judge: &dyn Fn(&str) -> Result<(), Refused>,
+) -> Result<(), Refused> {
+    let value = value.trim_ascii();
+    if value.eq_ignore_ascii_case(method.as_bytes()) {
+        return Ok(());
+    }
+    match str::from_utf8(value).map(str::to_ascii_uppercase) {
+        Ok(method) if route.policy.preset() == Preset::Full => judge(&method).map_err(|_| Refused::Override),
+        _ => Err(Refused::Override),
     }
 }
 

@@ -47,6 +47,13 @@ impl Refusal {
     }
 }
 
+/// Whether AEM has accepted the token of a request, where its answer is no [`Refusal`]. Statuses that the CDN, a gateway or a
+/// server that is down give without a look at the token prove nothing: 403, 405, 429, 5xx, and those about the form of a
+/// request.
+pub(super) fn accepts_token(status: u16) -> bool {
+    matches!(status, 101 | 200..400 | 404 | 409 | 410 | 412 | 415 | 416 | 422..=424)
+}
+
 /// AEM's own login pages, and Adobe's.
 fn is_login(location: &[u8]) -> bool {
     let Ok(location) = std::str::from_utf8(location) else { return false };
@@ -125,6 +132,16 @@ mod tests {
         let get = Asking { json: false, safe: true, idempotent: true, logs_out: false };
         assert_eq!(of(page, get), None);
         assert_eq!(of(page, Asking { json: true, safe: false, idempotent: false, ..get }), None);
+    }
+
+    #[test]
+    fn a_status_that_is_given_without_a_look_at_the_token_does_not_accept_it() {
+        for status in [200, 204, 206, 301, 304, 404, 409, 412, 101] {
+            assert!(accepts_token(status), "{status}");
+        }
+        for status in [400, 401, 403, 405, 408, 413, 421, 425, 429, 431, 500, 502, 503, 504] {
+            assert!(!accepts_token(status), "{status}");
+        }
     }
 
     #[test]

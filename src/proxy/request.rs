@@ -2,11 +2,11 @@
 
 mod target;
 
-use std::ops::Range;
+use std::{cell::LazyCell, ops::Range};
 
 use http::HeaderName;
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr_iter, memchr2};
 
 use self::target::{Line, authority, form_for};
 use super::{
@@ -16,7 +16,7 @@ use super::{
     guard::{Asked, Guard},
     rewrite,
 };
-use crate::secret::SecretString;
+use crate::{secret::SecretString, steps};
 
 /// A head that has come whole. No `Debug`: it holds what the client authenticates itself with.
 pub(super) struct RequestHead<'h, 'b> {
@@ -28,10 +28,12 @@ pub(super) struct RequestHead<'h, 'b> {
     fields: &'h [Header<'b>],
     /// What they are, one by one.
     kinds: &'h [Field],
+    /// Which of them `Connection` names; empty where it names none.
+    named: &'h [bool],
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
-    /// `Accept` names JSON, and no page.
+    /// `Accept` names JSON, and perhaps pages too.
     accepts_json: bool,
     /// Bytes that the head took.
     pub bytes: usize,
@@ -104,6 +106,8 @@ pub(super) enum NoRequest {
     TooSlow,
     /// There are too many connections.
     TooMany,
+    /// The memory budget is used up.
+    NoMemory,
 }
 
 impl<'h, 'b> RequestHead<'h, 'b> {
@@ -135,11 +139,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 };
                 let line = Line { method, target: target.as_bytes(), minor };
                 let kinds = kinds(request.headers, &mut storage.kinds);
-                Self::new(line, request.headers, kinds, head_bytes).map(Some)
+                Self::new(line, request.headers, kinds, &mut storage.named, head_bytes).map(Some)
             }
             Ok(Status::Partial) => Ok(None),
             Err(httparse::Error::Token) => {
-                Self::parse_other_bytes(bytes, &mut storage.other, &mut storage.kinds)
+                Self::parse_other_bytes(bytes, &mut storage.other, &mut storage.kinds, &mut storage.named)
             }
             Err(httparse::Error::Version) => target::other_version(bytes),
             Err(error) => Err(error.into()),
@@ -151,13 +155,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         bytes: &'b [u8],
         fields: &'h mut Vec<Header<'b>>,
         room: &'h mut [Field; FIELDS_MAX],
+        named: &'h mut [bool; FIELDS_MAX],
     ) -> Result<Option<Self>, NoRequest> {
         let Some((line, line_bytes)) = Line::of_other_bytes(bytes)? else { return Ok(None) };
         fields.resize(FIELDS_MAX, EMPTY_HEADER);
         match httparse::parse_headers(&bytes[line_bytes..], fields)? {
             Status::Complete((field_bytes, fields)) => {
                 let kinds = kinds(fields, room);
-                Self::new(line, fields, kinds, line_bytes + field_bytes).map(Some)
+                Self::new(line, fields, kinds, named, line_bytes + field_bytes).map(Some)
             }
             Status::Partial => Ok(None),
         }
@@ -167,6 +172,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         line: Line<'b>,
         fields: &'h [Header<'b>],
         kinds: &'h [Field],
+        named: &'h mut [bool; FIELDS_MAX],
         bytes: usize,
     ) -> Result<Self, NoRequest> {
         let Line { method, target, minor } = line;
@@ -182,6 +188,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             minor,
             fields,
             kinds,
+            named: &[],
             hop: Hop::default(),
             expects_continue: false,
             accepts_json: false,
@@ -189,6 +196,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             asked: Asked::new(authority(target)),
         };
         head.survey(authority(target))?;
+        head.named = head.hop.named(fields, kinds, named);
         Ok(head)
     }
 
@@ -260,7 +268,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let idempotent = safe || ["PUT", "DELETE"].contains(&self.method);
         let path = self.path();
         let logs_out = path.starts_with(LOGOUT);
-        Asking { json: self.accepts_json || is_json_path(path), safe, idempotent, logs_out }
+        let json = (self.accepts_json && !self.all("accept").any(accepts_pages)) || is_json_path(path);
+        Asking { json, safe, idempotent, logs_out }
     }
 
     /// Every field: its name, what it is, its value.
@@ -287,8 +296,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Whether a field called `name` goes on to AEM.
     fn sends(&self, name: &str) -> bool {
-        let own = self.fields.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        own.is_some_and(|own| !self.hop.holds_back(own.name, self.fields))
+        let own = self.fields.iter().position(|header| header.name.eq_ignore_ascii_case(name));
+        own.is_some_and(|number| !self.is_named(number))
+    }
+
+    /// Whether `Connection` names the field with this number.
+    fn is_named(&self, number: usize) -> bool {
+        self.named.get(number).copied().unwrap_or_default()
     }
 
     /// Writes the head as AEM is to see it: what is `added`, nothing that is between the client and us, nothing that
@@ -303,8 +317,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         out.push(b" HTTP/1.1\r\nhost: ");
         out.push(added.host);
         out.push(b"\r\n");
-        for (header, field) in self.fields.iter().zip(self.kinds) {
-            self.write_field(header, *field, added, out);
+        // Fields that name the proxy may be many, and its name long.
+        let host = LazyCell::new(|| self.asked.for_host().ok());
+        for (number, (header, field)) in self.fields.iter().zip(self.kinds).enumerate() {
+            if !self.is_named(number) {
+                self.write_field(header, *field, added, &|| *host, out);
+            }
         }
         self.write_connection(length, out);
         let identity = self.write_added(added, out);
@@ -314,7 +332,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     /// Writes a field of the client's, unless it stays here or is replaced.
-    fn write_field(&self, header: &Header<'_>, field: Field, added: &Added<'_>, out: &mut Buffer) {
+    fn write_field(
+        &self,
+        header: &Header<'_>,
+        field: Field,
+        added: &Added<'_>,
+        host: &dyn Fn() -> Option<&'b str>,
+        out: &mut Buffer,
+    ) {
         let Header { name, value } = *header;
         match field {
             Field::Host | Field::Forwarded | Field::ProxyAuthorization => {}
@@ -322,18 +347,15 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             Field::Authorization if added.authorization.is_some() => {}
             Field::UserAgent if added.user_agent.is_some() => {}
             field if field.is_hop_by_hop() => {}
-            _ if self.hop.holds_back(name, self.fields) => {}
             _ if added.sets(name) => {}
             _ if added.guard.is_some_and(|guard| guard.keeps(name)) => {}
             Field::Cookie => cookie(header, out),
             Field::Origin | Field::Referer => {
-                let lets_in =
-                    |origin: &[u8]| added.guard.is_some_and(|guard| guard.knows(origin, &self.asked));
+                let lets_in = |origin: &[u8]| added.guard.is_some_and(|guard| guard.knows(origin, host()));
                 renamed(name, value, added.origin, lets_in, out);
             }
             Field::Destination => {
-                let is_for =
-                    |origin: &[u8]| added.guard.is_some_and(|guard| guard.is_for(origin, &self.asked));
+                let is_for = |origin: &[u8]| added.guard.is_some_and(|guard| guard.is_for(origin, host()));
                 renamed(name, value, added.origin, is_for, out);
             }
             Field::AcceptEncoding => match added.codings {
@@ -420,22 +442,41 @@ fn is_method(method: &str) -> bool {
     method.len() <= METHOD_MAX && !method.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-/// Whether a JSON document is what the client wants, rather than a page.
+/// Whether a JSON document is among what the client takes.
 fn accepts_json(accept: &[u8]) -> bool {
-    let names = |kind: &[u8; 4]| accept.windows(kind.len()).any(|part| part == kind);
-    names(b"json") && !names(b"html")
+    steps::over(accept).windows(4).any(|part| part == b"json")
 }
 
-/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not.
+/// Whether a page is among what the client takes: by its name, or since anything is (`*/*`, `text/*`). Scripts ask so for JSON
+/// (`application/json, text/plain, */*`), and for pages.
+fn accepts_pages(accept: &[u8]) -> bool {
+    accept.windows(2).any(|part| part == b"/*")
+        || accept.windows(4).any(|part| part.eq_ignore_ascii_case(b"html"))
+}
+
+/// Whether the path has the extension of JSON, with a suffix, parameters or a query behind it or not. A page whose suffix looks
+/// like one is a page (Sling: the extension comes before the suffix).
 fn is_json_path(path: &[u8]) -> bool {
-    let path = &path[..memchr(b'?', path).unwrap_or(path.len())];
-    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| b"/;".contains(byte));
-    memchr_iter(b'.', path).any(|at| path[at..].strip_prefix(JSON).is_some_and(ends))
+    let path = &path[..memchr2(b'?', b';', path).unwrap_or(path.len())];
+    steps::over(path);
+    let ends = |rest: &[u8]| rest.first().is_none_or(|byte| *byte == b'/');
+    let is = |extension: &[u8], rest: &[u8]| rest.strip_prefix(extension).is_some_and(ends);
+    let mut json = false;
+    for at in memchr_iter(b'.', path) {
+        let rest = &path[at + 1..];
+        match rest.first() {
+            Some(b'j') => json |= is(JSON, rest),
+            Some(b'h') if PAGES.iter().any(|page| is(page, rest)) => return false,
+            _ => {}
+        }
+    }
+    json
 }
 
 /// One field. Its place is made once, since a head has many.
 pub(super) fn line(name: &str, value: &[u8], out: &mut Buffer) {
     let bytes = name.len() + value.len() + 4;
+    steps::add(bytes);
     let room = &mut out.room(bytes)[..bytes];
     let (own, rest) = room.split_at_mut(name.len());
     own.copy_from_slice(name.as_bytes());
@@ -497,7 +538,7 @@ fn accept_encoding(name: &str, value: &[u8], codings: &[u8], out: &mut Buffer) {
 
 /// A browser's `login-token` is another identity, and may win over ours.
 fn cookie(header: &Header<'_>, out: &mut Buffer) {
-    if !header.value.windows(LOGIN_TOKEN.len()).any(|part| part == LOGIN_TOKEN) {
+    if !steps::over(header.value).windows(LOGIN_TOKEN.len()).any(|part| part == LOGIN_TOKEN) {
         return line(header.name, header.value, out);
     }
     let pairs = header.value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -518,7 +559,9 @@ const IDENTITY: &[u8] = b"identity";
 
 const LOGIN_TOKEN: &[u8] = b"login-token";
 
-const JSON: &[u8] = b".json";
+const JSON: &[u8] = b"json";
+
+const PAGES: [&[u8]; 2] = [b"html", b"htm"];
 
 /// The safe methods of HTTP, and those of WebDAV that read.
 const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];

@@ -20,6 +20,8 @@ pub(super) struct ResponseHead<'h, 'b> {
     fields: &'h [Header<'b>],
     /// What they are, one by one.
     kinds: &'h [Field],
+    /// Which of them `Connection` names; empty where it names none.
+    named: &'h [bool],
     hop: Hop,
     /// `Content-Type`, the last one.
     pub content_type: Option<&'b [u8]>,
@@ -150,6 +152,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             minor,
             fields: response.headers,
             kinds: kinds(response.headers, &mut storage.kinds),
+            named: &[],
             hop: Hop::default(),
             content_type: None,
             content_encoding: None,
@@ -159,6 +162,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             bytes: head_bytes,
         };
         head.survey()?;
+        head.named = head.hop.named(head.fields, head.kinds, &mut storage.named);
         Ok(Some(head))
     }
 
@@ -243,11 +247,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             out.push(self.reason.as_bytes());
         }
         out.push(b"\r\n");
-        for (header, field) in self.fields.iter().zip(self.kinds) {
+        for (number, (header, field)) in self.fields.iter().zip(self.kinds).enumerate() {
+            if self.named.get(number).copied().unwrap_or_default() {
+                continue;
+            }
             match *field {
                 Field::AccessControl if to.web_origin.is_some() => {}
                 Field::CacheControl if to.no_store => {}
-                field if field.is_hop_by_hop() || self.hop.holds_back(header.name, self.fields) => {}
+                field if field.is_hop_by_hop() => {}
                 _ if body.renamed.is_some() && is_of_bytes(header.name) => {}
                 _ if to.withheld.is_in(header.value) => cut += 1,
                 field if field.names_upstream() => renamed(header, field, names, out),

@@ -58,6 +58,11 @@ impl Worker {
 }
 
 impl Sealed {
+    /// Whether the client and the proxy have agreed on this protocol (RFC 7301).
+    pub(super) fn has_negotiated(&self, protocol: &[u8]) -> bool {
+        self.tls.get_ref().1.alpn_protocol() == Some(protocol)
+    }
+
     /// The client shall not take what it has for whole.
     pub(super) fn reset(&self) {
         self.tls.get_ref().0.reset();
@@ -147,7 +152,7 @@ mod tests {
         let acceptor = TlsAcceptor::from(identity.server_config());
         let name = ServerName::try_from("localhost").unwrap();
         let (tls, client) =
-            tokio::join!(acceptor.accept(Stream::Tcp(accepted)), connector.connect(name, stream));
+            tokio::join!(acceptor.accept(Stream::from(accepted)), connector.connect(name, stream));
         (Sealed { tls: tls.unwrap(), taken: 0 }, client.unwrap())
     }
 

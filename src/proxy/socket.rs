@@ -8,7 +8,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{http2::Inbound, sealed::Sealed};
+use super::{
+    http2::{HTTP_2, Inbound},
+    sealed::Sealed,
+    streams::ClientStreams,
+};
 use crate::listener::Stream;
 
 /// Where a client's requests come from.
@@ -29,9 +33,32 @@ impl Socket {
         matches!(self, Self::Own(_) | Self::Sealed(_))
     }
 
+    /// Whether its first bytes may be those of HTTP/2: on a connection without TLS where the proxy is told to expect it
+    /// (`prior_knowledge`), over TLS where it was negotiated.
+    pub(super) fn may_be_http2(&self, prior_knowledge: bool) -> bool {
+        match self {
+            Self::Own(_) => prior_knowledge,
+            Self::Sealed(sealed) => sealed.has_negotiated(HTTP_2),
+            Self::Shared(_) | Self::Nowhere => false,
+        }
+    }
+
+    /// Bytes that a library holds for it, as far as that is known.
+    pub(super) fn held(&mut self) -> usize {
+        if let Self::Shared(inbound) = self { inbound.held() } else { 0 }
+    }
+
     /// Takes a connection away.
     pub(super) fn hand_over(&mut self) -> Self {
         std::mem::replace(self, Self::Nowhere)
+    }
+
+    /// The other streams of its connection, where it is a stream.
+    pub(super) fn streams(&self) -> Option<&ClientStreams> {
+        match self {
+            Self::Shared(inbound) => Some(inbound.streams()),
+            _ => None,
+        }
     }
 
     /// The client shall not take what it has for whole.

@@ -59,6 +59,8 @@ impl Tunnel<'_> {
         if moved {
             self.client.watch.moved();
         }
+        let held = self.link.held();
+        self.client.waits(held);
         self.client.watch.poll(cx).map(|()| Ok(false))
     }
 

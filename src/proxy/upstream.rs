@@ -33,8 +33,12 @@ use super::{
 use crate::{
     config::{self, HttpVersion, Timeouts},
     egress::EgressProxy,
-    metrics::UpstreamMetrics,
-    network::{Cause, is_temporary},
+    metrics::{Turned, UpstreamMetrics},
+    network::{
+        Cause,
+        descriptors::{Descriptors, Exhausted},
+        is_temporary,
+    },
 };
 
 /// What a connection may hold and how long it may wait.
@@ -42,6 +46,8 @@ use crate::{
 pub struct Limits {
     /// The largest head, in bytes.
     pub head: usize,
+    /// The longest path that is judged, in bytes.
+    pub path: usize,
     /// How much of a request's body is kept for a second attempt, in bytes.
     pub replay: usize,
     /// What a client has to send or take while it is waited for, in bytes a second.
@@ -64,6 +70,7 @@ pub struct Upstream {
     turns: Option<Turns>,
     connections: Option<Arc<Connections>>,
     told: Arc<Notify>,
+    descriptors: Arc<Descriptors>,
     metrics: UpstreamMetrics,
 }
 
@@ -77,6 +84,8 @@ pub struct Parts {
     pub metrics: UpstreamMetrics,
     /// Tells all threads that connections are wanted; one for all upstreams.
     pub told: Arc<Notify>,
+    /// The account of the process; it uses the same `told`.
+    pub descriptors: Arc<Descriptors>,
 }
 
 /// Why there is no connection.
@@ -108,9 +117,10 @@ impl Upstream {
         timeouts: &Timeouts,
         parts: Parts,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let Parts { tls, egress, metrics, told } = parts;
+        let Parts { tls, egress, metrics, told, descriptors } = parts;
         let url = &config.url;
-        let connector = Connector::new(url, tls, egress, timeouts, metrics.clone())?;
+        let connector =
+            Connector::new(url, tls, egress, timeouts, (metrics.clone(), Arc::clone(&descriptors)))?;
         let queue = Arc::new(Queue::new(config.max_queued, timeouts.queue, metrics.clone()));
         // Those that requests share are of one thread.
         let movable = config.http == HttpVersion::One;
@@ -128,6 +138,7 @@ impl Upstream {
             turns: config.max_in_flight.map(|max| Turns::new(max, queue)),
             connections,
             told,
+            descriptors,
             metrics,
         })
     }
@@ -167,9 +178,20 @@ impl Upstream {
         &self.told
     }
 
+    /// The account of the process's descriptors.
+    pub(super) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
+    }
+
+    /// A request is refused since there is no descriptor for its connection.
+    pub(super) fn out_of_descriptors(&self) -> Busy {
+        self.metrics.turned_away(Turned::Descriptors);
+        Busy::Descriptors
+    }
+
     /// A thread's place for idle connections.
     pub(super) fn pool(&self) -> Pool {
-        Pool::new(self.connections.clone())
+        Pool::new(self.connections.clone(), Arc::clone(&self.descriptors))
     }
 
     /// New connections go by this one; those that there are go on until they are old.
@@ -200,8 +222,11 @@ impl Upstream {
     }
 
     async fn wire(&self, protocols: &[&[u8]], slot: Option<Slot>) -> Result<Wire, ConnectError> {
+        // Before the socket, and for as long as there is one.
+        let permit = self.descriptors.upstream().await;
+        let permit = permit.map_err(|Exhausted| ConnectError::busy(self.out_of_descriptors()))?;
         let wire = self.connector.connect(protocols).await?;
-        Ok(wire.leased(Lease::new(self.age, slot, self.metrics.clone())))
+        Ok(wire.leased(Lease::new(self.age, slot, permit, self.metrics.clone())))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use memchr::memmem;
 
-use crate::secret::never;
+use crate::{secret::never, steps};
 
 /// The credential of one request, without its scheme. No `Debug`.
 #[derive(Clone, Copy, Default)]
@@ -40,8 +40,8 @@ impl<'s> Withheld<'s> {
 
     #[cold]
     fn is_found_in(self, value: &[u8]) -> bool {
-        let mut ends = memmem::find_iter(value, self.end).map(|at| at + self.end.len());
-        ends.any(|end| value[..end].ends_with(self.secret))
+        let mut ends = memmem::find_iter(steps::over(value), self.end).map(|at| at + self.end.len());
+        ends.any(|end| value[..end].ends_with(steps::over(self.secret)))
     }
 }
 

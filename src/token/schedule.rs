@@ -19,16 +19,28 @@ pub(super) fn usable_until(grant: &Grant) -> SystemTime {
     grant.expires_at - grant.lifetime().mul_f64(0.1).min(Duration::from_secs(1))
 }
 
-/// How long to wait after the `failures`th failure in a row.
-pub(crate) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
+/// How long to wait after the `failures`th failure in a row; of refusals, the number of refusals in a row.
+pub(super) fn wait_after(retry: Retry, failures: u32, roll: f64) -> Duration {
     match retry {
         // What IMS says is the least; a little on top keeps a fleet from coming back as one. A zero is no leave to
         // ask without end: then the back-off holds.
-        Retry::After(after) => (after + after.mul_f64(0.1 * roll)).max(backoff(failures, roll)),
+        Retry::After(after) => not_before(after, roll).max(backoff(failures, roll)),
         Retry::Soon => backoff(failures, roll),
-        Retry::Slowly => PERMANENT.mul_f64(1.0 - 0.2 * roll),
+        Retry::Slowly => after_refusal(failures).mul_f64(1.0 - 0.2 * roll),
         Retry::Never => REMINDER,
     }
+}
+
+/// How long no attempt starts after `Retry-After`.
+pub(super) fn not_before(after: Duration, roll: f64) -> Duration {
+    after + after.mul_f64(0.1 * roll)
+}
+
+/// A new secret or certificate needs some minutes before all of IMS knows it. Then a person has to do something.
+fn after_refusal(refusals: u32) -> Duration {
+    let doublings = refusals.saturating_sub(1).min(16);
+    let wait = AFTER_REFUSAL * 2_u32.pow(doublings);
+    if wait > AFTER_REFUSAL_MAX { PERMANENT } else { wait }
 }
 
 /// Exponential with full jitter: anything between the floor and a ceiling that doubles up to a minute.
@@ -45,6 +57,10 @@ const REFRESH_MIN: Duration = Duration::from_millis(500);
 const FLOOR: Duration = Duration::from_millis(100);
 const FIRST: Duration = Duration::from_secs(1);
 const CEILING: Duration = Duration::from_secs(60);
+/// After the first refusal; it doubles with each one.
+const AFTER_REFUSAL: Duration = Duration::from_secs(15);
+/// The last wait of these.
+const AFTER_REFUSAL_MAX: Duration = Duration::from_secs(120);
 /// A person has to do something first; and each attempt counts against the client at IMS.
 const PERMANENT: Duration = Duration::from_secs(300);
 /// Another document comes by another way; the attempt that cannot succeed only says so in the log once more.
@@ -109,8 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn permanent_errors_are_retried_about_every_five_minutes() {
-        assert_eq!(wait_after(Retry::Slowly, 1, 0.0), Duration::from_secs(300));
-        assert_eq!(wait_after(Retry::Slowly, 50, 1.0), Duration::from_secs(240));
+    fn refused_credentials_are_tried_again_four_times_before_every_four_to_five_minutes() {
+        for (refusals, seconds) in [(1, 15), (2, 30), (3, 60), (4, 120), (5, 300), (6, 300), (u32::MAX, 300)]
+        {
+            let longest = Duration::from_secs(seconds);
+            assert_eq!(wait_after(Retry::Slowly, refusals, 0.0), longest);
+            assert_eq!(wait_after(Retry::Slowly, refusals, 1.0), longest.mul_f64(0.8));
+        }
     }
 }

@@ -181,7 +181,26 @@ pub struct Running {
 
 impl Running {
     pub async fn start(args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = command(args, variables).spawn().unwrap();
+        Self::begin(command(args, variables)).await
+    }
+
+    /// Starts `program` by the commands in `before`, of which each runs the next one in its place.
+    pub async fn start_through(
+        before: &[&str],
+        program: &Path,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new(before[0]);
+        command.args(&before[1..]).arg(program).args(args);
+        command.env_clear().envs(variables.iter().copied());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        Self::begin(command).await
+    }
+
+    async fn begin(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
         let listening = async {

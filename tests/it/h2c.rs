@@ -21,6 +21,11 @@ use crate::{
     http2::{read, write},
 };
 
+/// A proxy that takes HTTP/2 without TLS.
+fn setup() -> Setup {
+    Setup::default().set("HTTP2", "true")
+}
+
 /// An app that speaks HTTP/2.
 struct App {
     requests: SendRequest<Bytes>,
@@ -72,7 +77,7 @@ async fn text(response: &mut Response<RecvStream>) -> String {
 
 #[tokio::test]
 async fn requests_are_served_as_over_http_1_and_counted_once() {
-    let proxy = Setup::default().tls().start().await;
+    let proxy = setup().tls().start().await;
     let mut app = App::of(&proxy).await;
     let mut response =
         app.ask(app.request("GET", "/echo").header("cookie", "a=1").header("cookie", "b=2")).await;
@@ -94,7 +99,7 @@ async fn requests_are_served_as_over_http_1_and_counted_once() {
 
 #[tokio::test]
 async fn who_may_not_ask_is_told_so_and_the_connection_stays() {
-    let proxy = Proxy::start().await;
+    let proxy = setup().start().await;
     let mut app = App::of(&proxy).await;
     let asked = Request::builder().uri("http://evil.example/");
     assert_eq!(app.ask(asked).await.status(), 403);
@@ -114,8 +119,22 @@ async fn who_may_not_ask_is_told_so_and_the_connection_stays() {
 }
 
 #[tokio::test]
+async fn a_path_longer_than_its_limit_is_refused_and_the_connection_stays() {
+    let proxy = Proxy::start().await;
+    let mut app = App::of(&proxy).await;
+    let mut refused = app.get(&format!("/{}", "a/".repeat(4096))).await;
+    assert_eq!(refused.status(), StatusCode::URI_TOO_LONG);
+    assert_eq!(refused.headers()["proxy-status"], "aem-auth-proxy; error=http_request_error");
+    assert!(text(&mut refused).await.contains("limits.path"));
+    let query = format!("/api/assets.json?{}", "q".repeat(20_000));
+    assert_eq!(app.get(&query).await.status(), 200);
+    assert_eq!(proxy.standins.aem.requests(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_token_nothing_is_forwarded() {
-    let setup = Setup::default();
+    let setup = setup();
     let mut standins = setup.start_standins().await;
     standins.ims_server.stop().await;
     let proxy = setup.start_with(standins).await;
@@ -130,7 +149,7 @@ async fn without_a_token_nothing_is_forwarded() {
 
 #[tokio::test]
 async fn large_bodies_arrive_whole_both_ways() {
-    let proxy = Proxy::start().await;
+    let proxy = setup().start().await;
     let mut app = App::of(&proxy).await;
     let body = pattern(3_000_000);
     let (response, mut up) = app.send(app.request("PUT", "/upload").header("content-length", body.len()));
@@ -152,7 +171,7 @@ async fn large_bodies_arrive_whole_both_ways() {
 
 #[tokio::test]
 async fn streams_do_not_wait_for_each_other() {
-    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let (proxy, upstream) = with_upstream(setup()).await;
     let mut app = App::of(&proxy).await;
     let mut waiting = Vec::new();
     for number in 0..20 {
@@ -174,7 +193,7 @@ async fn streams_do_not_wait_for_each_other() {
 
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_stays() {
-    let proxy = Setup::default().set("TIMEOUTS__SLOW_CLIENT", "500ms").start().await;
+    let proxy = setup().set("TIMEOUTS__SLOW_CLIENT", "500ms").start().await;
     let mut app = App::of(&proxy).await;
     let twice = |name: &'static str| app.request("POST", "/upload").header(name, "5").header(name, "5");
     let bad = [
@@ -210,7 +229,7 @@ async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_stays() {
 
 #[tokio::test]
 async fn trailers_interim_answers_and_expectations_pass() {
-    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let (proxy, upstream) = with_upstream(setup()).await;
     let mut app = App::of(&proxy).await;
     let (mut response, mut up) =
         app.send(app.request("POST", "/").header("te", "trailers").header("expect", "100-continue"));
@@ -237,7 +256,7 @@ async fn trailers_interim_answers_and_expectations_pass() {
 
 #[tokio::test]
 async fn half_an_answer_is_an_error_and_only_for_its_stream() {
-    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let (proxy, upstream) = with_upstream(setup()).await;
     let mut app = App::of(&proxy).await;
     for head in ["content-length: 100\r\n", "transfer-encoding: chunked\r\n"] {
         let request = app.request("GET", "/half").body(()).unwrap();
@@ -267,7 +286,7 @@ async fn half_an_answer_is_an_error_and_only_for_its_stream() {
 
 #[tokio::test]
 async fn a_client_that_gives_a_request_up_has_left_it() {
-    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let (proxy, upstream) = with_upstream(setup()).await;
     let mut app = App::of(&proxy).await;
     // While it waits, and while it sends.
     let request = app.request("GET", "/").body(()).unwrap();
@@ -289,7 +308,7 @@ async fn a_client_that_gives_a_request_up_has_left_it() {
 
 #[tokio::test]
 async fn a_connection_ends_when_the_proxy_stops_and_with_it_nothing_in_flight() {
-    let (mut proxy, upstream) = with_upstream(Setup::default()).await;
+    let (mut proxy, upstream) = with_upstream(setup()).await;
     let idle = App::of(&proxy).await;
     let mut app = App::of(&proxy).await;
     let request = app.request("GET", "/slow").body(()).unwrap();
@@ -306,7 +325,7 @@ async fn a_connection_ends_when_the_proxy_stops_and_with_it_nothing_in_flight() 
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let proxy = Setup::default().set("TIMEOUTS__KEEP_ALIVE", "100ms").start().await;
+    let proxy = setup().set("TIMEOUTS__KEEP_ALIVE", "100ms").start().await;
     let mut app = App::of(&proxy).await;
     assert_eq!(app.get("/api/assets.json").await.status(), 200);
     app.until_good_bye().await;
@@ -314,8 +333,28 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn without_tls_http_2_has_to_be_enabled() {
+    for (setup, status) in [
+        (Setup::default(), 400),
+        (Setup::default().set("HTTP2", "false"), 400),
+        (Setup::default().set("HTTP2", "true"), 200),
+    ] {
+        let proxy = setup.start().await;
+        if status == 200 {
+            assert_eq!(App::of(&proxy).await.get("/api/assets.json").await.status(), 200);
+        } else {
+            let mut raw = proxy.connect().await;
+            raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+            let answer = raw.rest().await;
+            assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("http2 = true"), "{answer}");
+        }
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_preface_may_come_in_pieces_and_nothing_else_is_taken_for_it() {
-    let proxy = Proxy::start().await;
+    let proxy = setup().start().await;
     let mut raw = proxy.connect().await;
     raw.0.set_nodelay(true).unwrap();
     for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {

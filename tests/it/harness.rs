@@ -172,6 +172,19 @@ async fn forever_if_none(signal: Option<()>) {
     }
 }
 
+/// What `path` holds, once there is such a file: a token is used before it is kept.
+pub async fn kept(path: &std::path::Path) -> String {
+    let kept = async {
+        loop {
+            if let Ok(text) = std::fs::read_to_string(path) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, kept).await.expect("the file is written")
+}
+
 /// A temporary file that holds `text`.
 pub fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");

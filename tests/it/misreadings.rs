@@ -19,7 +19,7 @@ use base64::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Proxy, Setup};
+use crate::harness::{PATIENCE, Proxy, Setup, kept};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -134,7 +134,7 @@ async fn a_cached_token_past_its_end_is_not_used() {
     for document in [jwt, oauth] {
         let first = start(setup(), document).await;
         first.ready().await;
-        let mut stored: Value = serde_json::from_slice(&std::fs::read(&cache).unwrap()).unwrap();
+        let mut stored: Value = serde_json::from_str(&kept(&cache).await).unwrap();
         for name in ["issued_at_ms", "expires_at_ms"] {
             stored[name] = json!(stored[name].as_u64().unwrap() - 25 * 3_600_000);
         }
@@ -153,6 +153,8 @@ async fn a_cached_token_past_its_end_is_not_used() {
         assert_eq!(first.standins.aem.requests(), 0);
         second.stop().await;
         first.stop().await;
+        // The next one is to be that of other credentials.
+        std::fs::remove_file(&cache).unwrap();
     }
 }
 

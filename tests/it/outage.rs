@@ -65,6 +65,49 @@ async fn check_no_token(proxy: &Proxy) {
     assert_eq!(problem["status"], 503);
 }
 
+/// Until then the attempts of the back-off come late; now requests wait, and with them comes the token.
+#[tokio::test]
+async fn requests_make_the_token_come_soon_after_ims_is_well() {
+    for hangs in [false, true] {
+        let standins = Setup::default().start_standins().await;
+        standins.ims.set_always(Some(if hangs { Fault::Hang } else { Fault::internal_error() }));
+        // Longer than a test waits: an attempt that hangs must not be waited for.
+        let proxy = Setup::default().set("TIMEOUTS__IMS", "1h").start_with(standins).await;
+        let asked = async {
+            while proxy.standins.ims.attempts() < if hangs { 2 } else { 4 } {
+                assert_eq!(proxy.get("/api/assets.json").await.status(), 503);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(2 * PATIENCE, asked).await.expect("requests cause attempts");
+        proxy.standins.ims.set_always(None);
+        let served = async {
+            while proxy.get("/api/assets.json").await.status() != 200 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, served).await.expect("a token comes");
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn no_request_makes_ims_be_asked_before_the_time_that_it_has_said() {
+    let (proxy, _) = after(Fault::throttled(Some(3600))).await;
+    for _ in 0..200 {
+        assert_eq!(proxy.get("/api/assets.json").await.status(), 503);
+    }
+    for _ in 0..20 {
+        proxy.hang_up().await;
+    }
+    // One more time for each signal: what a signal asks for, it has asked for by then.
+    for _ in 0..20 {
+        proxy.status().await;
+    }
+    assert_eq!(proxy.standins.ims.attempts(), 1);
+    proxy.stop().await;
+}
+
 /// Starts with `fault` for the first exchange, and tells the credential's status after it.
 async fn after(fault: Fault) -> (Proxy, serde_json::Value) {
     let setup = Setup::default();
@@ -90,7 +133,7 @@ fn wait_seconds(token: &serde_json::Value) -> u64 {
 }
 
 /// Adobe's table of refusals: each is permanent, is logged with its code and hint and with nothing of the description,
-/// and is asked about again in four to five minutes.
+/// and is tried again after 15 s at first: Adobe may need minutes to know a new secret.
 #[tokio::test]
 async fn a_refusal_is_told_with_its_meaning_and_retried_slowly() {
     let bindings = "Could not match JWT signature to any of the bindings";
@@ -109,7 +152,7 @@ async fn a_refusal_is_told_with_its_meaning_and_retried_slowly() {
         assert_eq!(error["class"], "refused", "{code}");
         assert_eq!(error["message"], format!("IMS refused the credentials (status {status}, {code})"));
         assert!(error["hint"].as_str().unwrap().contains(hint), "{error}");
-        assert!((240..=300).contains(&wait_seconds(&token)), "{token}");
+        assert!((11..=15).contains(&wait_seconds(&token)), "{token}");
         check_no_token(&proxy).await;
         let metric = "aem_proxy_token_refreshes_total{credential=\"default\",outcome=\"refused\"}";
         assert_eq!(proxy.metric(metric).await, 1.0);

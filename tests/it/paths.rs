@@ -109,6 +109,45 @@ async fn long_targets_pass_up_to_the_limit_and_not_beyond() {
 }
 
 #[tokio::test]
+async fn a_path_longer_than_its_limit_is_refused_before_it_is_judged() {
+    let setup = || Setup::default().set("POLICY", "full");
+    let path = |length: usize| format!("/content/{}", "a".repeat(length - "/content/".len()));
+    for (setup, limit) in [(setup(), 8192), (setup().set("LIMITS__PATH", "20 KiB"), 20 * 1024)] {
+        let (proxy, upstream) = with_upstream(setup).await;
+        let mut way = Way::of(&proxy, &upstream).await;
+        for target in [path(limit), format!("{}?{}", path(limit), "q".repeat(20_000))] {
+            way.check(target.as_bytes(), target.as_bytes()).await;
+        }
+        let long =
+            [path(limit + 1), format!("/crx/{}?q", path(limit)), format!("/{}", "%2F;".repeat(limit / 4))];
+        for target in long {
+            way.send(target.as_bytes()).await;
+            let answer = way.app.response().await;
+            assert!(answer.starts_with("HTTP/1.1 414 "), "{answer}");
+            assert!(
+                answer.contains("proxy-status: aem-auth-proxy; error=http_request_error\r\n"),
+                "{answer}"
+            );
+            assert!(answer.contains("path-too-long") && answer.contains("limits.path"), "{answer}");
+        }
+        // So is that of a place where a request would write.
+        for value in [path(limit + 1), format!("http://localhost{}", path(limit + 1)), "a".repeat(limit + 1)]
+        {
+            let head =
+                format!("MOVE /content/a HTTP/1.1\r\nhost: localhost\r\nx-destination: {value}\r\n\r\n");
+            way.app.send(head).await;
+            let answer = way.app.response().await;
+            assert!(answer.starts_with("HTTP/1.1 414 "), "{answer}");
+        }
+        let denied = "aem_proxy_denied_total{proxy=\"default\",reason=\"path_length\"}";
+        assert_eq!(proxy.metric(denied).await, 6.0);
+        // The connection is what it was.
+        way.check(b"/content/a", b"/content/a").await;
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_target_that_has_come_in_pieces_is_the_same() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let mut way = Way::of(&proxy, &upstream).await;

@@ -295,7 +295,7 @@ async fn a_route_cannot_be_chosen_by_spelling() {
 
 #[tokio::test]
 async fn http_2_and_upgrades_are_judged_too() {
-    let proxy = Setup::default().set("POLICY", "graphql-persisted").start().await;
+    let proxy = Setup::default().set("POLICY", "graphql-persisted").set("HTTP2", "true").start().await;
     let websocket = "connection: upgrade\r\nupgrade: websocket\r\n";
     check(&asked(&proxy, "GET", "/crx/de", websocket).await, 403, "policy-closed", "");
     check(&asked(&proxy, "GET", "/socket", websocket).await, 403, "policy-path", "");

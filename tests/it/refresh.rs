@@ -11,7 +11,7 @@ use std::{
 use aem_auth_proxy::standin::ims::ExpiresIn;
 use tokio::task::JoinSet;
 
-use crate::harness::{Proxy, Setup};
+use crate::harness::{Proxy, Setup, kept};
 
 /// Tokens of 3 s, and some refreshes; `AEM_PROXY_TEST_SECONDS=60` goes on for that long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +82,7 @@ async fn a_cached_token_saves_the_exchange_of_a_restart() {
     let document = standins.credentials_document.to_string();
     let first = setup().start_with(standins).await;
     first.ready().await;
-    assert!(!std::fs::read_to_string(&cache).unwrap().is_empty());
+    assert!(!kept(&cache).await.is_empty());
 
     // The same credentials in a second process: no exchange, and AEM takes the token.
     let second = Setup::default()

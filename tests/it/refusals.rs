@@ -258,3 +258,72 @@ async fn a_client_that_leaves_while_a_token_is_bought_ends_its_request() {
     assert!(aem.is_ended().await);
     proxy.stop().await;
 }
+
+/// 200 with a page, or with what is asked for.
+async fn answer_page(app: &mut Raw, aem: &mut Raw, head: &str) -> String {
+    app.send(format!("{head}\r\nhost: localhost\r\n\r\n")).await;
+    aem.until("\r\n\r\n").await;
+    aem.send("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>").await;
+    app.response().await
+}
+
+#[tokio::test]
+async fn a_page_is_no_refusal_where_a_script_takes_pages_too() {
+    for head in [
+        "GET / HTTP/1.1\r\naccept: application/json, text/plain, */*",
+        "GET / HTTP/1.1\r\naccept: application/json, text/javascript, */*; q=0.01",
+        "GET / HTTP/1.1\r\naccept: application/json\r\naccept: */*",
+        "GET / HTTP/1.1\r\naccept: */*\r\naccept: application/json",
+        "GET / HTTP/1.1\r\naccept: application/json, text/*",
+        "GET / HTTP/1.1\r\naccept: application/json, TEXT/HTML",
+        "GET /content/page.html/x.json HTTP/1.1\r\naccept: */*",
+        "GET /content/page.html/a.json/b HTTP/1.1\r\naccept: */*",
+        "GET /content/a.json/page.html HTTP/1.1\r\naccept: */*",
+        "GET /content/page.html;v='1.json' HTTP/1.1\r\naccept: */*",
+    ] {
+        let (proxy, upstream) = with_upstream(Setup::default()).await;
+        let mut app = proxy.connect().await;
+        app.send(format!("{head}\r\nhost: localhost\r\n\r\n")).await;
+        let mut aem = upstream.accept().await;
+        aem.until("\r\n\r\n").await;
+        aem.send("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>").await;
+        assert!(app.response().await.ends_with("<html>"), "{head}");
+        assert!(answer_page(&mut app, &mut aem, head).await.ends_with("<html>"), "{head}");
+        assert_eq!(proxy.standins.ims.exchanges(), 1, "{head}");
+        assert_eq!(outcome(&proxy, "replayed").await, 0.0, "{head}");
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_again_soon_is_replaced_again() {
+    let proxy = Proxy::start().await;
+    for round in 1..=4 {
+        for _ in 0..40 {
+            assert_eq!(proxy.get("/api/assets.json").await.status(), 200);
+        }
+        assert_eq!(proxy.standins.ims.exchanges(), round);
+        proxy.standins.ledger.revoke_all();
+    }
+    assert_eq!(proxy.get("/api/assets.json").await.status(), 200);
+    assert_eq!((outcome(&proxy, "replayed").await, outcome(&proxy, "cooling_down").await), (4.0, 0.0));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_path_that_no_token_helps_neither_buys_many_nor_holds_up_the_others() {
+    let proxy = Setup::default().set("TOKEN__COOLDOWN", "1h").start().await;
+    proxy.standins.aem.reserve("/echo", "somebody-else");
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/api/assets.json").await.status(), 200);
+        assert_eq!(proxy.get("/echo").await.status(), 401);
+    }
+    assert_eq!(proxy.standins.ims.exchanges(), 2, "the first token, and one for all that were refused");
+    // Revoked now: what was accepted is not held up by what never was.
+    proxy.standins.ledger.revoke_all();
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/api/assets.json").await.status(), 200);
+    }
+    assert_eq!(proxy.standins.ims.exchanges(), 3);
+    proxy.stop().await;
+}

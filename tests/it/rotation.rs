@@ -139,19 +139,15 @@ async fn a_file_that_changes_a_hundred_times_under_load_fails_no_request() {
     let refused = "The new credentials brought no token, the old ones stay credential=\"rotated\"";
     let (mut broken, mut rejected) = (0, 0);
     for round in 0..100 {
-        match round % 5 {
-            0 => {
+        // Each broken in another place, so that it is another file. Those that bring a token are few: the proxy tries ten in a
+        // row, and then one in some seconds.
+        match round % 50 {
+            10 => {
                 let (text, email) = volume.next();
                 volume.rename(&text);
                 until_in_use(&proxy, &email).await;
             }
-            1 => {
-                // Each broken in another place, so that it is another file.
-                volume.rename(&format!("{{\"integration\": {round}"));
-                broken += 1;
-                until_logged(&unusable, broken).await;
-            }
-            2 => {
+            20 => {
                 let (text, email) = volume.next();
                 fs::write(volume.path(), &text[..text.len() / 2 + round]).unwrap();
                 broken += 1;
@@ -159,18 +155,23 @@ async fn a_file_that_changes_a_hundred_times_under_load_fails_no_request() {
                 fs::write(volume.path(), &text).unwrap();
                 until_in_use(&proxy, &email).await;
             }
-            3 => {
+            30 => {
                 let text = volume.refused();
                 volume.rename(&text);
                 rejected += 1;
                 until_logged(refused, rejected).await;
             }
-            _ => {
+            40 => {
                 for _ in 0..2 {
                     let (text, email) = volume.next();
                     volume.swap(&text);
                     until_in_use(&proxy, &email).await;
                 }
+            }
+            _ => {
+                volume.rename(&format!("{{\"integration\": {round}"));
+                broken += 1;
+                until_logged(&unusable, broken).await;
             }
         }
     }

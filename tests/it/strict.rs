@@ -45,7 +45,8 @@ enum Cut {
 impl Strict {
     async fn start() -> Self {
         let origin = Origin::start().await;
-        let setup = Setup::default().set("TIMEOUTS__REQUEST_HEAD", "5s");
+        // What is read is the subject here, and not what is judged.
+        let setup = Setup::default().set("TIMEOUTS__REQUEST_HEAD", "5s").set("LIMITS__PATH", "64 KiB");
         let proxy = setup.upstream(format!("http://{}", origin.addr)).start().await;
         Self { proxy, origin, random: fastrand::Rng::with_seed(9112) }
     }

@@ -21,6 +21,7 @@ impl Checker<'_> {
         raw: RawProxy,
         standard: &Standard,
         policy: &Policy,
+        http2: bool,
     ) -> Option<Proxy> {
         let key = |last: &str| format!("proxies.{name}.{last}");
         let listen_key = self.own_name(&key("listen")).to_owned();
@@ -64,7 +65,8 @@ impl Checker<'_> {
                 routes.push(route);
             }
         }
-        Some(Proxy { name, listen: raw.listen?, listen_key, otherwise, routes })
+        let http2 = raw.http2.unwrap_or(http2);
+        Some(Proxy { name, listen: raw.listen?, listen_key, http2, otherwise, routes })
     }
 
     pub(super) fn route(

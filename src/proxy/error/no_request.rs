@@ -15,12 +15,13 @@ impl NoRequest {
     /// The whole answer as bytes, since there is no HTTP exchange to put it into; without its body where that would be to a HEAD.
     pub(in crate::proxy) fn answer(self, to_head: bool) -> Vec<u8> {
         let (status, name, detail) = self.problem();
-        let error = if self == Self::TooMany { "connection_limit_reached" } else { "http_request_error" };
+        let is_busy = matches!(self, Self::TooMany | Self::NoMemory);
+        let error = if is_busy { "connection_limit_reached" } else { "http_request_error" };
         let problem = Problem { status, error, details: None, name, detail };
         let body = problem.body();
         let mut out = Buffer::default();
         problem.write_head(&body, &mut out);
-        if self == Self::TooMany {
+        if is_busy {
             number("retry-after", BUSY_RETRY_SECONDS, &mut out);
         }
         out.push(b"connection: close\r\n\r\n");
@@ -41,6 +42,7 @@ impl NoRequest {
             Self::LineTooLong | Self::HeadTooLarge => Ended::TooLarge,
             Self::TooSlow => Ended::Slow,
             Self::TooMany => Ended::Full,
+            Self::NoMemory => Ended::Memory,
             _ => Ended::Malformed,
         }
     }
@@ -55,7 +57,7 @@ impl NoRequest {
             Self::Version => (
                 StatusCode::BAD_REQUEST,
                 "version",
-                "The proxy speaks HTTP/1.1 and HTTP/1.0, and HTTP/2 only as it begins without asking.",
+                "The proxy speaks HTTP/1.1 and HTTP/1.0 here. HTTP/2 without TLS has to be enabled with `http2 = true`.",
             ),
             Self::Target => (StatusCode::BAD_REQUEST, "target", "The request's target cannot be forwarded."),
             Self::Ambiguous => (
@@ -87,6 +89,11 @@ impl NoRequest {
                 StatusCode::REQUEST_TIMEOUT,
                 "request-head-timeout",
                 "The request's head did not come to its end in time (timeouts.request_head).",
+            ),
+            Self::NoMemory => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "memory",
+                "The proxy's memory budget (limits.memory) is used up. Try again after Retry-After.",
             ),
             Self::TooMany => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -18,7 +18,7 @@ use crate::{
         link::LinkError,
         refusal::Refusal,
     },
-    token::{Lease, NotRenewed, TokenHandle},
+    token::{Lease, NotRenewed, RequestKind, TokenHandle},
 };
 
 /// What has been tried, and what may be tried yet.
@@ -96,7 +96,7 @@ async fn renewed(
     refusal: Refusal,
 ) -> Result<bool, Failed> {
     let Some((token, lease)) = exchange.sent.token() else { return Ok(false) };
-    let renewing = timeout(RENEWAL_MAX, token.renew(lease));
+    let renewing = timeout(RENEWAL_MAX, token.renew(lease, exchange.sent.kind()));
     let renewed = unless_gone(exchange.client, exchange.worker, renewing).await?;
     let lease = match renewed.unwrap_or(Err(NotRenewed::Failed)) {
         Ok(lease) => lease,
@@ -151,6 +151,14 @@ impl Sent<'_> {
             (Credential::Bearer(token), Identity::Token(lease)) => Some((token, lease)),
             _ => None,
         }
+    }
+
+    /// What it has in common with other requests that AEM judges alike.
+    pub(super) fn kind(&self) -> RequestKind {
+        let head = self.head.filled();
+        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        RequestKind::of(self.route.upstream.host(), target)
     }
 
     /// From here on it is sent with this token.

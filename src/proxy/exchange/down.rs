@@ -2,6 +2,8 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use memchr::memchr;
+
 use crate::{
     clock::Clock,
     proxy::{
@@ -136,6 +138,12 @@ impl<'w> Down<'w> {
         matches!(self.stage, Stage::Done | Stage::Tunnel)
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let renamed = if let Stage::Renamed(renamed) = &self.stage { renamed.rewriter.held() } else { 0 };
+        self.partial.capacity() + renamed
+    }
+
     /// Whether AEM's connection serves no other request, nor the rest of this one.
     pub(super) fn is_used_up(&self) -> bool {
         self.spoiled || !self.reusable
@@ -204,6 +212,12 @@ impl<'w> Down<'w> {
         let mut partial = std::mem::take(&mut self.partial);
         let earlier = partial.len();
         partial.extend_from_slice(data);
+        // A head whose bytes come one by one is not read with each of them.
+        let has_doubled = earlier.leading_zeros() != partial.len().leading_zeros();
+        if memchr(b'\n', data).is_none() && !has_doubled {
+            self.partial = partial;
+            return self.check_size(facing);
+        }
         match self.whole_head(&partial, facing, out)? {
             Some(0) => {
                 self.partial = partial;

@@ -25,7 +25,7 @@ use crate::{
         client::Client,
         error::ProxyError,
         link::{Came, Link, LinkError},
-        refusal::Refusal,
+        refusal::{self, Refusal},
         response::{AnswerTo, BadResponse},
         rewrite::Names,
     },
@@ -111,6 +111,8 @@ impl<'a, 'w> Exchange<'a, 'w> {
         if moved {
             self.client.watch.moved();
         }
+        let others = self.link.held() + self.request.up.held() + self.down.held_bytes();
+        self.client.waits(others);
         let waits = self.waits_for_client();
         match self.client.watch.poll_pace(cx, waits) {
             Poll::Ready(()) => Poll::Ready(Err(self.overdue())),
@@ -328,8 +330,10 @@ impl<'a, 'w> Exchange<'a, 'w> {
             self.client.half = status != 101;
             // The answer is on its way to the client: there will be no other one.
             self.request.up.forget();
-            if let Some(refusal) = self.down.refusal {
-                self.refused(refusal);
+            match self.down.refusal {
+                Some(refusal) => self.refused(refusal),
+                None if refusal::accepts_token(status) => self.accepted(),
+                None => {}
             }
             if !self.down.is_done() || !self.request.up.is_over() {
                 self.client.watch.begin(self.request.proxy.limits.timeouts.idle, Instant::now());
@@ -347,10 +351,20 @@ impl<'a, 'w> Exchange<'a, 'w> {
     /// The client gets to see that AEM does not take our token. The next request is to fare better.
     fn refused(&self, refusal: Refusal) {
         self.request.proxy.metrics.refused(refusal, self.outcome);
-        if let (Outcome::Passed | Outcome::RefusedAgain, Some((token, lease))) =
-            (self.outcome, self.sent.token())
-        {
-            token.refused(lease);
+        match (self.outcome, self.sent.token()) {
+            (Outcome::Passed, Some((token, lease))) => token.refused(lease, self.sent.kind()),
+            (Outcome::RefusedAgain, Some((token, lease))) => token.refused_again(lease, self.sent.kind()),
+            _ => {}
+        }
+    }
+
+    /// AEM has taken our token: if it refuses it later, the token was revoked.
+    fn accepted(&self) {
+        if let Some((token, lease)) = self.sent.token() {
+            lease.accept();
+            if self.outcome == Outcome::RefusedAgain {
+                token.helped(lease, self.sent.kind());
+            }
         }
     }
 

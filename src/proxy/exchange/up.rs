@@ -65,6 +65,11 @@ impl Up {
         self.kept.as_deref()
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.kept.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// There will be no second attempt.
     pub(super) fn forget(&mut self) {
         self.kept = None;

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -11,10 +12,14 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{Method, Request, StatusCode, header};
 use tokio::io::ReadBuf;
 
-use super::{heads, io_error};
+use super::{
+    flow::{Flow, Metered},
+    heads, io_error,
+};
 use crate::proxy::{
     buffer::Buffer,
     framing::{Decoder, Length},
+    streams::ClientStreams,
 };
 
 /// A request, as the only one on a connection.
@@ -33,19 +38,26 @@ pub(in crate::proxy) struct Inbound {
     /// Nobody reads on.
     left: bool,
     answer: Answer,
+    flow: Rc<Flow>,
+    streams: ClientStreams,
 }
 
 /// The way back.
 enum Answer {
     /// Nothing was said yet, or only the beginning of a head.
-    Head(SendResponse<Bytes>, Vec<u8>),
-    Body(SendStream<Bytes>, Decoder),
+    Head(SendResponse<Metered>, Vec<u8>),
+    Body(SendStream<Metered>, Decoder),
     /// All was said, or the stream was reset.
     Over,
 }
 
 impl Inbound {
-    pub(super) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Metered>,
+        flow: &Rc<Flow>,
+        streams: ClientStreams,
+    ) -> Self {
         let (head, body) = request.into_parts();
         let complete = body.is_end_stream();
         let mut written = Buffer::default();
@@ -63,7 +75,20 @@ impl Inbound {
             complete,
             left: false,
             answer: Answer::Head(respond, Vec::new()),
+            flow: Rc::clone(flow),
+            streams,
         }
+    }
+
+    /// Those of its connection.
+    pub(in crate::proxy) fn streams(&self) -> &ClientStreams {
+        &self.streams
+    }
+
+    /// Bytes of the request that have come and were not read.
+    pub(in crate::proxy) fn held(&mut self) -> usize {
+        let came: usize = self.came.iter().map(Bytes::len).sum();
+        came + self.body.flow_control().used_capacity()
     }
 
     /// Reads as from a socket. The end is there when request and answer are whole: no second request follows.
@@ -145,7 +170,8 @@ impl Inbound {
         match &mut self.answer {
             Answer::Head(..) => Poll::Ready(self.write_head(buf)),
             Answer::Body(stream, decoder) => {
-                let used = ready!(poll_write_body(stream, decoder, cx, buf))?;
+                ready!(self.flow.poll_ready(cx));
+                let used = ready!(poll_write_body(stream, decoder, &self.flow, cx, buf))?;
                 if decoder.is_done() {
                     self.answer = Answer::Over;
                 }
@@ -210,8 +236,9 @@ impl Drop for Inbound {
 
 /// Writes a part of the body, or its end.
 fn poll_write_body(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Metered>,
     decoder: &mut Decoder,
+    flow: &Rc<Flow>,
     cx: &mut Context<'_>,
     buf: &[u8],
 ) -> Poll<io::Result<usize>> {
@@ -223,7 +250,8 @@ fn poll_write_body(
         if decoder.is_done() && decoder.trailers().len() > b"\r\n".len() {
             stream.send_trailers(heads::trailers(decoder.trailers())?).map_err(io_error)?;
         } else if !data.is_empty() || decoder.is_done() {
-            stream.send_data(Bytes::copy_from_slice(data), decoder.is_done()).map_err(io_error)?;
+            let data = flow.meter(Bytes::copy_from_slice(data));
+            stream.send_data(data, decoder.is_done()).map_err(io_error)?;
         }
     }
     Poll::Ready(Ok(used))
@@ -231,7 +259,7 @@ fn poll_write_body(
 
 /// How much of so many bytes the client takes now.
 fn poll_capacity(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Metered>,
     cx: &mut Context<'_>,
     wanted: usize,
 ) -> Poll<io::Result<usize>> {

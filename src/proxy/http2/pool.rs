@@ -93,6 +93,11 @@ impl Shared {
         Ok(Link::Stream(Box::new(stream)))
     }
 
+    /// Whether AEM has chosen HTTP/1.1 the last time.
+    pub(in crate::proxy) fn has_declined(&self) -> bool {
+        self.declined.get()
+    }
+
     /// Lets go of connections that were not used for `idle`, and of those older than `age`: they end with the requests that
     /// are on them.
     pub(in crate::proxy) fn sweep(&self, idle: Duration, age: Duration) {

@@ -1,24 +1,40 @@
 //! A client's HTTP/2 connection: each of its streams is served as a connection with one request.
 
 use std::{
+    cell::Cell,
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use h2::server::Builder;
+use h2::{Reason, RecvStream, server::Builder, server::SendResponse};
+use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::debug;
 
-use super::{Inbound, SEND_BUFFER};
-use crate::proxy::{Place, Worker, buffer::Buffer, guard::Local, socket::Socket};
+use super::{
+    Inbound, SEND_BUFFER,
+    flow::{Flow, Metered, Stall},
+    frames::Frames,
+};
+use crate::{
+    metrics::Ended,
+    proxy::{
+        Place, Worker,
+        buffer::{Buffer, Buffers},
+        guard::Local,
+        socket::Socket,
+        streams::ClientStreams,
+    },
+};
 
 /// What a connection begins with on which HTTP/2 is spoken without asking (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,10 +62,39 @@ impl Beginning {
     }
 }
 
-/// A client's socket, with what was read of it already.
-struct Rewound {
+/// A client's socket under the h2 crate, which gets one field block at a time: the heads of requests that were not accepted
+/// yet are the crate's, and could be as many as there are streams.
+struct Prefixed {
     stream: Socket,
+    /// Was read, and is not handed over yet.
     early: Buffer,
+    frames: Frames,
+    buffers: Rc<Buffers>,
+    /// A field block was handed over, and not looked at yet.
+    paused: Rc<Cell<bool>>,
+}
+
+/// A connection as the h2 crate has it.
+struct Server {
+    connection: h2::server::Connection<Prefixed, Metered>,
+    paused: Rc<Cell<bool>>,
+}
+
+type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Metered>), h2::Error>>;
+
+impl Server {
+    /// The next request, whose head was the last thing that was read.
+    async fn accept(&mut self) -> Accepted {
+        poll_fn(|cx| {
+            let accepted = self.connection.poll_accept(cx);
+            if self.paused.take() && accepted.is_pending() {
+                // It was no request's, or the request was refused: on with the next one.
+                cx.waker().wake_by_ref();
+            }
+            accepted
+        })
+        .await
+    }
 }
 
 /// Serves the connection until the client leaves, nobody uses it, or the worker stops; `early` is what was read of it. While there
@@ -61,7 +106,8 @@ pub(in crate::proxy) async fn serve(
     local: Local,
     place: &Place,
 ) {
-    let Some(limits) = worker.proxies.get(proxy).map(|proxy| &proxy.limits) else { return };
+    let Some(own) = worker.proxies.get(proxy) else { return };
+    let limits = &own.limits;
     let stopped = Arc::clone(&worker.stopped);
     let mut stopped = pin!(stopped.notified());
     stopped.as_mut().enable();
@@ -69,24 +115,44 @@ pub(in crate::proxy) async fn serve(
     builder
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.head * HEAD_EXTRA).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
-    let shaken = timeout(limits.timeouts.request_head, builder.handshake(Rewound { stream, early })).await;
-    let Ok(Ok(mut connection)) = shaken else { return };
+    place.is_http2();
+    let paused = Rc::<Cell<bool>>::default();
+    let frames = Frames::new(PREFACE.len());
+    let buffers = Rc::clone(&worker.buffers);
+    let socket = Prefixed { stream, early, frames, buffers, paused: Rc::clone(&paused) };
+    let shaken = timeout(limits.timeouts.request_head, builder.handshake(socket)).await;
+    let Ok(Ok(connection)) = shaken else { return };
+    let mut server = Server { connection, paused };
+    let flow = Flow::new(place.clone());
+    let slow_client = limits.timeouts.slow_client.min(limits.timeouts.idle);
+    let mut stall = Stall::new(limits.min_rate, slow_client);
+    let mut look = interval(stall.every());
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut streams = JoinSet::new();
+    let client_streams = ClientStreams::default();
     let mut idle = pin!(tokio::time::sleep(limits.timeouts.keep_alive));
     let mut leaving = worker.is_stopping();
     if leaving {
-        connection.graceful_shutdown();
+        server.connection.graceful_shutdown();
     }
     loop {
         tokio::select! {
-            accepted = connection.accept() => match accepted {
+            accepted = server.accept() => match accepted {
+                Some(Ok((_, mut respond))) if worker.buffers.memory().is_exhausted() => {
+                    // It may be sent again (RFC 9113, section 8.7).
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    own.metrics.connection_ended(Ended::Memory);
+                }
                 Some(Ok((request, respond))) => {
                     place.works();
-                    let inbound = Socket::Shared(Box::new(Inbound::new(request, respond)));
-                    streams.spawn_local(Rc::clone(&worker).serve_stream(inbound, proxy, local));
+                    let inbound = Inbound::new(request, respond, &flow, client_streams.clone());
+                    let inbound = Socket::Shared(Box::new(inbound));
+                    let own = worker.stream_place(proxy);
+                    let serving = Rc::clone(&worker).serve_stream(inbound, proxy, local, own.clone());
+                    own.belongs_to(streams.spawn_local(serving));
                 }
                 Some(Err(error)) => {
                     debug!(%error, "HTTP/2 connection of a client broke off");
@@ -101,43 +167,60 @@ pub(in crate::proxy) async fn serve(
                 }
                 idle.as_mut().reset(now + limits.timeouts.keep_alive);
             }
+            now = look.tick() => {
+                if stall.is_over(&flow, now) {
+                    debug!("A client does not take its answers, closing its HTTP/2 connection");
+                    own.metrics.connection_ended(Ended::Slow);
+                    break;
+                }
+            }
             () = &mut idle, if streams.is_empty() => {
                 if leaving {
                     break;
                 }
                 leaving = true;
-                connection.graceful_shutdown();
+                server.connection.graceful_shutdown();
                 idle.as_mut().reset(Instant::now() + GOOD_BYE);
             }
             () = &mut stopped, if !leaving => {
                 leaving = true;
-                connection.graceful_shutdown();
+                server.connection.graceful_shutdown();
                 idle.as_mut().reset(Instant::now() + GOOD_BYE);
             }
         }
     }
-    drop(connection);
+    drop(server);
     // They see that the client has left.
     while streams.join_next().await.is_some() {}
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for Prefixed {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.early.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        if this.paused.get() {
+            // Whoever looks at the field block polls again.
+            return Poll::Pending;
         }
-        let bytes = this.early.len().min(buf.remaining());
+        ready!(this.buffers.poll_room_for_head(cx));
+        if this.early.is_empty() {
+            this.buffers.equip(&mut this.early);
+            let read = this.early.poll_fill(&mut this.stream, cx);
+            if this.early.is_empty() {
+                this.buffers.release(&mut this.early);
+                return read.map_ok(|_| ());
+            }
+        }
+        let most = this.early.len().min(buf.remaining());
+        let (bytes, ends_block) = this.frames.take(&this.early.filled()[..most]);
         buf.put_slice(&this.early.filled()[..bytes]);
         this.early.consume(bytes);
-        if this.early.is_empty() {
-            this.early = Buffer::default();
-        }
+        this.buffers.release(&mut this.early);
+        this.paused.set(ends_block);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for Prefixed {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
@@ -169,6 +252,9 @@ const STREAMS: u32 = 128;
 /// What a client may send of one body before AEM has taken it. It is near: more would not be faster. Any number of uploads
 /// that stand still leaves the others their share.
 const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The same for all bodies of a connection together.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
 /// A head that is too large by less gets the answer of the engine, which says what to do; h2's own is a bare 431.
 const HEAD_EXTRA: usize = 2;

@@ -1,10 +1,9 @@
 //! Content codings (RFC 9110, section 8.4.1), undone on the way to a renamed body.
 
-mod brotli;
 mod deflate;
 mod gzip;
 
-use self::{brotli::Brotli, deflate::Deflate, gzip::Gzip};
+use self::{deflate::Deflate, gzip::Gzip};
 use super::Links;
 use crate::proxy::buffer::Buffer;
 
@@ -14,11 +13,11 @@ pub(in crate::proxy) enum Coding {
     Identity,
     Gzip,
     Deflate,
-    Brotli,
 }
 
 impl Coding {
-    /// What a `Content-Encoding` says. None where it is unknown, or more than one: such a body passes as it is.
+    /// What a `Content-Encoding` says. None where it is more than one, or one that AEM was not asked for: such a body passes
+    /// as it is.
     pub(in crate::proxy) fn of(content_encoding: &[u8]) -> Option<Self> {
         let is = |name: &str| content_encoding.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
         let codings = [
@@ -27,7 +26,6 @@ impl Coding {
             ("gzip", Self::Gzip),
             ("x-gzip", Self::Gzip),
             ("deflate", Self::Deflate),
-            ("br", Self::Brotli),
         ];
         codings.into_iter().find(|(name, _)| is(name)).map(|(_, coding)| coding)
     }
@@ -36,8 +34,7 @@ impl Coding {
 /// A body on its way: what comes is coded, what goes is not, and names the local origin.
 ///
 /// What comes waits inside until it is asked for, so that a few bytes which become very many never stand in memory.
-/// Beside that it holds what its coding needs: 32 KiB of what went before for gzip and deflate, up to 16 MiB for brotli,
-/// if the coder asked for so much and has sent so much.
+/// In addition it holds what its coding needs: for gzip and deflate the last 32 KiB of the body and their tables.
 pub(in crate::proxy) struct Rewriter {
     decoder: Decoder,
     links: Links,
@@ -73,7 +70,6 @@ enum Decoder {
     Identity,
     Gzip(Gzip),
     Deflate(Deflate),
-    Brotli(Brotli),
 }
 
 /// How far a decoder has come in one step. Nowhere when it needs more.
@@ -90,9 +86,14 @@ impl Rewriter {
             Coding::Identity => Decoder::Identity,
             Coding::Gzip => Decoder::Gzip(Gzip::default()),
             Coding::Deflate => Decoder::Deflate(Deflate::default()),
-            Coding::Brotli => Decoder::Brotli(Brotli::default()),
         };
         Self { decoder, links, pending: Buffer::default(), ended: false }
+    }
+
+    /// Bytes of memory that it takes.
+    pub(in crate::proxy) fn held(&self) -> usize {
+        let decoder = if let Decoder::Identity = self.decoder { 0 } else { INFLATE };
+        self.pending.capacity() + decoder
     }
 
     /// Takes what has come. Best when [`Progress::Starved`]: it adds to what still waits.
@@ -155,7 +156,6 @@ impl Decoder {
             }
             Self::Gzip(gzip) => gzip.step(data, window),
             Self::Deflate(deflate) => deflate.step(data, window),
-            Self::Brotli(brotli) => brotli.step(data, window),
         }
     }
 
@@ -165,10 +165,12 @@ impl Decoder {
             Self::Identity => true,
             Self::Gzip(gzip) => gzip.is_whole(),
             Self::Deflate(deflate) => deflate.is_whole(),
-            Self::Brotli(brotli) => brotli.is_whole(),
         }
     }
 }
+
+/// What a decoder takes, in bytes: the last 32 KiB of the body, and the tables of its codes.
+const INFLATE: usize = 44 * 1024;
 
 /// What is decoded at a time: it stands on the stack, and in the processor's nearest cache.
 const WINDOW: usize = 8 * 1024;

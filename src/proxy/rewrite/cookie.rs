@@ -1,6 +1,6 @@
 //! Cookies that AEM sets, for a proxy's origin.
 
-use crate::proxy::buffer::Buffer;
+use crate::{proxy::buffer::Buffer, steps};
 
 /// A `Set-Cookie` value as the client is to see it, at the end of `out`.
 ///
@@ -14,7 +14,7 @@ use crate::proxy::buffer::Buffer;
 /// What stays closed: browsers refuse a cookie without `Secure` whose name begins with `__Secure-` or `__Host-`, and its
 /// name is not ours to change, since AEM asks for it. A client that needs one has to come by `https`.
 pub(in crate::proxy) fn cookie(value: &[u8], local_is_secure: bool, out: &mut Buffer) {
-    for (number, part) in value.split(|byte| *byte == b';').enumerate() {
+    for (number, part) in steps::over(value).split(|byte| *byte == b';').enumerate() {
         if number == 0 {
             out.push(part);
         } else if stays(part, local_is_secure) {

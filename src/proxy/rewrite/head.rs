@@ -3,7 +3,7 @@
 use memchr::{memchr, memchr2};
 
 use super::{Origin, strip};
-use crate::proxy::buffer::Buffer;
+use crate::{proxy::buffer::Buffer, steps};
 
 /// `Location` or `Content-Location` as the client is to see it, at the end of `out`: with `local`, which is
 /// `scheme://authority` as the client named the proxy, in place of AEM's origin.
@@ -20,10 +20,12 @@ pub(in crate::proxy) fn location(value: &[u8], origin: &Origin, local: &[u8], ou
 pub(in crate::proxy) fn link(value: &[u8], origin: &Origin, local: &[u8], out: &mut Buffer) {
     let mut rest = value;
     while let Some(opening) = memchr2(b'<', b'"', rest) {
+        steps::add(2 * (opening + 1));
         let (before, inside) = rest.split_at(opening + 1);
         out.push(before);
         let is_target = rest[opening] == b'<';
         let end = if is_target { memchr(b'>', inside).unwrap_or(inside.len()) } else { quoted(inside) };
+        steps::add(end);
         let (text, after) = inside.split_at(end);
         if is_target || is_anchor(before) {
             location(text, origin, local, out);
@@ -76,6 +78,7 @@ pub(in crate::proxy) fn to_upstream(
 /// `scheme://authority` at the beginning of a URL. None where the authority is not a plain host with its port: what stands
 /// before an `@`, or before a backslash, is not the host to everybody.
 fn local_origin(value: &[u8]) -> Option<&[u8]> {
+    steps::over(value);
     let rest = strip(value, b"http://").or_else(|| strip(value, b"https://"))?;
     let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);

@@ -21,7 +21,11 @@ use crate::{
     config::Timeouts,
     egress::EgressProxy,
     metrics::UpstreamMetrics,
-    network::Cause,
+    network::{
+        Cause,
+        descriptors::Descriptors,
+        resolver::{self, ProcessResolver},
+    },
     proxy::{link::Wire, session::Session},
 };
 
@@ -29,7 +33,10 @@ use crate::{
 pub(super) struct Connector {
     origin: Uri,
     tls: Option<Tls>,
-    tcp: HttpConnector,
+    tcp: HttpConnector<ProcessResolver>,
+    /// The same with one socket at a time.
+    tcp_in_turn: HttpConnector<ProcessResolver>,
+    descriptors: Arc<Descriptors>,
     egress: Option<EgressProxy>,
     /// For all attempts together.
     limit: Duration,
@@ -53,7 +60,7 @@ impl Connector {
         tls: Arc<ClientConfig>,
         egress: Option<EgressProxy>,
         timeouts: &Timeouts,
-        metrics: UpstreamMetrics,
+        (metrics, descriptors): (UpstreamMetrics, Arc<Descriptors>),
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let tls = match (url.scheme(), url.host_str()) {
             ("https", Some(name)) => {
@@ -64,16 +71,18 @@ impl Connector {
         };
         // Asks for the addresses of a name each time, and tries all of them: those of one family in turn, and the other
         // family too where the first one is slow (RFC 8305).
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(ProcessResolver);
         // Scheme and TLS are ours.
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared among the addresses of a name: a dead one leaves time for the others.
         tcp.set_connect_timeout(Some(timeouts.connect));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        let mut tcp_in_turn = tcp.clone();
+        tcp_in_turn.set_happy_eyeballs_timeout(None);
         let origin = url.origin().ascii_serialization().parse()?;
         let (limit, reconnect) = (timeouts.connect, timeouts.reconnect);
-        Ok(Self { origin, tls, tcp, egress, limit, reconnect, metrics })
+        Ok(Self { origin, tls, tcp, tcp_in_turn, descriptors, egress, limit, reconnect, metrics })
     }
 
     /// Whether what is sent goes through TLS.
@@ -97,6 +106,7 @@ impl Connector {
         let mut last = None;
         loop {
             let Ok(result) = timeout_at(deadline, self.attempt(protocols)).await else {
+                self.forget_addresses();
                 self.metrics.connected(Err(Cause::TimedOut));
                 // What it died of before says more.
                 return Err(last.unwrap_or_else(|| ConnectError::again(Why::Unreachable(Cause::TimedOut))));
@@ -109,6 +119,9 @@ impl Connector {
                 Err(error) => error,
             };
             self.metrics.connected(Err(error.cause()));
+            if error.cause() != Cause::Dns {
+                self.forget_addresses();
+            }
             // Those who wait together do not come back together.
             let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             if !error.is_passing() || Instant::now() + wait >= deadline.min(began + self.reconnect) {
@@ -117,6 +130,14 @@ impl Connector {
             last = Some(error);
             sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// None of the addresses leads anywhere: the next attempt looks the name up, whatever is kept of it.
+    fn forget_addresses(&self) {
+        let uri = self.egress.as_ref().map_or(&self.origin, EgressProxy::uri);
+        if let Some(host) = uri.host() {
+            resolver::process().forget(host);
         }
     }
 
@@ -136,8 +157,13 @@ impl Connector {
         tunnel::open(socket, egress, &self.origin).await
     }
 
-    async fn socket(&self, to: &Uri) -> Result<TcpStream, <HttpConnector as Service<Uri>>::Error> {
-        let mut tcp = self.tcp.clone();
+    async fn socket(
+        &self,
+        to: &Uri,
+    ) -> Result<TcpStream, <HttpConnector<ProcessResolver> as Service<Uri>>::Error> {
+        // Two addresses at once are two sockets.
+        let second = self.descriptors.second_attempt();
+        let mut tcp = if second.is_some() { self.tcp.clone() } else { self.tcp_in_turn.clone() };
         std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
         Ok(tcp.call(to.clone()).await?.into_inner())
     }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connections::Slot;
-use crate::metrics::UpstreamMetrics;
+use crate::{metrics::UpstreamMetrics, network::descriptors::Permit};
 
 /// Goes with a connection from its beginning to its end.
 pub(in crate::proxy) struct Lease {
     /// From then on no request is sent on it.
     old_at: Instant,
     slot: Option<Slot>,
+    _permit: Permit,
     _open: Open,
 }
 
@@ -21,10 +22,10 @@ struct Open(UpstreamMetrics);
 impl Lease {
     /// For a connection that has just been made. Those made together do not end together: up to a tenth of `age` is taken
     /// off by chance.
-    pub(super) fn new(age: Duration, slot: Option<Slot>, metrics: UpstreamMetrics) -> Self {
+    pub(super) fn new(age: Duration, slot: Option<Slot>, permit: Permit, metrics: UpstreamMetrics) -> Self {
         let old_at = Instant::now() + age.mul_f64(1.0 - fastrand::f64() / 10.0);
         metrics.opened(1);
-        Self { old_at, slot, _open: Open(metrics) }
+        Self { old_at, slot, _permit: permit, _open: Open(metrics) }
     }
 
     pub(in crate::proxy) fn is_over(&self, now: Instant) -> bool {

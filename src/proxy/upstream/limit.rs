@@ -24,6 +24,9 @@ pub(in crate::proxy) enum Busy {
     /// It has waited for too long.
     #[error("the request has waited for its turn at AEM for too long")]
     Overdue,
+    /// The process has no file descriptor for a connection.
+    #[error("too few file descriptors for a connection to AEM")]
+    Descriptors,
 }
 
 /// Those who wait, whatever for.
@@ -112,7 +115,7 @@ pub(super) mod tests {
     use crate::metrics::Metrics;
 
     pub(in super::super) fn queue(max: usize) -> Arc<Queue> {
-        let metrics = Metrics::new().unwrap().upstream("author");
+        let metrics = Metrics::new(crate::memory::Memory::default()).unwrap().upstream("author");
         Arc::new(Queue::new(max, Duration::from_secs(10), metrics))
     }
 

@@ -5,10 +5,13 @@ use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::connections::Connections;
-use crate::proxy::{
-    buffer::Buffers,
-    http2::Shared,
-    link::{Link, Wire},
+use crate::{
+    network::descriptors::Descriptors,
+    proxy::{
+        buffer::Buffers,
+        http2::Shared,
+        link::{Link, Wire},
+    },
 };
 
 /// A thread's connections to AEM that wait for the next request, the one used last at the end.
@@ -19,11 +22,18 @@ pub(in crate::proxy) struct Pool {
     pub(in crate::proxy) shared: Shared,
     /// Where there may be only so many.
     connections: Option<Arc<Connections>>,
+    /// Where their descriptors come from.
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl Pool {
-    pub(super) fn new(connections: Option<Arc<Connections>>) -> Self {
-        Self { connections, ..Self::default() }
+    pub(super) fn new(connections: Option<Arc<Connections>>, descriptors: Arc<Descriptors>) -> Self {
+        Self { connections, descriptors: Some(descriptors), ..Self::default() }
+    }
+
+    /// How many dials wait for a descriptor.
+    fn wanted_descriptors(&self) -> usize {
+        self.descriptors.as_ref().map_or(0, |descriptors| descriptors.wanted())
     }
 
     /// The connection that was used last, unless it is old, or AEM has something to say on it, or has gone.
@@ -44,6 +54,9 @@ impl Pool {
             return wire.close(buffers);
         }
         let Some(wire) = self.offer(wire, buffers) else { return };
+        if self.wanted_descriptors() > 0 {
+            return wire.close(buffers);
+        }
         let mut idle = self.idle.borrow_mut();
         idle.push_back((wire, now));
         if idle.len() > IDLE_MAX
@@ -68,8 +81,15 @@ impl Pool {
         Some(wire)
     }
 
-    /// Gives up idle connections while somebody waits for one.
+    /// Gives up idle connections while somebody waits for one, or for a descriptor.
     pub(in crate::proxy) fn make_room(&self, buffers: &Buffers) {
+        for _ in 0..self.wanted_descriptors() {
+            let Some((wire, _)) = self.idle.borrow_mut().pop_front() else {
+                self.shared.sweep(Duration::ZERO, Duration::MAX);
+                break;
+            };
+            wire.close(buffers);
+        }
         let Some(connections) = &self.connections else { return };
         while connections.are_wanted() {
             let Some((mut wire, since)) = self.idle.borrow_mut().pop_front() else { break };

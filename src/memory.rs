@@ -1,0 +1,117 @@
+//! The process's memory budget: how much of the heap is in use, and how much may be.
+//!
+//! The allocator counts (`main.rs` installs the meter), so that nothing is forgotten: heads, bodies, decoder windows, TLS
+//! sessions, and whatever the h2 crate, hyper or reqwest hold. The rooms ask before they let something grow:
+//!
+//! - above three quarters of the budget, connections that stand still and hold memory are closed;
+//! - at the budget, no more body is read, no connection to AEM is made, and new requests are refused;
+//! - at eleven tenths of it, nothing at all is read. What a single read leads to may still come on top.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{Notify, futures::OwnedNotified};
+
+/// Tells how many bytes of the heap are in use.
+pub type Meter = fn() -> usize;
+
+static METER: OnceLock<Meter> = OnceLock::new();
+
+/// Names the meter of the process; the first one stays. Without one, nothing counts as used. To be called before the first
+/// thread starts.
+pub fn install(meter: Meter) {
+    let _ = METER.set(meter);
+    #[cfg(target_os = "linux")]
+    {
+        // The allocator asks for huge pages of 2 MiB, of which a process of 10 MiB would touch a few bytes each. Where the
+        // kernel refuses, the process is larger and works.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
+    }
+}
+
+/// The budget, and what is used of it. Cheap to clone.
+#[derive(Clone)]
+pub struct Memory {
+    /// Bytes.
+    limit: usize,
+    meter: Meter,
+    /// Wakes the tasks that make room, of all threads.
+    pressure: Arc<Notify>,
+}
+
+impl Memory {
+    /// A budget of so many bytes for the heap that the installed meter watches.
+    pub fn new(limit: usize) -> Self {
+        Self::metered(limit, METER.get().copied().unwrap_or(|| 0))
+    }
+
+    /// A budget with a meter of its own.
+    pub fn metered(limit: usize, meter: Meter) -> Self {
+        Self { limit, meter, pressure: Arc::default() }
+    }
+
+    /// The budget in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The bytes in use.
+    pub fn used(&self) -> usize {
+        (self.meter)()
+    }
+
+    /// Whether connections that stand still are to be closed.
+    pub fn is_high(&self) -> bool {
+        self.used() >= self.limit / 4 * 3
+    }
+
+    /// How many bytes are to be freed until the pressure is over; 0 when it is.
+    pub fn excess(&self) -> usize {
+        self.used().saturating_sub(self.limit / 8 * 5)
+    }
+
+    /// Whether the budget is used up: bodies wait, and new work is refused.
+    pub fn is_full(&self) -> bool {
+        self.used() >= self.limit
+    }
+
+    /// Whether the reserve for heads of new requests is used up as well.
+    pub fn is_exhausted(&self) -> bool {
+        self.used() >= self.limit.saturating_add(self.limit / 10)
+    }
+
+    /// Wakes the tasks that make room.
+    pub fn press(&self) {
+        self.pressure.notify_waiters();
+    }
+
+    /// Ready at the next [`Memory::press`] after this call.
+    pub fn pressed(&self) -> OwnedNotified {
+        Arc::clone(&self.pressure).notified_owned()
+    }
+}
+
+impl Default for Memory {
+    /// Without a limit.
+    fn default() -> Self {
+        Self::metered(usize::MAX, || 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_of_the_budget_comes_before_the_next() {
+        let levels = |meter: Meter| {
+            let memory = Memory::metered(1000, meter);
+            (memory.is_high(), memory.is_full(), memory.is_exhausted(), memory.excess())
+        };
+        assert_eq!(levels(|| 600), (false, false, false, 0));
+        assert_eq!(levels(|| 800), (true, false, false, 175));
+        assert_eq!(levels(|| 1000), (true, true, false, 375));
+        assert_eq!(levels(|| 1100), (true, true, true, 475));
+        let unlimited = Memory::default();
+        assert!(!unlimited.is_high() && !unlimited.is_full() && !unlimited.is_exhausted());
+    }
+}
