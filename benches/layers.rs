@@ -180,7 +180,9 @@ fn tls_records(criterion: &mut Criterion) {
 }
 
 fn bookkeeping(criterion: &mut Criterion) {
-    let metrics = Metrics::new(aem_auth_proxy::memory::Memory::default()).expect("no name is there twice").proxy("default");
+    let metrics = Metrics::new(aem_auth_proxy::memory::Memory::default())
+        .expect("no name is there twice")
+        .proxy("default");
     let now = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let now = now.block_on(async { Instant::now() });
     criterion.bench_function("metrics of a request", |bencher| {

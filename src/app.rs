@@ -13,6 +13,8 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -21,7 +23,7 @@ use http::HeaderName;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
@@ -42,6 +44,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Listen, Shutdown, keys},
     credentials::CredentialsError,
+    deliberate::panic_if_asked,
     egress::EgressError,
     ims::EndpointError,
     listener::Listener,
@@ -207,11 +210,11 @@ impl App {
 
         let mut listeners = Vec::new();
         for (number, proxy) in config.proxies.iter().enumerate() {
-            let bound = bind(&proxy.listen, &proxy.listen_key, &config.guard)?;
+            let bound = bind(&proxy.listen, &proxy.listen_key, &config).await?;
             listeners.extend(bound.into_iter().map(|listener| (number, listener)));
         }
         let admin_listeners = match config.admin.listen.on() {
-            Some(listen) => bind(listen, "admin.listen", &config.guard)?,
+            Some(listen) => bind(listen, "admin.listen", &config).await?,
             None => Vec::new(),
         };
         let shown = config.proxies.iter().enumerate().map(|(number, proxy)| {
@@ -274,8 +277,8 @@ impl App {
 
     /// Runs until `stop` comes (again: at once), or a part dies. Each `hangup` reads the credentials anew.
     ///
-    /// Stopping: `/ready` turns 503, `shutdown.delay` passes, the listeners close, requests in flight finish for at
-    /// most `shutdown.grace`. The admin listener and the refresher stay up to the end.
+    /// Stopping: `/ready` turns 503, `shutdown.delay` passes, the listeners close, the admin listener among them, requests in
+    /// flight finish for at most `shutdown.grace`. Open admin connections and the refresher stay up to the end.
     ///
     /// # Errors
     /// When a part ended that should not have.
@@ -308,12 +311,21 @@ impl App {
             })?;
         }
         for listener in admin_listeners {
-            tasks.spawn(accept_admin(listener, admin.clone(), admin_connections, ending.clone()));
+            let (closing, ending) = (closing.clone(), ending.clone());
+            tasks.spawn(accept_admin(listener, admin.clone(), admin_connections, closing, ending));
         }
         let (hung_up, hangups) = watch::channel(());
         for Bearer { refresher, keeper } in bearers {
-            tasks.spawn(refresher.run(ending.clone()));
-            tasks.spawn(keeper.run(hangups.clone(), ending.clone()));
+            let refreshing = refresher.run(ending.clone());
+            tasks.spawn(async {
+                panic_if_asked("refresher");
+                refreshing.await;
+            });
+            let keeping = keeper.run(hangups.clone(), ending.clone());
+            tasks.spawn(async {
+                panic_if_asked("keeper");
+                keeping.await;
+            });
         }
         for values in values {
             tasks.spawn(values.run(poll, clock.clone(), hangups.clone(), ending.clone()));
@@ -536,12 +548,33 @@ fn origin(upstream: &config::Upstream) -> String {
     upstream.url.origin().ascii_serialization()
 }
 
-fn bind(listen: &Listen, key: &str, guard: &config::Guard) -> Result<Vec<Listener>, StartError> {
-    Listener::bind(listen, guard.socket_mode).map_err(|error| StartError::Bind {
-        listen: listen.clone(),
-        key: key.to_owned(),
-        error,
-    })
+/// Binds an address. One that is in use is tried for again for a while: the process before may be about to leave it.
+async fn bind(listen: &Listen, key: &str, config: &Config) -> Result<Vec<Listener>, StartError> {
+    let until = Instant::now() + BIND_PATIENCE;
+    let mut is_waiting = false;
+    loop {
+        let error = match Listener::bind(listen, config.guard.socket_mode, config.listen_reuse_port) {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) => error,
+        };
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse
+            && match listen {
+                Listen::Unix(path) => is_socket(path),
+                Listen::Tcp(_) | Listen::Localhost(_) => true,
+            };
+        if !is_taken || Instant::now() >= until {
+            return Err(StartError::Bind { listen: listen.clone(), key: key.to_owned(), error });
+        }
+        if !is_waiting {
+            is_waiting = true;
+            info!(%listen, key, max = ?BIND_PATIENCE, "The address is in use, waiting for the process that has it");
+        }
+        tokio::time::sleep(BIND_PAUSE).await;
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 fn in_words<'a>(listeners: impl Iterator<Item = &'a Listener>) -> String {
@@ -555,10 +588,18 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
 }
 
-/// Probers and people: of too many connections the oldest is the least likely to be one of theirs.
-async fn accept_admin(listener: Listener, admin: Admin, most: usize, ending: CancellationToken) {
+/// Accepts until `closing`, then closes the listener, so that the next process can have its address; serves what is open until
+/// `ending`. Probers and people: of too many connections the oldest is the least likely to be one of theirs.
+async fn accept_admin(
+    listener: Listener,
+    admin: Admin,
+    most: usize,
+    closing: CancellationToken,
+    ending: CancellationToken,
+) {
     let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
-    while let Some(stream) = ending.run_until_cancelled(listener.accept()).await {
+    while let Some(stream) = closing.run_until_cancelled(listener.accept()).await {
+        panic_if_asked("admin");
         open.retain(|connection| !connection.is_finished());
         open.push_back(AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(stream))));
         if open.len() >= most
@@ -569,7 +610,16 @@ async fn accept_admin(listener: Listener, admin: Admin, most: usize, ending: Can
             let _ = oldest.await;
         }
     }
+    let serve = |stream| AbortOnDropHandle::new(tokio::spawn(admin.clone().serve(stream)));
+    open.extend(listener.close().into_iter().map(serve));
+    ending.cancelled().await;
 }
+
+/// How long a process that stops may need until it has closed its listeners, without a `shutdown.delay`.
+const BIND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two attempts to bind an address.
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// A sidecar on a large node shall not have a thread on each of its cores.
 const WORKERS_MAX: usize = 8;

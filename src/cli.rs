@@ -6,7 +6,16 @@ mod probe;
 mod run;
 mod token;
 
-use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode, sync::LazyLock, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt, io,
+    io::IsTerminal,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    process::ExitCode,
+    sync::LazyLock,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
@@ -14,6 +23,7 @@ use crate::{
     app,
     config::{Config, ConfigError, Log, LogFormat, Sources, describe},
     secret::process,
+    telemetry,
 };
 
 /// A local authenticating reverse proxy for Adobe Experience Manager as a Cloud Service.
@@ -122,17 +132,28 @@ impl Settings {
 /// Reads the process's arguments, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
     process::close();
-    dispatch(std::env::args_os()).into()
+    telemetry::log_panics();
+    // The hook has logged it.
+    let exit = catch_unwind(AssertUnwindSafe(|| dispatch(std::env::args_os()))).unwrap_or(Exit::Wrong);
+    telemetry::flush();
+    exit.into()
 }
 
 fn dispatch(args: impl Iterator<Item = OsString>) -> Exit {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // clap prints help and version to the standard output, errors to the standard error.
-            let _ = error.print();
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { Exit::Ok } else { Exit::Usage };
+            if asked {
+                // To the standard output; a reader that is gone has read what it wanted.
+                let printed = error.print();
+                let is_wrong = printed.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+                return if is_wrong { Exit::Wrong } else { Exit::Ok };
+            }
+            let text = error.render();
+            let text = if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            telemetry::write_stderr(&text);
+            return Exit::Usage;
         }
     };
     let sources = cli.settings.sources();
@@ -143,17 +164,14 @@ fn dispatch(args: impl Iterator<Item = OsString>) -> Exit {
         Some(Command::Token(token)) => token.run(&sources),
         Some(Command::Health(health)) => health.run(&sources),
         Some(Command::Wait(wait)) => wait.run(&sources),
-        Some(Command::Config) => describe(&sources).map(|text| print(&text)).map_err(Failure::from),
-        Some(Command::Completions { shell }) => {
-            completions(shell);
-            Ok(())
-        }
+        Some(Command::Config) => describe(&sources).map_err(Failure::from).and_then(|text| print(&text)),
+        Some(Command::Completions { shell }) => completions(shell),
     };
     match result {
         Ok(()) => Exit::Ok,
         Err(failure) => {
             if !failure.text.is_empty() {
-                complain(&failure.text);
+                print_error(&failure.text);
             }
             failure.exit
         }
@@ -207,8 +225,11 @@ impl From<app::StartError> for Failure {
 }
 
 fn init_telemetry(log: &Log) -> Result<(), Failure> {
-    crate::telemetry::init(log).map_err(|_| {
-        Failure::config("`log.level` is neither a level nor a filter: give info, or info,hyper=debug")
+    telemetry::init(log).map_err(|error| match error {
+        telemetry::InitError::Filter => {
+            Failure::config("`log.level` is neither a level nor a filter: give info, or info,hyper=debug")
+        }
+        telemetry::InitError::Thread(_) => Failure::wrong(error),
     })
 }
 
@@ -246,22 +267,21 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(output)
 }
 
-/// Prints text that ends in a line end; a reader that has gone away (`| head`) is no error.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Prints text to the standard output. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    telemetry::write_stdout(text.as_bytes())
+        .map_err(|error| Failure::wrong(format!("cannot write to the standard output: {error}")))
 }
 
-fn complain(text: &str) {
-    let mut stderr = std::io::stderr();
-    for line in text.lines() {
-        let _ = writeln!(stderr, "aem-auth-proxy: {line}");
-    }
+fn print_error(text: &str) {
+    let lines = text.lines().map(|line| format!("aem-auth-proxy: {line}\n"));
+    telemetry::write_stderr(&lines.collect::<String>());
 }
 
-fn completions(shell: clap_complete::Shell) {
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "aem-auth-proxy", &mut script);
-    let _ = std::io::stdout().write_all(&script);
+    print(&String::from_utf8_lossy(&script))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -39,6 +39,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// At least one; the simple form's is called [`DEFAULT`].
     pub proxies: Vec<Proxy>,
+    /// Whether the next process can listen on the same TCP ports while this one still does.
+    pub listen_reuse_port: bool,
     /// PEM certificates to trust beside the system's roots, for IMS and AEM.
     pub ca_file: Option<PathBuf>,
     /// The admin listener.

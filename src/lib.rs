@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+mod deliberate;
 pub mod egress;
 #[doc(hidden)]
 pub mod fuzzing;

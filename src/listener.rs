@@ -73,17 +73,17 @@ enum DetachedClientSocket {
 
 impl Listener {
     /// Binds every address that `listen` stands for; `localhost` is two of them where the machine has IPv6. A Unix socket's
-    /// file gets `mode`.
+    /// file gets `mode`. With `reuse_port` other processes of the same user that do so, too, can have the same TCP port.
     ///
     /// # Errors
     /// When an address cannot be had.
-    pub fn bind(listen: &Listen, mode: u32) -> io::Result<Vec<Self>> {
+    pub fn bind(listen: &Listen, mode: u32, reuse_port: bool) -> io::Result<Vec<Self>> {
         match listen {
-            Listen::Tcp(addr) => Ok(vec![Self::tcp(*addr)?]),
+            Listen::Tcp(addr) => Ok(vec![Self::tcp(*addr, reuse_port)?]),
             Listen::Localhost(port) => {
-                let v4 = Self::tcp((Ipv4Addr::LOCALHOST, *port).into())?;
+                let v4 = Self::tcp((Ipv4Addr::LOCALHOST, *port).into(), reuse_port)?;
                 let port = v4.addr().map_or(*port, |addr| addr.port());
-                match Self::tcp((Ipv6Addr::LOCALHOST, port).into()) {
+                match Self::tcp((Ipv6Addr::LOCALHOST, port).into(), reuse_port) {
                     Ok(v6) => Ok(vec![v4, v6]),
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
                     // A machine without IPv6 has no other half of localhost.
@@ -97,10 +97,13 @@ impl Listener {
         }
     }
 
-    fn tcp(addr: SocketAddr) -> io::Result<Self> {
+    fn tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<Self> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restart shall not have to wait for the last connections of the process before.
         socket.set_reuseaddr(true)?;
+        if reuse_port {
+            socket.set_reuseport(true)?;
+        }
         socket.bind(addr)?;
         Ok(Socket::Tcp(socket.listen(BACKLOG)?).into())
     }
@@ -162,6 +165,42 @@ impl Listener {
             }
         }
     }
+
+    /// Closes the listener, and returns the connections that wait to be accepted: the system would reset them.
+    pub fn close(self) -> Vec<Stream> {
+        match self.socket {
+            Socket::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return Vec::new() };
+                let accept = || {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    TcpStream::from_std(stream).map(ClientSocket::from)
+                };
+                all_waiting(accept)
+            }
+            Socket::Unix(file, listener) => {
+                // From here on nothing comes any more.
+                drop(file);
+                let Ok(listener) = listener.into_std() else { return Vec::new() };
+                let accept = || {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    UnixStream::from_std(stream).map(ClientSocket::from)
+                };
+                all_waiting(accept)
+            }
+        }
+    }
+}
+
+/// What `accept` returns until there is no more.
+fn all_waiting(accept: impl Fn() -> io::Result<ClientSocket>) -> Vec<Stream> {
+    let accepted = std::iter::repeat_with(accept).take(BACKLOG as usize);
+    let is_left = |accepted: &io::Result<_>| match accepted {
+        Ok(_) => true,
+        Err(error) => is_of_one_connection(error),
+    };
+    accepted.take_while(is_left).flatten().map(Stream::tuned).collect()
 }
 
 impl From<Socket> for Listener {

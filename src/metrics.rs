@@ -4,7 +4,7 @@
 
 mod upstream;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -52,8 +52,10 @@ impl Metrics {
     /// # Errors
     /// When two have one name, which is a defect of this program.
     pub fn new(memory: Memory) -> prometheus::Result<Self> {
-        let memory_used =
-            IntGauge::with_opts(opts("memory_bytes", "Memory in use on the heap, of all buffers and libraries"))?;
+        let memory_used = IntGauge::with_opts(opts(
+            "memory_bytes",
+            "Memory in use on the heap, of all buffers and libraries",
+        ))?;
         let memory_limit =
             IntGauge::with_opts(opts("memory_limit_bytes", "The memory budget, limits.memory"))?;
         memory_limit.set(i64::try_from(memory.limit()).unwrap_or(i64::MAX));
@@ -172,6 +174,8 @@ impl Metrics {
         for collector in all {
             metrics.registry.register(collector)?;
         }
+        metrics.registry.register(Box::new(LOG_LINES_LOST.clone()))?;
+        metrics.registry.register(Box::new(PANICS.clone()))?;
         metrics.registry.register(Box::new(metrics.memory_used.clone()))?;
         metrics.registry.register(Box::new(memory_limit))?;
         for kind in ["client", "upstream"] {
@@ -484,6 +488,27 @@ impl crate::token::Observer for CredentialMetrics {
             fallback.set(active.into());
         }
     }
+}
+
+/// Lines that the log has lost. It is of the process: the log begins before there is a registry.
+pub fn log_lines_lost() -> &'static IntCounter {
+    &LOG_LINES_LOST
+}
+
+/// Panics of any thread of the process.
+pub fn panics() -> &'static IntCounter {
+    &PANICS
+}
+
+static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    process_counter("log_lines_lost_total", "Lines of the log that were not written to the standard error")
+});
+
+static PANICS: LazyLock<IntCounter> =
+    LazyLock::new(|| process_counter("panics_total", "Panics: defects of the proxy that ended a task"));
+
+fn process_counter(rest: &str, help: &str) -> IntCounter {
+    IntCounter::with_opts(opts(rest, help)).expect("the name is one of a metric")
 }
 
 fn name(rest: &str) -> String {

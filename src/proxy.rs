@@ -101,7 +101,18 @@ impl Proxy {
         metrics: ProxyMetrics,
     ) -> Self {
         let draining = AtomicBool::new(false);
-        Self { guard, routes, otherwise, rewrite, limits, retries, metrics, draining, tls: None, http2: false }
+        Self {
+            guard,
+            routes,
+            otherwise,
+            rewrite,
+            limits,
+            retries,
+            metrics,
+            draining,
+            tls: None,
+            http2: false,
+        }
     }
 
     /// The same, taking HTTP/2 with prior knowledge on connections without TLS.

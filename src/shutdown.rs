@@ -1,15 +1,16 @@
 //! Signals become futures.
 
-use std::io;
+use std::{future::poll_fn, io, task::Poll};
 
+use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{debug, info};
 
-/// The signals that ask the process to stop.
+/// The signals that ask the process to stop, and those that are ignored.
 #[derive(Debug)]
 pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    stop: [(&'static str, Signal); 3],
+    ignored: Ignored,
 }
 
 impl Signals {
@@ -18,17 +19,59 @@ impl Signals {
     /// # Errors
     /// When the system gives no handler.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let stop = [
+            ("SIGTERM", signal(SignalKind::terminate())?),
+            ("SIGINT", signal(SignalKind::interrupt())?),
+            // Its default is a core dump.
+            ("SIGQUIT", signal(SignalKind::quit())?),
+        ];
+        Ok(Self { stop, ignored: Ignored::listen()? })
     }
 
     /// The next request to stop: the first one drains, the second one ends at once.
     pub async fn next(&mut self) {
-        let name = tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        let name = loop {
+            tokio::select! {
+                name = received(&mut self.stop) => break name,
+                name = received(&mut self.ignored.0) => debug!(signal = name, "Ignored"),
+            }
         };
         info!(signal = name, "Asked to stop");
     }
+}
+
+/// Signals whose default is to kill, and that other programs take for something harmless.
+#[derive(Debug)]
+pub struct Ignored([(&'static str, Signal); 7]);
+
+impl Ignored {
+    /// Ignores them from here on, for the life of the process.
+    ///
+    /// # Errors
+    /// When the system gives no handler.
+    pub fn listen() -> io::Result<Self> {
+        let numbered = |number: Number| signal(SignalKind::from_raw(number.as_raw()));
+        Ok(Self([
+            ("SIGUSR1", signal(SignalKind::user_defined1())?),
+            ("SIGUSR2", signal(SignalKind::user_defined2())?),
+            ("SIGALRM", signal(SignalKind::alarm())?),
+            ("SIGVTALRM", numbered(Number::VTALARM)?),
+            ("SIGPROF", numbered(Number::PROF)?),
+            ("SIGIO", signal(SignalKind::io())?),
+            // A log file that has reached `ulimit -f` loses lines, and no more.
+            ("SIGXFSZ", numbered(Number::XFSZ)?),
+        ]))
+    }
+}
+
+/// The next of these signals.
+async fn received(signals: &mut [(&'static str, Signal)]) -> &'static str {
+    poll_fn(|cx| {
+        let came =
+            signals.iter_mut().find_map(|(name, signal)| signal.poll_recv(cx).is_ready().then_some(*name));
+        came.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 /// The signal that asks to read credentials anew. Its default, to kill, holds no longer.

@@ -184,7 +184,8 @@ impl Keeper {
                 return Some(exchange);
             }
             Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            // The error itself holds what the panic said.
+            Err(_) => READ_PANICKED.to_owned(),
         };
         // What they need may be in files that nobody knows of yet. A pipe cannot be read again.
         self.retry = now.map(|_| again_at);
@@ -436,7 +437,7 @@ impl Values {
                         info!(files = ?self.files, "Read anew and in use");
                     }
                     Ok(Err(error)) => error!(%error, "Unusable, what was read before stays"),
-                    Err(error) => error!(%error, "Not read, what was read before stays"),
+                    Err(_) => error!(error = READ_PANICKED, "Not read, what was read before stays"),
                 }
             }
         };
@@ -458,6 +459,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
+const READ_PANICKED: &str = "the reading has panicked";
 /// How often SIGHUP buys a token with credentials that have not changed.
 const SAME_INTERVAL: Duration = Duration::from_secs(30);
 

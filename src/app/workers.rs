@@ -2,6 +2,7 @@
 //! needs is shared. The first thread accepts, keeps its share of the connections, and hands the others over.
 
 use std::{
+    future::ready,
     io,
     rc::Rc,
     sync::{
@@ -16,11 +17,15 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tracing::warn;
 
 use super::descriptors::Plan;
 use crate::{
+    deliberate::panic_if_asked,
     listener::{Detached, DetachedListener, Listener, Stream},
     memory::Memory,
     network::descriptors::Descriptors,
@@ -43,8 +48,8 @@ struct Thread {
 }
 
 enum Job {
-    /// A connection to the proxy with this number.
-    Serve(Detached, usize),
+    /// A connection to the proxy with this number, which is counted.
+    Serve(Detached, usize, TaskTrackerToken),
     /// Connections to the proxy with this number.
     Accept((DetachedListener, Arc<Descriptors>), usize, Arc<[Thread]>, CancellationToken),
     /// No more connections; those that wait for a request end.
@@ -169,13 +174,18 @@ impl Body {
         let worker = Worker::new(Arc::clone(&self.proxies), self.most, self.memory.clone());
         let this = Rc::new(self);
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(Rc::clone(&worker).sweep());
+        let sweeping = Rc::clone(&worker).sweep();
+        tasks.spawn_local(async {
+            panic_if_asked("sweep");
+            sweeping.await;
+        });
         tasks.spawn_local(Rc::clone(&worker).relieve());
+        panic_if_asked("worker");
         loop {
             tokio::select! {
                 job = inbox.recv() => match job {
-                    Some(Job::Serve(detached, proxy)) => match Stream::attach(detached) {
-                        Ok(stream) => this.serve(&worker, stream, proxy),
+                    Some(Job::Serve(detached, proxy, token)) => match Stream::attach(detached) {
+                        Ok(stream) => this.serve(&worker, stream, proxy, token),
                         Err(error) => {
                             this.load.fetch_sub(1, Relaxed);
                             warn!(%error, "A connection cannot be taken over, closing it");
@@ -195,15 +205,15 @@ impl Body {
     }
 
     /// Serves a connection that is counted already.
-    fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize) {
+    fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize, token: TaskTrackerToken) {
         let load = Load(Arc::clone(&self.load));
         let place = worker.place(proxy);
         let serving = Rc::clone(worker).serve(stream, proxy, place.clone());
         let counted = async move {
-            let _load = load;
+            let _counted = (load, token);
             serving.await;
         };
-        let task = tokio::task::spawn_local(self.connections.track_future(counted));
+        let task = tokio::task::spawn_local(counted);
         if let Some(place) = place {
             place.belongs_to(task.abort_handle());
         }
@@ -222,28 +232,39 @@ async fn accept(
         Ok(listener) => listener,
         Err(error) => panic!("the listener cannot be taken over: {error}"),
     };
+    // There are no connections left only when none can come from here.
+    let _accepting = own.connections.token();
     let mut turn = 0usize;
-    while let Some((stream, permit)) =
-        closing.run_until_cancelled(descriptors.accept(listener.accept())).await
-    {
-        let stream = stream.permitted(permit);
+    let mut serve = |stream: Stream| {
         if !worker.admits(&stream, proxy) {
-            continue;
+            return;
         }
         turn = turn.wrapping_add(1);
         let Some((number, thread)) = least_busy(&threads, turn) else { return };
         thread.load.fetch_add(1, Relaxed);
         if number == own.number {
-            own.serve(&worker, stream, proxy);
-            continue;
+            return own.serve(&worker, stream, proxy, own.connections.token());
         }
         match stream.detach() {
-            Ok(detached) => drop(thread.jobs.send(Job::Serve(detached, proxy))),
+            Ok(detached) => {
+                let token = own.connections.token();
+                drop(thread.jobs.send(Job::Serve(detached, proxy, token)));
+            }
             Err(error) => {
                 thread.load.fetch_sub(1, Relaxed);
                 warn!(%error, "A connection cannot be handed over, closing it");
             }
         }
+    };
+    while let Some((stream, permit)) =
+        closing.run_until_cancelled(descriptors.accept(listener.accept())).await
+    {
+        panic_if_asked("accept");
+        serve(stream.permitted(permit));
+    }
+    for stream in listener.close() {
+        let (stream, permit) = descriptors.accept(ready(stream)).await;
+        serve(stream.permitted(permit));
     }
 }
 

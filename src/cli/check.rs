@@ -82,7 +82,7 @@ impl Check {
         print(&match self.output {
             Output::Text => report.text(),
             Output::Json => report.json(),
-        });
+        })?;
         if report.is_ok() { Ok(()) } else { Err(Failure { text: String::new(), exit: Exit::Wrong }) }
     }
 

@@ -16,7 +16,7 @@ use http::StatusCode;
 use super::{Failure, Settings, block_on, init_telemetry, parse_duration, print, run};
 use crate::{
     config::{Config, Listen, Log, Sources},
-    shutdown::Signals,
+    shutdown::{Ignored, Signals},
     standin::{Options, StandIns, ims::Fault},
     tls,
 };
@@ -103,6 +103,8 @@ impl Demo {
 
     /// The stand-ins and the proxy between them.
     async fn all(&self, mut sources: Sources) -> Result<(), Failure> {
+        // Keys take their time, and the proxy comes after.
+        let _ignored = Ignored::listen().map_err(Failure::wrong)?;
         let standins = self.start(Vec::new()).await?;
         let document = standins.credentials_document.to_string();
         sources.variables.0.push(("AEM_PROXY_CREDENTIALS_JSON".into(), OsString::from(document)));
@@ -115,7 +117,7 @@ impl Demo {
         let welcome = self.welcome(&config, &standins);
         let greet = async {
             standins.ims.attempts_reach(1).await;
-            print(&welcome);
+            print_in_background(welcome);
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -134,7 +136,7 @@ impl Demo {
             .and_then(|()| write(dir, "oauth_credentials.json", &oauth.to_string()))
             .and_then(|()| write(dir, "service_token.json", &standins.credentials_document.to_string()));
         written.map_err(|error| Failure::wrong(format!("cannot write to {}: {error}", dir.display())))?;
-        print(&format!(
+        print_in_background(format!(
             "Stand-in AEM at {}, stand-in IMS at {}; wrote ca.pem, oauth_credentials.json and service_token.json to {}\n",
             standins.aem_origin,
             standins.ims_endpoint,
@@ -189,8 +191,14 @@ Ctrl-C stops it all.
     }
 }
 
+/// Prints without waiting for the reader: the proxy runs on the thread that calls this.
+fn print_in_background(text: String) {
+    drop(tokio::task::spawn_blocking(move || print(&text)));
+}
+
 fn is_of_the_demo_too(name: &str) -> bool {
     matches!(name, "RUST_LOG" | "AEM_PROXY_LISTEN" | "AEM_PROXY_ADMIN__LISTEN" | "AEM_PROXY_POLICY")
+        || name == "AEM_PROXY_LISTEN_REUSE_PORT"
         || name == "AEM_PROXY_RULES"
         || name.starts_with("AEM_PROXY_LOG__")
 }

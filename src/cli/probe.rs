@@ -55,10 +55,7 @@ impl Health {
         let listen = admin_listen(sources)?;
         let asked = block_on(ask(&listen, self.endpoint.path()))?;
         match asked {
-            Ok((StatusCode::OK, text)) => {
-                print(&text);
-                Ok(())
-            }
+            Ok((StatusCode::OK, text)) => print(&text),
             Ok((_, text)) => Err(Failure::wrong(text.trim_end())),
             Err(error) => Err(Failure::wrong(no_answer(&listen, &error))),
         }
@@ -73,10 +70,7 @@ impl Wait {
             loop {
                 let asked = timeout_at(until, ask(&listen, Endpoint::Ready.path())).await;
                 let last = match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Ok((StatusCode::OK, text)) => {
-                        print(&text);
-                        return Ok(());
-                    }
+                    Ok((StatusCode::OK, text)) => return print(&text),
                     Ok((_, text)) => text.trim_end().to_owned(),
                     Err(error) => no_answer(&listen, &error),
                 };

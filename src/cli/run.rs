@@ -7,6 +7,7 @@ use crate::{
     app::App,
     clock::Clock,
     config::{Config, DEFAULT, Sources},
+    deliberate::panic_if_asked,
     shutdown,
 };
 
@@ -21,7 +22,6 @@ pub(super) fn run(sources: Sources) -> Result<(), Failure> {
 
 /// Binds, says where, and runs until told to stop.
 pub(super) async fn serve(config: Config) -> Result<(), Failure> {
-    end_with_a_panic();
     let signals = shutdown::Signals::listen();
     let hangup = shutdown::Hangup::listen();
     let (Ok(mut signals), Ok(mut hangup)) = (signals, hangup) else {
@@ -36,7 +36,11 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
             (proxy.name.clone(), origin)
         })
         .collect();
-    let app = App::bind(config, Clock::system()).await?;
+    // Binding may wait for an address.
+    let app = tokio::select! {
+        app = App::bind(config, Clock::system()) => app?,
+        () = signals.next() => return Ok(()),
+    };
     for ((name, upstream), addr) in proxies.iter().zip(app.listens_at()) {
         info!(
             // The simple form's proxy needs no name.
@@ -50,28 +54,11 @@ pub(super) async fn serve(config: Config) -> Result<(), Failure> {
     }
     let hangup = async || {
         hangup.next().await;
-        #[cfg(debug_assertions)]
-        panic_if_asked();
+        panic_if_asked("hangup");
     };
     let result = app.run(async || signals.next().await, hangup).await;
     result.map_err(|died| {
         error!(error = %died, "Stopping");
         Failure::wrong(died)
     })
-}
-
-/// For the leak test: a panic while there are secrets in memory. Not in a release.
-#[cfg(debug_assertions)]
-fn panic_if_asked() {
-    assert!(std::env::var_os("AEM_AUTH_PROXY_PANIC_ON_SIGHUP").is_none(), "asked to panic");
-}
-
-/// A part that panics has died, and the process with it, with the exit code that says so. Nothing unwinds: the code for
-/// that would be a tenth of the program.
-fn end_with_a_panic() {
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        std::process::exit(1);
-    }));
 }

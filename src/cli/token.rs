@@ -28,11 +28,10 @@ impl Token {
         keep_to_itself(&config);
         let grant = grant(&config, self.credential(&config)?)?;
         if self.raw {
-            print(&format!("{}\n", grant.authorization.expose_credentials()));
+            print(&format!("{}\n", grant.authorization.expose_credentials()))
         } else {
-            print(&shown(&grant));
+            print(&shown(&grant))
         }
-        Ok(())
     }
 
     /// The credential that is meant: the one that is named, or the only one that gets tokens.

@@ -75,6 +75,7 @@ impl<'a> Checker<'a> {
             credentials: self.credentials,
             upstreams: self.upstreams,
             proxies,
+            listen_reuse_port: raw.listen_reuse_port,
             ca_file: raw.ca_file,
             admin: raw.admin,
             guard: raw.guard,

@@ -181,6 +181,10 @@ pub const KEYS: &[Key] = &[
     ),
     Key {
         default: Some("false"),
+        ..flag("listen_reuse_port", "let the next process listen on the same TCP ports (SO_REUSEPORT)")
+    },
+    Key {
+        default: Some("false"),
         ..flag("http2", "take HTTP/2 without TLS (prior knowledge); over TLS it is always negotiated")
     },
     key(

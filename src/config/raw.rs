@@ -16,6 +16,7 @@ use crate::secret::SecretString;
 pub(super) struct Raw {
     pub(super) upstream: Option<String>,
     pub(super) listen: Listen,
+    pub(super) listen_reuse_port: bool,
     pub(super) credentials_file: Option<PathBuf>,
     pub(super) credentials_json: Option<SecretString>,
     pub(super) credentials_name: Option<String>,

@@ -142,7 +142,7 @@ impl Watch {
         if let Err(error) = &looked
             && error.is_panic()
         {
-            warn!(%error, "Cannot listen to changes of files, looking now and then instead");
+            warn!("Cannot listen to changes of files, looking now and then instead");
             // notify panics when its thread has died, and once more when it is dropped.
             std::mem::forget(self.ears.take());
         }

@@ -201,7 +201,11 @@ impl Buffers {
     /// so what waits is not read and its sender is held up.
     #[inline]
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.memory.is_high() { self.poll_room_under_pressure(cx, self.memory.is_full()) } else { Poll::Ready(()) }
+        if self.memory.is_high() {
+            self.poll_room_under_pressure(cx, self.memory.is_full())
+        } else {
+            Poll::Ready(())
+        }
     }
 
     /// The same for what begins a request, which may use the reserve: else the proxy could not even refuse it.

@@ -89,7 +89,13 @@ impl Worker {
     }
 
     /// Serves the one request of a stream.
-    pub(super) async fn serve_stream(self: Rc<Self>, stream: Socket, proxy: usize, local: Local, place: Place) {
+    pub(super) async fn serve_stream(
+        self: Rc<Self>,
+        stream: Socket,
+        proxy: usize,
+        local: Local,
+        place: Place,
+    ) {
         let _leaving = Leaving(&self, place.clone());
         let Some(mut connection) = self.connection(stream, proxy, local, Some(place)) else { return };
         let end = connection.converse().await;
@@ -105,6 +111,7 @@ impl Worker {
     ) -> Option<Connection<'_>> {
         let proxy = self.proxies.get(proxy)?;
         let begins = stream.may_be_http2(proxy.http2);
+        let is_new = stream.is_connection();
         let client = Client::new(stream, &proxy.limits, place);
         let stopped = Box::pin(Arc::clone(&self.stopped).notified_owned());
         let named = Rc::from([]);
@@ -117,6 +124,7 @@ impl Worker {
             counts,
             stopped,
             begins,
+            is_new,
             partial,
             empty_lines,
             named,
@@ -134,6 +142,8 @@ struct Connection<'w> {
     stopped: Pin<Box<OwnedNotified>>,
     /// Nothing is known of it yet: it may be HTTP/2.
     begins: bool,
+    /// No request has come on it yet. One that does is served while the worker stops: its client could not know.
+    is_new: bool,
     /// The input, as far as it is known to hold no whole head.
     partial: PartialHead,
     /// Before the next request.
@@ -168,8 +178,7 @@ impl<'w> Connection<'w> {
     /// Says that there is no place for it, unless there are many to say that to, or it would take a handshake to say it.
     async fn turn_away(self) {
         let worker = self.worker;
-        let why =
-            if worker.buffers.memory().is_full() { NoRequest::NoMemory } else { NoRequest::TooMany };
+        let why = if worker.buffers.memory().is_full() { NoRequest::NoMemory } else { NoRequest::TooMany };
         match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
             Some(_refused) => self.part(End::Refuse(why)).await,
             None => self.proxy.metrics.connection_ended(why.reason()),
@@ -194,6 +203,7 @@ impl<'w> Connection<'w> {
                 match request {
                     Ok(Some(request)) => {
                         (self.partial, self.empty_lines) = (PartialHead::default(), 0);
+                        self.is_new = false;
                         self.worker.buffers.release(&mut self.client.input);
                         return Poll::Ready(Ok(request));
                     }
@@ -209,18 +219,20 @@ impl<'w> Connection<'w> {
                     self.client.watch.begin(self.proxy.limits.timeouts.request_head, Instant::now());
                 }
             }
-            if self.worker.is_stopping() {
-                // A request that is not there yet holds nobody up.
-                return Poll::Ready(Err(End::Close));
-            }
             match self.client.poll_read_head(cx, &self.worker.buffers) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => break,
             }
         }
+        if self.worker.is_stopping() && !self.is_awaited() {
+            // A request that is not there yet holds nobody up.
+            return Poll::Ready(Err(End::Close));
+        }
         match self.client.watch.poll(cx) {
-            Poll::Ready(()) if !self.partial.is_empty() => Poll::Ready(Err(End::Refuse(NoRequest::TooSlow))),
+            Poll::Ready(()) if !self.partial.is_empty() && !self.worker.is_stopping() => {
+                Poll::Ready(Err(End::Refuse(NoRequest::TooSlow)))
+            }
             Poll::Ready(()) => Poll::Ready(Err(End::Close)),
             Poll::Pending => {
                 self.client.pack_input(&self.worker.buffers);
@@ -230,6 +242,16 @@ impl<'w> Connection<'w> {
                 Poll::Pending
             }
         }
+    }
+
+    /// Whether the first request of a connection that was accepted just before the worker stopped may still come.
+    fn is_awaited(&mut self) -> bool {
+        if !self.is_new {
+            return false;
+        }
+        let since = self.client.watch.since();
+        self.client.watch.begin(FIRST_REQUEST, since);
+        true
     }
 
     /// Skips empty lines: some clients end a body with a line end too many (RFC 9112, section 2.2). Tells whether there are
@@ -283,7 +305,7 @@ impl<'w> Connection<'w> {
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
         let members = self.proxy.members(&head);
-        let sent = self.proxy.prepare(&head, admitted, members, &self.worker.buffers);
+        let sent = self.proxy.prepare(&head, admitted, members, self.is_new, &self.worker.buffers);
         let length = head.length();
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
@@ -344,10 +366,11 @@ impl Proxy {
         head: &RequestHead<'_, '_>,
         admitted: Result<Option<&str>, GuardError>,
         members: Members,
+        is_first: bool,
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
         let web_origin = admitted?;
-        if self.is_draining() {
+        if self.is_draining() && !is_first {
             return Err(ProxyError::Draining);
         }
         // A browser asks without the page's own fields, and so without the secret. It learns what it knows: that its page may
@@ -397,6 +420,9 @@ async fn linger(stream: &mut Socket) {
     let drained = async { while let Ok(Ok(1..)) = timeout(LINGER, stream.read(&mut unread)).await {} };
     let _ = timeout(LINGER_MAX, drained).await;
 }
+
+/// How long a worker that stops waits for the first request of a connection, from its beginning: some round trips.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// One is for a body that ends with a line end too many, and the others for who does that twice.
 const EMPTY_LINES_MAX: u8 = 4;

@@ -34,6 +34,8 @@ pub struct Proxy {
     running: JoinHandle<Result<(), Died>>,
     /// Making one takes longer than all that it is used for.
     client: reqwest::Client,
+    /// Keeps its connection: the admin listener is closed while the proxy drains.
+    admin_client: reqwest::Client,
     /// Where the log was when it began.
     since: usize,
     variables: Vec<(String, String)>,
@@ -145,6 +147,7 @@ impl Setup {
             async move || forever_if_none(hung_up.recv().await).await,
         ));
         let (addr, client) = (addrs[0], client());
+        let admin_client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         Proxy {
             addr,
             addrs,
@@ -154,6 +157,7 @@ impl Setup {
             hangup,
             running,
             client,
+            admin_client,
             since,
             variables: secret,
             _ca: ca,
@@ -210,8 +214,12 @@ impl Proxy {
 
     /// GETs a path of the admin listener.
     pub async fn ask(&self, path: &str) -> (u16, String) {
-        let response =
-            self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("admin answers");
+        let response = self
+            .admin_client
+            .get(format!("http://{}{path}", self.admin))
+            .send()
+            .await
+            .expect("admin answers");
         (response.status().as_u16(), response.text().await.expect("admin answers in whole"))
     }
 
@@ -400,8 +408,12 @@ impl Upstream {
 
     /// The next connection that the proxy makes.
     pub async fn accept(&self) -> Raw {
-        let accepted = timeout(PATIENCE, self.0.accept()).await.expect("the proxy connects");
-        Raw(accepted.expect("a connection").0)
+        timeout(PATIENCE, self.accept_any()).await.expect("the proxy connects")
+    }
+
+    /// The next connection, if there is ever one.
+    pub async fn accept_any(&self) -> Raw {
+        Raw(self.0.accept().await.expect("a connection").0)
     }
 }
 

@@ -33,7 +33,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     commands,
-    harness::{PATIENCE, Proxy, Setup, file, with_upstream},
+    harness::{PATIENCE, Proxy, Setup, Upstream, file, with_upstream},
     http2, log,
     rotation::until_logged,
 };
@@ -218,6 +218,41 @@ async fn whoever_knows_http_2_gets_it() {
     let refused = std::future::poll_fn(|cx| requests.poll_ready(cx)).await.unwrap_err();
     assert!(refused.is_go_away() && refused.is_remote(), "{refused}");
     proxy.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_on_a_stream_resets_that_stream_alone() {
+    let shown = Shown::new();
+    let upstream = Upstream::bind().await;
+    let origin = upstream.origin();
+    let (certificate, key) = (commands::path(shown.certificate.path()), commands::path(shown.key.path()));
+    let mut args = vec!["--auth", "none", "--upstream", &origin];
+    args.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let variables = [
+        ("AEM_PROXY_TLS__CERTIFICATE_FILE", certificate),
+        ("AEM_PROXY_TLS__KEY_FILE", key),
+        ("AEM_AUTH_PROXY_PANIC_IN", "response"),
+    ];
+    let running = commands::Running::start(&args, &variables).await;
+    let addr: SocketAddr = running.proxy.parse().unwrap();
+    let stream = shown.app().offering(&["h2"]).connect(addr).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for panics in [true, false] {
+        let request = Request::get(format!("https://localhost:{}/", addr.port())).body(()).unwrap();
+        let response = requests.send_request(request, true).unwrap().0;
+        let mut aem = upstream.accept().await;
+        aem.until("\r\n\r\n").await;
+        aem.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+        match timeout(PATIENCE, response).await.expect("the stream ends") {
+            Err(error) => assert!(panics && error.is_reset(), "{error}"),
+            Ok(response) => assert!(!panics && response.status() == 200),
+        }
+    }
+    drop(requests);
+    running.signal("-TERM").await;
+    let _ = timeout(PATIENCE, connection).await.expect("an end");
+    assert_eq!(running.ended().await.0, Some(0));
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ mod named;
 mod outage;
 mod paths;
 mod policies;
+mod process;
 mod reconnects;
 mod refresh;
 mod refusals;

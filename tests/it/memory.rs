@@ -24,6 +24,7 @@ use crate::{
     commands::path,
     harness::{PATIENCE, Setup, binary, client},
     leaks::Secrets,
+    log,
 };
 
 /// What no other user of this machine may learn.
@@ -246,7 +247,7 @@ async fn a_panic_with_its_backtrace_shows_no_secret() {
     let panics = [
         ("AEM_PROXY_CREDENTIALS_FILE", ""),
         ("AEM_PROXY_CREDENTIALS_JSON", &*document),
-        ("AEM_AUTH_PROXY_PANIC_ON_SIGHUP", "1"),
+        ("AEM_AUTH_PROXY_PANIC_IN", "hangup"),
         ("RUST_BACKTRACE", "full"),
     ];
     let mut child = with_tokens(dir.path(), &standins, &panics).await;
@@ -255,11 +256,12 @@ async fn a_panic_with_its_backtrace_shows_no_secret() {
     let ended = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
     assert_eq!(ended.code(), Some(1));
     let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
-    for words in ["TRACE", "asked to panic", "stack backtrace:", "aem_auth_proxy::app::"] {
+    for words in ["TRACE", "A task panicked", "deliberate.rs:", "stack backtrace:", "aem_auth_proxy::app::"] {
         assert!(said.contains(words), "{words} in {said}");
     }
     let seen = Secrets::of(&standins).seen_in(&said);
     assert!(seen.is_empty(), "{seen:?}");
+    assert_eq!(log::secret_in(&said), None, "not even what the panic says");
 }
 
 /// How often `secret` stands in the memory of a process.

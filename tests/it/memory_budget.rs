@@ -96,7 +96,8 @@ impl Process {
     }
 
     async fn metric(&self, name: &str) -> f64 {
-        let text = client().get(format!("http://{}/metrics", self.admin)).send().await.expect("admin answers");
+        let text =
+            client().get(format!("http://{}/metrics", self.admin)).send().await.expect("admin answers");
         let text = text.text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name}: {text}")).parse().unwrap()
@@ -118,7 +119,8 @@ impl Process {
             loop {
                 let mut raw = Raw(self.connect().await);
                 raw.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-                let answer = timeout(PATIENCE, raw.response()).await.unwrap_or_else(|_| panic!("{what}: no answer"));
+                let answer =
+                    timeout(PATIENCE, raw.response()).await.unwrap_or_else(|_| panic!("{what}: no answer"));
                 assert!(answer.starts_with("HTTP/1.1 200"), "{what}: {answer}");
                 let used = self.used().await;
                 assert!(used <= LIMIT * 1.2, "{what}: {used}");
@@ -241,7 +243,8 @@ async fn an_http_2_client_that_takes_nothing_is_closed_as_a_slow_one() {
 async fn memory_goes_back_when_everybody_has_left() {
     let process = Process::start(&[("LIMITS__MEMORY", "64 MiB")]).await;
     let resident = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process._child.id().unwrap())).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", process._child.id().unwrap())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap()
     };

@@ -16,6 +16,7 @@ use super::{
     request_broken,
 };
 use crate::{
+    deliberate::panic_if_asked,
     metrics::{Ended, Outcome},
     network::Cause,
     proxy::{
@@ -325,6 +326,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
         self.note_cut();
         let Some(status) = self.down.status else { return };
         if self.request.in_flight.answered(status) {
+            panic_if_asked("response");
             self.client.half = status != 101;
             // The answer is on its way to the client: there will be no other one.
             self.request.up.forget();

@@ -87,8 +87,11 @@ impl Stall {
             (_, 0) => Duration::MAX,
             (sent, rate) => Duration::from_secs_f64(sent as f64 / rate as f64),
         };
-        self.behind =
-            if flow.unsent.get() == 0 { Duration::ZERO } else { (self.behind + passed).saturating_sub(made_good) };
+        self.behind = if flow.unsent.get() == 0 {
+            Duration::ZERO
+        } else {
+            (self.behind + passed).saturating_sub(made_good)
+        };
         self.behind >= self.most
     }
 }

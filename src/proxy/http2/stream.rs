@@ -99,7 +99,12 @@ impl Stream {
     /// Bytes that have come and were not read, and bytes that wait to be sent.
     pub(in crate::proxy) fn held(&mut self) -> usize {
         let waiting = self.up.as_ref().map_or(0, |up| up.waiting.capacity());
-        waiting + if let Down::Body { stream, .. } = &mut self.down { stream.flow_control().used_capacity() } else { 0 }
+        waiting
+            + if let Down::Body { stream, .. } = &mut self.down {
+                stream.flow_control().used_capacity()
+            } else {
+                0
+            }
     }
 
     /// Whether AEM, or the connection's own buffer, has everything.

@@ -62,14 +62,8 @@ enum Coder {
     Raw,
 }
 
-const CODERS: &[Coder] = &[
-    Coder::Identity,
-    Coder::Gzip,
-    Coder::GzipMembers,
-    Coder::GzipHeader,
-    Coder::Zlib,
-    Coder::Raw,
-];
+const CODERS: &[Coder] =
+    &[Coder::Identity, Coder::Gzip, Coder::GzipMembers, Coder::GzipHeader, Coder::Zlib, Coder::Raw];
 
 impl Coder {
     fn coding(self) -> Coding {
