@@ -312,7 +312,8 @@ async fn a_token_that_expires_while_its_request_waits_is_not_sent() {
     let mut aem = Aem::start().await;
     let setup = limited("MAX_IN_FLIGHT", "1").token_lifetime(Duration::from_secs(2));
     let proxy = aem.proxy(setup).await;
-    let token = |head: &str| head.lines().find(|line| line.starts_with("authorization: ")).unwrap().to_owned();
+    let token =
+        |head: &str| head.lines().find(|line| line.starts_with("authorization: ")).unwrap().to_owned();
     let mut first = app(&proxy, "/first").await;
     let held = aem.expect("/first").await;
     let first_token = token(&held.head);

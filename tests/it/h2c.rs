@@ -120,7 +120,7 @@ async fn who_may_not_ask_is_told_so_and_the_connection_stays() {
 
 #[tokio::test]
 async fn a_path_longer_than_its_limit_is_refused_and_the_connection_stays() {
-    let proxy = Proxy::start().await;
+    let proxy = setup().start().await;
     let mut app = App::of(&proxy).await;
     let mut refused = app.get(&format!("/{}", "a/".repeat(4096))).await;
     assert_eq!(refused.status(), StatusCode::URI_TOO_LONG);
