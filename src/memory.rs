@@ -28,6 +28,15 @@ pub fn install(meter: Meter) {
     }
 }
 
+/// Lets the allocator return freed memory to the system: mimalloc does so when it takes or frees a large block, and an idle
+/// process does neither.
+pub(crate) fn return_freed() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+}
+
+/// What mimalloc gives pages of its own, in bytes.
+const LARGE: usize = 64 * 1024;
+
 /// The budget, and what is used of it. Cheap to clone.
 #[derive(Clone)]
 pub struct Memory {

@@ -98,21 +98,21 @@ impl Clients {
         if is_stream { &self.streams } else { &self.places }
     }
 
-    /// The places that hold the most memory for the longest, until they make up `excess` bytes. None that has moved just now:
-    /// it may be over in a moment.
+    /// The places that hold the most memory for the longest, until they make up `excess` bytes: a few at a time, since they may
+    /// free more than they know. None that has moved just now: it may be over in a moment.
     fn slowest(&self, excess: usize) -> Vec<Place> {
         let now = Instant::now();
         let (places, streams) = (self.places.borrow(), self.streams.borrow());
         let ranked = places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
         let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        let mut freed = 0;
+        let (mut freed, most) = (0, (ranked.len() / 8).max(CLOSED_AT_ONCE));
         let enough = |(_, place): &(_, &Place)| {
             let more = freed < excess;
             freed += place.0.held.get() + place.0.base.get();
             more
         };
-        ranked.into_iter().take_while(enough).map(|(_, place)| place.clone()).collect()
+        ranked.into_iter().take(most).take_while(enough).map(|(_, place)| place.clone()).collect()
     }
 
     fn remove(&self, place: &Place) -> bool {
@@ -276,6 +276,9 @@ const STILL_MIN: Duration = Duration::from_millis(200);
 
 /// Beyond it, only the memory counts: an idle connection that holds nothing is no better a choice for being idle for long.
 const STILL_MAX: Duration = Duration::from_secs(2);
+
+/// How many connections are closed at least before another look.
+const CLOSED_AT_ONCE: usize = 4;
 
 /// How long closed connections take to free their memory.
 const RELIEF_PAUSE: Duration = Duration::from_millis(5);
