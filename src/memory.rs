@@ -3,9 +3,11 @@
 //! The allocator counts (`main.rs` installs the meter), so that nothing is forgotten: heads, bodies, decoder windows, TLS
 //! sessions, and whatever the h2 crate, hyper or reqwest hold. The rooms ask before they let something grow:
 //!
-//! - above three quarters of the budget, connections that stand still and hold memory are closed;
-//! - at the budget, no more body is read, no connection to AEM is made, and new requests are refused;
-//! - at eleven tenths of it, nothing at all is read. What a single read leads to may still come on top.
+//! - above 60 % of the budget, connections that stand still and hold memory are closed;
+//! - above 75 %, no more body is read, no connection to AEM is made, and new requests are refused;
+//! - above 85 %, nothing at all is read. What a single read leads to may still come on top.
+//!
+//! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, up to a third.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,14 +30,15 @@ pub fn install(meter: Meter) {
     }
 }
 
-/// Lets the allocator return freed memory to the system: mimalloc does so when it takes or frees a large block, and an idle
-/// process does neither.
+/// Lets the allocator return freed memory to the system: mimalloc does so when it takes or frees a block that has pages of its
+/// own, and an idle process does neither.
 pub(crate) fn return_freed() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+    drop(std::hint::black_box(Box::<OwnPages>::new_uninit()));
 }
 
-/// What mimalloc gives pages of its own, in bytes.
-const LARGE: usize = 64 * 1024;
+/// What mimalloc gives pages of its own: because of its alignment, which costs less than a size of more than 512 KiB.
+#[repr(align(0x20000))]
+struct OwnPages([u8; 1]);
 
 /// The budget, and what is used of it. Cheap to clone.
 #[derive(Clone)]
@@ -70,22 +73,22 @@ impl Memory {
 
     /// Whether connections that stand still are to be closed.
     pub fn is_high(&self) -> bool {
-        self.used() >= self.limit / 4 * 3
+        self.used() >= self.limit / 20 * 12
     }
 
     /// How many bytes are to be freed until the pressure is over; 0 when it is.
     pub fn excess(&self) -> usize {
-        self.used().saturating_sub(self.limit / 8 * 5)
+        self.used().saturating_sub(self.limit / 2)
     }
 
-    /// Whether the budget is used up: bodies wait, and new work is refused.
+    /// Whether the budget is used up but for its reserve: bodies wait, and new work is refused.
     pub fn is_full(&self) -> bool {
-        self.used() >= self.limit
+        self.used() >= self.limit / 20 * 15
     }
 
     /// Whether the reserve for heads of new requests is used up as well.
     pub fn is_exhausted(&self) -> bool {
-        self.used() >= self.limit.saturating_add(self.limit / 10)
+        self.used() >= self.limit / 20 * 17
     }
 
     /// Wakes the tasks that make room.
@@ -116,10 +119,10 @@ mod tests {
             let memory = Memory::metered(1000, meter);
             (memory.is_high(), memory.is_full(), memory.is_exhausted(), memory.excess())
         };
-        assert_eq!(levels(|| 600), (false, false, false, 0));
-        assert_eq!(levels(|| 800), (true, false, false, 175));
-        assert_eq!(levels(|| 1000), (true, true, false, 375));
-        assert_eq!(levels(|| 1100), (true, true, true, 475));
+        assert_eq!(levels(|| 500), (false, false, false, 0));
+        assert_eq!(levels(|| 600), (true, false, false, 100));
+        assert_eq!(levels(|| 750), (true, true, false, 250));
+        assert_eq!(levels(|| 850), (true, true, true, 350));
         let unlimited = Memory::default();
         assert!(!unlimited.is_high() && !unlimited.is_full() && !unlimited.is_exhausted());
     }

@@ -68,7 +68,7 @@ use self::{buffer::Buffers, clients::Clients, under_way::UnderWay, upstream::Poo
 use crate::{
     config::{Rewrite, UserAgent},
     listener::Stream,
-    memory::{self, Memory},
+    memory::Memory,
     metrics::ProxyMetrics,
     tls::Serving,
 };
@@ -219,7 +219,7 @@ impl Worker {
                 () = wanted => continue,
                 _ = look.tick() => {}
             }
-            memory::return_freed();
+            self.buffers.return_freed();
             for pool in &self.pools {
                 pool.sweep(idle, &self.buffers);
                 pool.shared.sweep(idle, age);

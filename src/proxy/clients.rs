@@ -165,6 +165,7 @@ impl Worker {
                 pressed.await;
             }
             self.buffers.shrink();
+            self.pools.iter().for_each(|pool| pool.close_idle(&self.buffers));
             while memory.is_high() {
                 let closed = self.close_slowest(memory.excess());
                 // The tasks that were closed free their memory now, those that wait look again.
@@ -191,6 +192,7 @@ impl Worker {
     }
 
     fn leave(&self, place: &Place) {
+        self.buffers.connection_closed();
         if self.clients.remove(place)
             && !place.0.is_stream
             && let Some(proxy) = self.proxies.get(place.0.proxy)

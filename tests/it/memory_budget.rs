@@ -123,8 +123,8 @@ impl Process {
                     timeout(PATIENCE, raw.response()).await.unwrap_or_else(|_| panic!("{what}: no answer"));
                 assert!(answer.starts_with("HTTP/1.1 200"), "{what}: {answer}");
                 let used = self.used().await;
-                assert!(used <= LIMIT * 1.2, "{what}: {used}");
-                if self.metric(closed).await > 0.0 && used < LIMIT * 0.75 {
+                assert!(used <= LIMIT, "{what}: {used}");
+                if self.metric(closed).await > 0.0 && used < LIMIT * 0.6 {
                     return;
                 }
             }
@@ -215,7 +215,7 @@ async fn http_2_heads_made_of_references_stay_within_the_budget() {
         }
         greedy.push(stream);
         let used = process.used().await;
-        assert!(used <= LIMIT * 1.2, "{used}");
+        assert!(used <= LIMIT, "{used}");
     }
     let mut raw = Raw(process.connect().await);
     raw.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;

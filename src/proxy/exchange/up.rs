@@ -22,6 +22,8 @@ pub(in crate::proxy) struct Up {
     /// What has gone to AEM, as it went, for a second attempt; none when it was too much.
     kept: Option<Vec<u8>>,
     kept_max: usize,
+    /// The length of the body where it is known and kept: memory that grows leaves gaps.
+    expected: usize,
 }
 
 /// Holds a body back until AEM has said `100 Continue`, or has been silent for so long that it never will: so the client
@@ -40,12 +42,17 @@ impl Up {
         let gate = expects.then(Gate::default);
         // A body that is known to be too long is not kept to begin with.
         let fits = !matches!(length, Length::Exact(bytes) if bytes > kept_max as u64);
+        let expected = match length {
+            Length::Exact(bytes) if fits => usize::try_from(bytes).unwrap_or_default(),
+            _ => 0,
+        };
         Self {
             decoder: Decoder::new(length, trailers_max),
             encoding,
             gate,
             abandoned: false,
             kept: fits.then(Vec::new),
+            expected,
             kept_max,
         }
     }
@@ -94,7 +101,7 @@ impl Up {
             let (used, data) = self.decoder.decode(input.filled())?;
             match self.encoding {
                 Encoding::Identity => {
-                    keep(&mut self.kept, self.kept_max, data);
+                    keep(&mut self.kept, self.kept_max, self.expected, data);
                     take(data)?;
                 }
                 Encoding::Chunked => self.encoding.data(data, &mut chunks),
@@ -105,7 +112,7 @@ impl Up {
             if self.decoder.is_done() {
                 self.encoding.end(&trailers(self.decoder.trailers(), Withheld::NOTHING).0, &mut chunks);
             }
-            keep(&mut self.kept, self.kept_max, chunks.filled());
+            keep(&mut self.kept, self.kept_max, self.expected, chunks.filled());
             take(chunks.filled())?;
         }
         Ok(())
@@ -123,9 +130,12 @@ impl Up {
     }
 }
 
-fn keep(kept: &mut Option<Vec<u8>>, max: usize, data: &[u8]) {
+fn keep(kept: &mut Option<Vec<u8>>, max: usize, expected: usize, data: &[u8]) {
     if let Some(bytes) = kept {
         if bytes.len() + data.len() <= max {
+            if bytes.capacity() == 0 {
+                bytes.reserve_exact(expected.max(data.len()));
+            }
             bytes.extend_from_slice(data);
         } else {
             *kept = None;

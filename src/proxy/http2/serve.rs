@@ -116,7 +116,7 @@ pub(in crate::proxy) async fn serve(
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(limits.head * HEAD_EXTRA).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head + limits.head / HEAD_EXTRA).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
     place.is_http2();
     let paused = Rc::<Cell<bool>>::default();
@@ -247,7 +247,7 @@ impl AsyncWrite for Prefixed {
 }
 
 /// Requests at once, of one client: as many as a browser's page or a busy app sends.
-const STREAMS: u32 = 128;
+const STREAMS: u32 = 100;
 
 /// What a client may send of one body before AEM has taken it. It is near: more would not be faster. Any number of uploads
 /// that stand still leaves the others their share.
@@ -257,7 +257,7 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
 /// A head that is too large by less gets the answer of the engine, which says what to do; h2's own is a bare 431.
-const HEAD_EXTRA: usize = 2;
+const HEAD_EXTRA: usize = 4;
 
 /// How long a client may take to say good-bye, or to take the end of its last answer.
 const GOOD_BYE: Duration = Duration::from_secs(10);

@@ -104,6 +104,12 @@ impl Pool {
         }
     }
 
+    /// Closes all that wait for a request.
+    pub(in crate::proxy) fn close_idle(&self, buffers: &Buffers) {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        idle.into_iter().for_each(|(wire, _)| wire.close(buffers));
+    }
+
     /// Closes what has waited for longer than `limit`, what is old, and what AEM has closed.
     pub(in crate::proxy) fn sweep(&self, limit: Duration, buffers: &Buffers) {
         let now = Instant::now();
