@@ -7,9 +7,13 @@
 //! - above 75 %, no more body is read, no connection to AEM is made, and new requests are refused;
 //! - above 85 %, nothing at all is read. What a single read leads to may still come on top.
 //!
-//! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, up to a third.
+//! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, and what was freed and has
+//! not gone back to the system yet. Where that is more, which is looked at while memory is short, bodies wait for it, too.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use tokio::sync::{Notify, futures::OwnedNotified};
 
@@ -30,6 +34,14 @@ pub fn install(meter: Meter) {
     }
 }
 
+/// Bytes of anonymous memory that are resident; none where the system does not tell (`/proc/self/statm` is Linux's).
+fn resident() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
+    let (all, shared) = (pages.next()?, pages.next()?);
+    Some(all.saturating_sub(shared) * rustix::param::page_size())
+}
+
 /// Lets the allocator return freed memory to the system: mimalloc does so when it takes or frees a block that has pages of its
 /// own, and an idle process does neither.
 pub(crate) fn return_freed() {
@@ -38,6 +50,7 @@ pub(crate) fn return_freed() {
 
 /// What mimalloc gives pages of its own: because of its alignment, which costs less than a size of more than 512 KiB.
 #[repr(align(0x20000))]
+#[expect(dead_code, reason = "only its layout matters")]
 struct OwnPages([u8; 1]);
 
 /// The budget, and what is used of it. Cheap to clone.
@@ -46,6 +59,8 @@ pub struct Memory {
     /// Bytes.
     limit: usize,
     meter: Meter,
+    /// Bytes of the process's own pages that are in memory, when that was looked at last.
+    resident: Arc<AtomicUsize>,
     /// Wakes the tasks that make room, of all threads.
     pressure: Arc<Notify>,
 }
@@ -58,7 +73,7 @@ impl Memory {
 
     /// A budget with a meter of its own.
     pub fn metered(limit: usize, meter: Meter) -> Self {
-        Self { limit, meter, pressure: Arc::default() }
+        Self { limit, meter, resident: Arc::default(), pressure: Arc::default() }
     }
 
     /// The budget in bytes.
@@ -79,6 +94,16 @@ impl Memory {
     /// How many bytes are to be freed until the pressure is over; 0 when it is.
     pub fn excess(&self) -> usize {
         self.used().saturating_sub(self.limit / 2)
+    }
+
+    /// Looks at how much of the process is in memory, its program and libraries apart.
+    pub fn look(&self) {
+        self.resident.store(resident().unwrap_or_default(), Relaxed);
+    }
+
+    /// Whether the process takes its whole budget in memory, whatever is in use of that.
+    pub fn is_bloated(&self) -> bool {
+        self.resident.load(Relaxed) >= self.limit
     }
 
     /// Whether the budget is used up but for its reserve: bodies wait, and new work is refused.

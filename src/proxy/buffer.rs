@@ -99,6 +99,13 @@ impl Buffer {
         self.clear();
     }
 
+    /// The bytes alone.
+    pub(super) fn into_vec(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.end);
+        self.bytes.drain(..self.start);
+        self.bytes
+    }
+
     /// The same bytes in just as much memory as they need; nothing is left here.
     pub(super) fn packed(&mut self) -> Self {
         let bytes = self.filled().to_vec();
@@ -206,7 +213,7 @@ impl Buffers {
     #[inline]
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.memory.is_high() {
-            self.poll_room_under_pressure(cx, self.memory.is_full())
+            self.poll_room_under_pressure(cx, self.memory.is_full() || self.memory.is_bloated())
         } else {
             Poll::Ready(())
         }
@@ -334,7 +341,7 @@ const FREE_MAX: usize = 16;
 const FREED_MIN: usize = 16;
 
 /// How often freed memory is returned after it was freed.
-const RETURNS: u8 = 3;
+const RETURNS: u8 = 6;
 
 /// Wakers of tasks that wait for room: as many as a thread has connections at most, some of them twice.
 const WAITING_MAX: usize = 16 * 1024;

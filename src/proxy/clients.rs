@@ -99,12 +99,16 @@ impl Clients {
     }
 
     /// The places that hold the most memory for the longest, until they make up `excess` bytes: a few at a time, since they may
-    /// free more than they know. None that has moved just now: it may be over in a moment.
+    /// free more than they know. None that has moved just now: it may be over in a moment. Those that hold no buffers come last:
+    /// there is little to gain, and their clients are about to ask again.
     fn slowest(&self, excess: usize) -> Vec<Place> {
         let now = Instant::now();
         let (places, streams) = (self.places.borrow(), self.streams.borrow());
-        let ranked = places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
-        let mut ranked: Vec<_> = ranked.collect();
+        let all = || places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
+        let mut ranked: Vec<_> = all().filter(|(_, place)| place.0.held.get() > 0).collect();
+        if ranked.is_empty() {
+            ranked = all().collect();
+        }
         ranked.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
         let (mut freed, most) = (0, (ranked.len() / 8).max(CLOSED_AT_ONCE));
         let enough = |(_, place): &(_, &Place)| {
@@ -166,11 +170,14 @@ impl Worker {
             }
             self.buffers.shrink();
             self.pools.iter().for_each(|pool| pool.close_idle(&self.buffers));
-            while memory.is_high() {
-                let closed = self.close_slowest(memory.excess());
+            memory.look();
+            while memory.is_high() || memory.is_bloated() {
+                let closed = memory.is_high() && self.close_slowest(memory.excess());
+                crate::memory::return_freed();
                 // The tasks that were closed free their memory now, those that wait look again.
                 self.buffers.wake_waiting();
                 tokio::time::sleep(if closed { RELIEF_PAUSE } else { LOOK_PAUSE }).await;
+                memory.look();
             }
             self.buffers.wake_waiting();
         }

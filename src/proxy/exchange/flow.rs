@@ -168,7 +168,11 @@ impl<'a, 'w> Exchange<'a, 'w> {
     /// From the client to AEM. Tells whether a part of the body moved.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
         let mut moved = false;
-        loop {
+        for turn in 0.. {
+            if turn == TURNS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
             let sent = self.poll_flush(cx);
             let up = &mut self.request.up;
             if up.is_over() {
@@ -210,6 +214,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
                 self.client.watch.begin(self.request.proxy.limits.timeouts.response_head, Instant::now());
             }
         }
+        Ok(moved)
     }
 
     /// Whether the body may be asked for.
@@ -236,7 +241,11 @@ impl<'a, 'w> Exchange<'a, 'w> {
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
         let buffers = &self.worker.buffers;
         let mut moved = false;
-        loop {
+        for turn in 0.. {
+            if turn == TURNS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
             match self.client.poll_flush(cx, buffers) {
                 Ok(sent) => moved |= sent > 0,
                 Err(_) => return Err(Failed::Gone),
@@ -278,6 +287,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
                 Ok(()) => {}
             }
         }
+        Ok(moved)
     }
 
     /// Passes on what was held, and whatever comes after it.
@@ -406,6 +416,10 @@ impl<'a, 'w> Exchange<'a, 'w> {
         self.failed(if stalled { ProxyError::RequestStalled } else { ProxyError::ResponseTimeout })
     }
 }
+
+/// How many reads of one direction come in a row before other connections of the thread have their turn. A read of chunks of
+/// one byte takes half a millisecond.
+const TURNS_MAX: u32 = 8;
 
 /// As long as curl waits by itself before it sends the body anyway.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
-//! What the h2 crate holds of the answers on one client connection, counted.
+//! What the h2 crate holds of the bodies on one client connection, counted.
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -19,6 +20,12 @@ pub(super) struct Flow {
     sent: Cell<usize>,
     /// Streams that wait until there is less.
     waiting: RefCell<Vec<Waker>>,
+    /// DATA frames of requests that the crate has and that were not read yet, by stream.
+    unread: RefCell<BTreeMap<u32, usize>>,
+    /// All of them.
+    unread_frames: Cell<usize>,
+    /// The connection, where it waits until there are fewer.
+    reader: RefCell<Option<Waker>>,
     place: Place,
 }
 
@@ -40,7 +47,62 @@ pub(super) struct Stall {
 
 impl Flow {
     pub(super) fn new(place: Place) -> Rc<Self> {
-        Rc::new(Self { unsent: Cell::new(0), sent: Cell::new(0), waiting: RefCell::default(), place })
+        Rc::new(Self {
+            unsent: Cell::new(0),
+            sent: Cell::new(0),
+            waiting: RefCell::default(),
+            unread: RefCell::default(),
+            unread_frames: Cell::new(0),
+            reader: RefCell::default(),
+            place,
+        })
+    }
+
+    /// A stream begins; its frames count from now on.
+    pub(super) fn begin(&self, stream: u32) {
+        self.unread.borrow_mut().insert(stream, 0);
+    }
+
+    /// The rest of a stream is not read: the crate drops its frames.
+    pub(super) fn end(&self, stream: u32) {
+        let frames = self.unread.borrow_mut().remove(&stream).unwrap_or_default();
+        self.read_frames(frames);
+    }
+
+    /// A DATA frame of a stream goes to the crate. What is of no stream that was begun, the crate drops.
+    pub(super) fn received(&self, stream: u32) {
+        if let Some(frames) = self.unread.borrow_mut().get_mut(&stream) {
+            *frames += 1;
+            self.unread_frames.set(self.unread_frames.get() + 1);
+        }
+    }
+
+    /// A frame of a stream was read.
+    pub(super) fn read(&self, stream: u32) {
+        let known = self.unread.borrow_mut().get_mut(&stream).is_some_and(|frames| {
+            let counted = *frames > 0;
+            *frames = frames.saturating_sub(1);
+            counted
+        });
+        self.read_frames(usize::from(known));
+    }
+
+    fn read_frames(&self, frames: usize) {
+        self.unread_frames.set(self.unread_frames.get() - frames);
+        if self.unread_frames.get() < UNREAD_FRAMES_MAX
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+
+    /// Ready while the crate takes more frames: a frame of one byte takes a few hundred bytes there, which no window counts.
+    pub(super) fn poll_frames(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unread_frames.get() < UNREAD_FRAMES_MAX {
+            return Poll::Ready(());
+        }
+        *self.reader.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Ready while the connection takes more of an answer.
@@ -115,6 +177,9 @@ impl Drop for Metered {
         self.flow.released(self.size);
     }
 }
+
+/// DATA frames of one connection that were not read: far more than its windows hold of frames of an ordinary size.
+const UNREAD_FRAMES_MAX: usize = 2048;
 
 /// Unsent bytes of one connection beyond which its streams wait: more than a round trip needs on one machine.
 const UNSENT_MAX: usize = 256 * 1024;

@@ -19,8 +19,8 @@ impl Frames {
     }
 
     /// Takes bytes up to the end of the first field block (HEADERS with its CONTINUATIONs) in them, or all of them; tells how
-    /// many these are, and whether a field block ends there.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
+    /// many these are, and whether a field block ends there. Calls `data` with the stream of each DATA frame that begins.
+    pub(super) fn take(&mut self, bytes: &[u8], mut data: impl FnMut(u32)) -> (usize, bool) {
         let mut at = self.preface.min(bytes.len());
         self.preface -= at;
         while at < bytes.len() {
@@ -34,6 +34,10 @@ impl Frames {
                 }
                 let [high, middle, low, ..] = self.header;
                 self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+                let [_, _, _, kind, _, stream @ ..] = self.header;
+                if kind == DATA {
+                    data(u32::from_be_bytes(stream) & STREAM);
+                }
             }
             let part = self.left.min(bytes.len() - at);
             self.left -= part;
@@ -56,9 +60,12 @@ impl Frames {
 
 /// A frame's header.
 const HEADER: usize = 9;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+/// A stream's identifier, without the reserved bit.
+const STREAM: u32 = u32::MAX >> 1;
 
 #[cfg(test)]
 mod tests {
@@ -82,11 +89,11 @@ mod tests {
         let ends = [parts[0].len(), parts[0].len() + parts[1].len(), all.len() - HEADER - 8];
         for size in 1..all.len() {
             let mut frames = Frames::new(preface.len());
-            let (mut at, mut found) = (0, Vec::new());
+            let (mut at, mut found, mut data) = (0, Vec::new(), Vec::new());
             for chunk in all.chunks(size) {
                 let mut rest = chunk;
                 while !rest.is_empty() {
-                    let (taken, ends) = frames.take(rest);
+                    let (taken, ends) = frames.take(rest, |stream| data.push(stream));
                     assert!(taken > 0);
                     at += taken;
                     rest = &rest[taken..];
@@ -95,7 +102,7 @@ mod tests {
                     }
                 }
             }
-            assert_eq!((at, &found[..]), (all.len(), &ends[..]), "{size}");
+            assert_eq!((at, &found[..], &data[..]), (all.len(), &ends[..], &[1][..]), "{size}");
         }
     }
 }

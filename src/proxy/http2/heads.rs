@@ -96,6 +96,11 @@ pub(super) fn write_response(status: StatusCode, fields: &HeaderMap, body: bool,
 pub(super) fn write_request(head: &request::Parts, body: bool, out: &mut Buffer) -> bool {
     let target = head.uri.path_and_query().map(PathAndQuery::as_str);
     let authority = head.uri.authority().map(Authority::as_str);
+    // A few bytes of HPACK may stand for a head of any size: it gets its memory at once, since memory that grows leaves gaps.
+    let fields: usize =
+        head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE).sum();
+    let lengths = [target, authority, authority].map(|part| part.map_or(0, str::len));
+    out.room(fields + lengths.iter().sum::<usize>() + head.method.as_str().len() + FRAME);
     out.push(head.method.as_str().as_bytes());
     out.push(b" ");
     if let (Some(scheme), Some(authority)) = (head.uri.scheme().filter(|own| !is_http(own)), authority) {
@@ -126,6 +131,12 @@ pub(super) fn write_request(head: &request::Parts, body: bool, out: &mut Buffer)
     out.push(b"connection: close\r\n\r\n");
     chunked
 }
+
+/// What a field's line has in addition to name and value.
+const LINE: usize = 4;
+
+/// What a request's head has in addition to its target, authority and fields.
+const FRAME: usize = 128;
 
 fn is_http(scheme: &Scheme) -> bool {
     *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS

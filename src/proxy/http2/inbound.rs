@@ -59,10 +59,11 @@ impl Inbound {
         streams: ClientStreams,
     ) -> Self {
         let (head, body) = request.into_parts();
+        flow.begin(body.stream_id().into());
         let complete = body.is_end_stream();
         let mut written = Buffer::default();
         let chunked = heads::write_request(&head, !complete, &mut written);
-        let written = Bytes::copy_from_slice(written.filled());
+        let written = Bytes::from(written.into_vec());
         let no_body = head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
         let (came, head_waits) =
             if no_body && !complete { (None, Some(written)) } else { (Some(written), None) };
@@ -135,6 +136,7 @@ impl Inbound {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(self.body.poll_data(cx)) {
             Some(Ok(data)) => {
+                self.flow.read(self.body.stream_id().into());
                 self.body.flow_control().release_capacity(data.len()).map_err(io_error)?;
                 match (data.is_empty(), self.chunked) {
                     (true, _) => {}
@@ -230,6 +232,7 @@ impl Inbound {
 
 impl Drop for Inbound {
     fn drop(&mut self) {
+        self.flow.end(self.body.stream_id().into());
         self.reset();
     }
 }

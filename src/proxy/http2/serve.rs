@@ -70,6 +70,7 @@ struct Prefixed {
     early: Buffer,
     frames: Frames,
     buffers: Rc<Buffers>,
+    flow: Rc<Flow>,
     /// A field block was handed over, and not looked at yet.
     paused: Rc<Cell<bool>>,
 }
@@ -122,11 +123,12 @@ pub(in crate::proxy) async fn serve(
     let paused = Rc::<Cell<bool>>::default();
     let frames = Frames::new(PREFACE.len());
     let buffers = Rc::clone(&worker.buffers);
-    let socket = Prefixed { stream, early, frames, buffers, paused: Rc::clone(&paused) };
+    let flow = Flow::new(place.clone());
+    let socket =
+        Prefixed { stream, early, frames, buffers, flow: Rc::clone(&flow), paused: Rc::clone(&paused) };
     let shaken = timeout(limits.timeouts.request_head, builder.handshake(socket)).await;
     let Ok(Ok(connection)) = shaken else { return };
     let mut server = Server { connection, paused };
-    let flow = Flow::new(place.clone());
     let slow_client = limits.timeouts.slow_client.min(limits.timeouts.idle);
     let mut stall = Stall::new(limits.min_rate, slow_client);
     let mut look = interval(stall.every());
@@ -201,7 +203,8 @@ impl AsyncRead for Prefixed {
             // Whoever looks at the field block polls again.
             return Poll::Pending;
         }
-        ready!(this.buffers.poll_room_for_head(cx));
+        ready!(this.buffers.poll_room(cx));
+        ready!(this.flow.poll_frames(cx));
         if this.early.is_empty() {
             this.buffers.equip(&mut this.early);
             let read = this.early.poll_fill(&mut this.stream, cx);
@@ -211,7 +214,9 @@ impl AsyncRead for Prefixed {
             }
         }
         let most = this.early.len().min(buf.remaining());
-        let (bytes, ends_block) = this.frames.take(&this.early.filled()[..most]);
+        let flow = &this.flow;
+        let (bytes, ends_block) =
+            this.frames.take(&this.early.filled()[..most], |stream| flow.received(stream));
         buf.put_slice(&this.early.filled()[..bytes]);
         this.early.consume(bytes);
         this.buffers.release(&mut this.early);
