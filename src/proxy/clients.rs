@@ -99,15 +99,15 @@ impl Clients {
     }
 
     /// The places that hold the most memory for the longest, until they make up `excess` bytes: a few at a time, since they may
-    /// free more than they know. None that has moved just now: it may be over in a moment. Those that hold no buffers come last:
-    /// there is little to gain, and their clients are about to ask again.
+    /// free more than they know. None that has moved just now: it may be over in a moment. Those that hold no buffers come last,
+    /// and only when they have stood still for long: there is little to gain.
     fn slowest(&self, excess: usize) -> Vec<Place> {
         let now = Instant::now();
         let (places, streams) = (self.places.borrow(), self.streams.borrow());
         let all = || places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
         let mut ranked: Vec<_> = all().filter(|(_, place)| place.0.held.get() > 0).collect();
         if ranked.is_empty() {
-            ranked = all().collect();
+            ranked = all().filter(|(_, place)| now - place.0.moved.get() >= STILL_MAX).collect();
         }
         ranked.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
         let (mut freed, most) = (0, (ranked.len() / 8).max(CLOSED_AT_ONCE));
@@ -290,7 +290,7 @@ const STILL_MAX: Duration = Duration::from_secs(2);
 const CLOSED_AT_ONCE: usize = 4;
 
 /// How long closed connections take to free their memory.
-const RELIEF_PAUSE: Duration = Duration::from_millis(5);
+const RELIEF_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long until another look where none could be closed.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);

@@ -144,7 +144,7 @@ async fn where_the_system_gives_no_more_threads_a_look_up_fails_and_the_process_
     if std::fs::hard_link(binary(), &copy).is_err() {
         std::fs::copy(binary(), &copy).unwrap();
     }
-    // Nobody else has this user's number, so its processes are those of this test.
+    // No other process has this user's number, so its processes are those of this test.
     let user = format!("--reuid={}", 61_000 + std::process::id() % 4_000);
     let document = file(include_str!("../fixtures/service_token.json"));
     std::fs::set_permissions(document.path(), std::fs::Permissions::from_mode(0o644)).unwrap();

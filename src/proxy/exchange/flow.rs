@@ -417,9 +417,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 }
 
-/// How many reads of one direction come in a row before other connections of the thread have their turn. A read of chunks of
-/// one byte takes half a millisecond.
-const TURNS_MAX: u32 = 8;
+/// How many reads of one direction come in a row before other connections of the thread have their turn. To pass on
+/// what one read brings may take a millisecond, if it is chunks of one byte.
+const TURNS_MAX: u32 = 2;
 
 /// As long as curl waits by itself before it sends the body anyway.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
