@@ -42,11 +42,21 @@ fn resident() -> Option<usize> {
     Some(all.saturating_sub(shared) * rustix::param::page_size())
 }
 
-/// Lets the allocator return freed memory to the system: mimalloc does so when it takes or frees a block that has pages of its
-/// own, and an idle process does neither.
+/// Lets the allocator return freed memory to the system, as far as this thread has freed it. mimalloc keeps an empty page of each
+/// size until it has been asked for memory some times, and returns pages when it takes or frees a block that has pages of its
+/// own; an idle process does neither.
 pub(crate) fn return_freed() {
+    for _ in 0..RETIREMENT {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(MEDIUM)));
+    }
     drop(std::hint::black_box(Box::<OwnPages>::new_uninit()));
 }
+
+/// For how many requests mimalloc keeps an empty page, and some more.
+const RETIREMENT: usize = 64;
+
+/// Too large for its lists of small blocks, in bytes.
+const MEDIUM: usize = 2048;
 
 /// What mimalloc gives pages of its own: because of its alignment, which costs less than a size of more than 512 KiB.
 #[repr(align(0x20000))]
