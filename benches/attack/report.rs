@@ -44,6 +44,9 @@ pub struct Outcome {
     pub left_out: Option<String>,
     /// The rules that do not hold, in words.
     pub broken: Vec<String>,
+    /// Whether one of them is about the process itself: its peak, `/live`, its end. The others are about how fast it is itself
+    /// again, and depend on the machine's load.
+    pub fails: bool,
 }
 
 impl Outcome {
@@ -53,6 +56,7 @@ impl Outcome {
             name: attack.name,
             about: attack.about,
             broken: vec![format!("not run: {why}")],
+            fails: true,
             ..Self::default()
         }
     }
@@ -64,9 +68,11 @@ impl Outcome {
 
     /// Applies the rules.
     pub fn judge(&mut self, attack: &Attack) {
-        let mut broken = Vec::new();
+        let (mut broken, mut fails) = (Vec::new(), false);
         let mut rule = |holds: bool, words: String| {
             if !holds {
+                let of_recovery = words.starts_with("RSS") || words.starts_with("innocent client");
+                fails |= !of_recovery || words.ends_with("never had an answer of 200");
                 broken.push(words);
             }
         };
@@ -123,7 +129,7 @@ impl Outcome {
         if let Some(seen) = self.cgroup {
             rule(seen.killed == 0, format!("killed for memory in the control group {} times", seen.killed));
         }
-        self.broken = broken;
+        (self.broken, self.fails) = (broken, fails);
     }
 
     /// The larger of what was sampled and what the kernel says.
