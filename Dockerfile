@@ -12,6 +12,7 @@ WORKDIR /build
 
 # The dependencies alone, under an empty program: this layer is built anew only when Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY .ci/release .ci/release
 RUN mkdir src \
     && echo 'fn main() {}' | tee build.rs > src/main.rs \

@@ -3,14 +3,13 @@
 use std::process::ExitCode;
 
 use cap::Cap;
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes all memory that is freed, by whichever library: HTTP clients, TLS and parsers copy secrets and wipe nothing. Counts the
-/// bytes in use, without a limit: the budget is kept by those who allocate. mimalloc returns freed memory to the system within a
-/// second.
+/// bytes in use, without a limit: the budget is kept by those who allocate. jemalloc returns freed memory to the system.
 #[global_allocator]
-static HEAP: ZeroAlloc<Cap<MiMalloc>> = ZeroAlloc(Cap::new(MiMalloc, usize::MAX));
+static HEAP: ZeroAlloc<Cap<Jemalloc>> = ZeroAlloc(Cap::new(Jemalloc, usize::MAX));
 
 fn main() -> ExitCode {
     aem_auth_proxy::memory::install(|| usize::MAX - HEAP.0.remaining());

@@ -28,8 +28,8 @@ pub fn install(meter: Meter) {
     let _ = METER.set(meter);
     #[cfg(target_os = "linux")]
     {
-        // The allocator asks for huge pages of 2 MiB, of which a process of 10 MiB would touch a few bytes each. Where the
-        // kernel refuses, the process is larger and works.
+        // Of huge pages of 2 MiB a process of 10 MiB would touch a few bytes each. Where the kernel refuses, the process is larger
+        // and works.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
     }
 }
@@ -41,27 +41,6 @@ fn resident() -> Option<usize> {
     let (all, shared) = (pages.next()?, pages.next()?);
     Some(all.saturating_sub(shared) * rustix::param::page_size())
 }
-
-/// Lets the allocator return freed memory to the system, as far as this thread has freed it. mimalloc keeps an empty page of each
-/// size until it has been asked for memory some times, and returns pages when it takes or frees a block that has pages of its
-/// own; an idle process does neither.
-pub(crate) fn return_freed() {
-    for _ in 0..RETIREMENT {
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(MEDIUM)));
-    }
-    drop(std::hint::black_box(Box::<OwnPages>::new_uninit()));
-}
-
-/// For how many requests mimalloc keeps an empty page, and some more.
-const RETIREMENT: usize = 64;
-
-/// Too large for its lists of small blocks, in bytes.
-const MEDIUM: usize = 2048;
-
-/// What mimalloc gives pages of its own: because of its alignment, which costs less than a size of more than 512 KiB.
-#[repr(align(0x20000))]
-#[expect(dead_code, reason = "only its layout matters")]
-struct OwnPages([u8; 1]);
 
 /// The budget, and what is used of it. Cheap to clone.
 #[derive(Clone)]

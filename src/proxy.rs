@@ -219,7 +219,6 @@ impl Worker {
                 () = wanted => continue,
                 _ = look.tick() => {}
             }
-            self.buffers.return_freed();
             for pool in &self.pools {
                 pool.sweep(idle, &self.buffers);
                 pool.shared.sweep(idle, age);

@@ -4,7 +4,7 @@
 //! the buffer that was used last, which the processor still has at hand.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     ops::{Deref, DerefMut},
     pin::Pin,
@@ -14,7 +14,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    memory::{self, Memory},
+    memory::Memory,
     secret::{never, wipe},
 };
 
@@ -191,10 +191,6 @@ pub(super) struct Buffers {
     memory: Memory,
     /// Tasks that read on when there is room in the budget.
     waiting: RefCell<Vec<Waker>>,
-    /// What was freed since freed memory was returned: buffers and connections.
-    freed: Cell<usize>,
-    /// How often it is to be returned yet: mimalloc keeps it for a second.
-    returns: Cell<u8>,
 }
 
 impl Buffers {
@@ -252,23 +248,6 @@ impl Buffers {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Counts a connection that is closed.
-    pub(super) fn connection_closed(&self) {
-        self.freed.set(self.freed.get() + 1);
-    }
-
-    /// Lets freed memory go back to the system, where there is enough of it to be worth that. To be called every few seconds.
-    pub(super) fn return_freed(&self) {
-        if self.freed.take() >= FREED_MIN {
-            self.returns.set(RETURNS);
-            self.shrink();
-        }
-        if let Some(left) = self.returns.get().checked_sub(1) {
-            self.returns.set(left);
-            memory::return_freed();
-        }
-    }
-
     /// Gives the memory that is not in use back to the allocator.
     pub(super) fn shrink(&self) {
         self.free.take();
@@ -313,8 +292,6 @@ impl Buffers {
         let mut free = self.free.borrow_mut();
         if bytes.len() == SIZE && free.len() < FREE_MAX {
             free.push(bytes);
-        } else {
-            self.freed.set(self.freed.get() + 1);
         }
     }
 }
@@ -336,12 +313,6 @@ const LEAST: usize = 4 * 1024;
 
 /// Buffers are needed for moments: more than these are given back to the allocator.
 const FREE_MAX: usize = 16;
-
-/// Fewer freed buffers and connections are not worth the while.
-const FREED_MIN: usize = 16;
-
-/// How often freed memory is returned after it was freed.
-const RETURNS: u8 = 6;
 
 /// Wakers of tasks that wait for room: as many as a thread has connections at most, some of them twice.
 const WAITING_MAX: usize = 16 * 1024;

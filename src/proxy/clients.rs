@@ -173,7 +173,6 @@ impl Worker {
             memory.look();
             while memory.is_high() || memory.is_bloated() {
                 let closed = memory.is_high() && self.close_slowest(memory.excess());
-                crate::memory::return_freed();
                 // The tasks that were closed free their memory now, those that wait look again.
                 self.buffers.wake_waiting();
                 tokio::time::sleep(if closed { RELIEF_PAUSE } else { LOOK_PAUSE }).await;
@@ -199,7 +198,6 @@ impl Worker {
     }
 
     fn leave(&self, place: &Place) {
-        self.buffers.connection_closed();
         if self.clients.remove(place)
             && !place.0.is_stream
             && let Some(proxy) = self.proxies.get(place.0.proxy)

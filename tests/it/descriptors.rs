@@ -146,7 +146,7 @@ async fn streams_that_wait_leave_descriptors_for_others() {
         serves(&running).await;
         let mut flood = Vec::new();
         for _ in 0..clients {
-            flood.push(waiting(&running, 128).await);
+            flood.push(waiting(&running, 100).await);
             is_live(&running).await;
         }
         let refused = "aem_proxy_upstream_queue_refused_total{reason=\"descriptors\",upstream=\"default\"}";
@@ -157,7 +157,7 @@ async fn streams_that_wait_leave_descriptors_for_others() {
         assert!(open(&running) < descriptors);
 
         // Of each connection one waits at AEM at least; those that were refused are told why.
-        let mut told = 0;
+        let mut refused = 0;
         for response in flood.iter_mut().flat_map(|(_, all)| all.drain(64..)) {
             if let Ok(response) = timeout(std::time::Duration::from_millis(1), response).await {
                 let response = response.unwrap();
@@ -165,10 +165,10 @@ async fn streams_that_wait_leave_descriptors_for_others() {
                 assert!(response.headers().contains_key("retry-after"));
                 let status = "aem-auth-proxy; error=connection_limit_reached; details=\"descriptors\"";
                 assert_eq!(response.headers()["proxy-status"], status);
-                told += 1;
+                refused += 1;
             }
         }
-        assert!(told > 0, "{descriptors}");
+        assert!(refused > 0, "{descriptors}");
         drop(flood);
         let over = async {
             while metric(&running, "aem_proxy_descriptors{kind=\"upstream\"}").await > 8 {
