@@ -4,8 +4,8 @@
 //! sessions, and whatever the h2 crate, hyper or reqwest hold. The rooms ask before they let something grow:
 //!
 //! - above 60 % of the budget, connections that stand still and hold memory are closed;
-//! - above 75 %, no more body is read, no connection to AEM is made, and new requests are refused;
-//! - above 85 %, nothing at all is read. What a single read leads to may still come on top.
+//! - above 75 %, no more body is read;
+//! - above 85 %, nothing at all is read, and new requests are refused. What a single read leads to may still come on top.
 //!
 //! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, and what was freed and has
 //! not gone back to the system yet. Where that is more, which is looked at while memory is short, bodies wait for it, too.
@@ -95,12 +95,12 @@ impl Memory {
         self.resident.load(Relaxed) >= self.limit
     }
 
-    /// Whether the budget is used up but for its reserve: bodies wait, and new work is refused.
+    /// Whether the budget is used up but for its reserve: bodies wait.
     pub fn is_full(&self) -> bool {
         self.used() >= self.limit / 20 * 15
     }
 
-    /// Whether the reserve for heads of new requests is used up as well.
+    /// Whether the reserve for new requests is used up as well: they are refused.
     pub fn is_exhausted(&self) -> bool {
         self.used() >= self.limit / 20 * 17
     }

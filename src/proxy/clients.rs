@@ -105,7 +105,9 @@ impl Clients {
         let now = Instant::now();
         let (places, streams) = (self.places.borrow(), self.streams.borrow());
         let all = || places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
-        let mut ranked: Vec<_> = all().filter(|(_, place)| place.0.held.get() > 0).collect();
+        // What the h2 crate holds for a connection, it does not tell.
+        let may_hold = |place: &Place| place.0.held.get() > 0 || place.0.base.get() > TLS_CONNECTION;
+        let mut ranked: Vec<_> = all().filter(|(_, place)| may_hold(place)).collect();
         if ranked.is_empty() {
             ranked = all().filter(|(_, place)| now - place.0.moved.get() >= STILL_MAX).collect();
         }

@@ -112,7 +112,7 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
 async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
     let sent = std::mem::replace(&mut request.sent, Err(ProxyError::Draining));
     let mut sent = sent.map_err(Failed::Answer)?;
-    if worker.buffers.memory().is_full() {
+    if worker.buffers.memory().is_exhausted() {
         // Few need it: not a part of every connection's task.
         Box::pin(unless_gone(client, worker, room(worker))).await??;
     }
@@ -198,7 +198,7 @@ async fn attempt<'w>(
 async fn room(worker: &Worker) -> Result<(), Failed> {
     let memory = worker.buffers.memory();
     let deadline = Instant::now() + ROOM_PATIENCE;
-    while memory.is_full() {
+    while memory.is_exhausted() {
         memory.press();
         if Instant::now() >= deadline {
             return Err(Failed::Answer(ProxyError::NoMemory));
