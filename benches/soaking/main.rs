@@ -199,7 +199,7 @@ impl Recovery {
     fn allowed(&self) -> Duration {
         let least = if self.with_requests { READY_WITH_REQUESTS } else { READY_WITHOUT_REQUESTS };
         // A `Retry-After` is waited for, and a tenth on top.
-        least.max(self.retry_after.mul_f64(1.1)) + PROBE_STEP
+        least.max(self.retry_after.mul_f64(1.1)) + PROBE_STEP + MACHINE_SLACK
     }
 
     fn holds(&self) -> bool {
@@ -285,6 +285,9 @@ const READY_WITHOUT_REQUESTS: Duration = Duration::from_secs(60);
 
 /// The exchange itself, and how often readiness is asked for.
 const PROBE_STEP: Duration = Duration::from_millis(500);
+
+/// By how much a busy machine may be late. The summary shows the time itself.
+const MACHINE_SLACK: Duration = Duration::from_millis(1500);
 
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(90);
 
