@@ -147,7 +147,10 @@ impl Link {
     ) -> Poll<Result<Came, E>> {
         match self {
             Self::Wire(wire) => wire.poll_read(cx, buffers, take),
-            Self::Stream(stream) => stream.poll_read(cx, take),
+            Self::Stream(stream) => {
+                ready!(buffers.poll_room(cx));
+                stream.poll_read(cx, take)
+            }
         }
     }
 
