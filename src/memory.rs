@@ -4,7 +4,7 @@
 //! sessions, and whatever the h2 crate, hyper or reqwest hold. The rooms ask before they let something grow:
 //!
 //! - above 60 % of the budget, connections that stand still and hold memory are closed;
-//! - above 75 %, no more body is read;
+//! - above 75 %, no more of a body is read;
 //! - above 85 %, nothing at all is read, and new requests are refused. What a single read leads to may still come on top.
 //!
 //! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, and what was freed and has
