@@ -15,7 +15,11 @@ use std::{
 };
 
 use tracing::{Level, Metadata, callsite::Identifier, error};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+};
 
 pub use self::descriptor::write_stdout;
 use self::queue::Queue;
@@ -43,11 +47,9 @@ pub fn init(log: &Log) -> Result<(), InitError> {
     let filter = filter(&log.level)?;
     let writer = LogWriter(queue().map_err(InitError::Thread)?);
     let is_terminal = io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // Its own report of a failed write is an `eprintln!`, which panics.
-        .log_internal_errors(false)
-        .with_writer(writer);
+    // Its own report of a failed write is an `eprintln!`, which panics.
+    let lines = fmt::layer().log_internal_errors(false).with_writer(writer);
+    let subscriber = tracing_subscriber::registry().with(filter);
     let json = match log.format {
         LogFormat::Auto => !is_terminal,
         LogFormat::Text => false,
@@ -55,9 +57,10 @@ pub fn init(log: &Log) -> Result<(), InitError> {
     };
     // An error says only that logging was started before.
     let _ = if json {
-        tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
+        tracing::subscriber::set_global_default(subscriber.with(lines.json().flatten_event(true)))
     } else {
-        tracing::subscriber::set_global_default(subscriber.with_ansi(is_terminal).with_target(false).finish())
+        let lines = lines.with_ansi(is_terminal).with_target(false);
+        tracing::subscriber::set_global_default(subscriber.with(lines))
     };
     Ok(())
 }
@@ -146,12 +149,13 @@ impl Write for EventWriter<'_> {
 }
 
 /// A lone word has to be a level: as a filter it would name a module that there is not, and silence everything.
-fn filter(text: &str) -> Result<EnvFilter, InitError> {
-    let is_filter = text.contains(['=', ',', '[']);
+/// Filters by span, as in `[span]=debug`, are an error.
+fn filter(text: &str) -> Result<Targets, InitError> {
+    let is_filter = text.contains(['=', ',']) && !text.contains(['[', ']']);
     if !is_filter && text.parse::<LevelFilter>().is_err() {
         return Err(InitError::Filter);
     }
-    EnvFilter::builder().parse(text).map_err(|_| InitError::Filter)
+    text.parse().map_err(|_| InitError::Filter)
 }
 
 /// How long the end of the process waits for the last lines of the log.
@@ -166,7 +170,7 @@ mod tests {
         for text in ["info", "TRACE", "off", "info,hyper=debug", "aem_auth_proxy=debug"] {
             assert!(filter(text).is_ok(), "{text}");
         }
-        for text in ["lout", "a=b=c"] {
+        for text in ["lout", "a=b=c", "[request]=debug", "hyper[request]=debug"] {
             assert!(filter(text).is_err(), "{text}");
         }
     }
