@@ -1,4 +1,5 @@
-//! Name look-ups of the whole process: a fixed number of threads, one look-up of a name at a time, answers kept for seconds.
+//! Name look-ups of the whole process: a few threads, started when look-ups wait, one look-up of a name at a time, answers
+//! kept for seconds.
 //!
 //! The system's own resolver (`getaddrinfo`) does the work, so hosts file, search list, `ndots` and nsswitch modules apply.
 //! It blocks for as long as it likes: callers have time limits of their own, and a name whose look-up hangs holds one
@@ -74,6 +75,8 @@ struct State {
     queue: VecDeque<Lookup>,
     /// Running threads.
     threads: usize,
+    /// Those of them that wait for a look-up.
+    free: usize,
 }
 
 /// What is known of a name.
@@ -98,23 +101,25 @@ impl Resolver {
         Self { state: Mutex::default(), queued: Condvar::new(), lookup }
     }
 
-    /// Starts the threads that are not running yet, [`THREADS`] in all. Later look-ups try again for those that are missing.
+    /// Starts the first thread, so that a process without threads ends at its start. More come when look-ups wait.
     ///
     /// # Errors
-    /// When the system starts none of them.
+    /// When the system starts none.
     pub fn start(&'static self) -> io::Result<()> {
-        self.start_threads(&mut self.state())
+        self.start_thread(&mut self.state())
     }
 
-    fn start_threads(&'static self, state: &mut State) -> io::Result<()> {
-        while state.threads < THREADS {
-            let thread = thread::Builder::new().name("lookup".to_owned());
-            match thread.spawn(|| self.run()) {
-                Ok(_) => state.threads += 1,
-                Err(error) if state.threads == 0 => return Err(error),
-                // One is enough to answer, late.
-                Err(_) => break,
-            }
+    /// One thread more, if all are busy and they are not [`THREADS`] yet.
+    fn start_thread(&'static self, state: &mut State) -> io::Result<()> {
+        if state.queue.len() < state.free || state.threads == THREADS {
+            return Ok(());
+        }
+        let thread = thread::Builder::new().name("lookup".to_owned());
+        match thread.spawn(|| self.run()) {
+            Ok(_) => state.threads += 1,
+            Err(error) if state.threads == 0 => return Err(error),
+            // One is enough to answer, late.
+            Err(_) => {}
         }
         Ok(())
     }
@@ -159,7 +164,7 @@ impl Resolver {
         if state.queue.len() >= QUEUE_MAX {
             return Err(LookupError::QueueFull);
         }
-        self.start_threads(&mut state).map_err(|error| LookupError::NoThread(Arc::new(error)))?;
+        self.start_thread(&mut state).map_err(|error| LookupError::NoThread(Arc::new(error)))?;
         if state.names.len() >= NAMES_MAX {
             state.names.retain(|_, entry| !entry.is_outdated(now));
         }
@@ -195,7 +200,9 @@ impl Resolver {
             if let Some(next) = state.queue.pop_front() {
                 return next;
             }
+            state.free += 1;
             state = self.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.free -= 1;
         }
     }
 
@@ -330,6 +337,32 @@ mod tests {
         assert!(poll_once(&mut Box::pin(resolver.look_up("hangs.example"))).is_none());
         assert_eq!(resolver.look_up("f.example").await.map(|found| found.len()).unwrap(), 1);
         assert_eq!(HANGING.load(SeqCst), 1);
+        assert!(resolver.state().threads <= THREADS);
+    }
+
+    #[tokio::test]
+    async fn a_thread_more_is_started_only_where_a_look_up_would_wait() {
+        let resolver = resolver(|name| {
+            if name.starts_with("hangs") {
+                loop {
+                    thread::park();
+                }
+            }
+            one(3)
+        });
+        resolver.start().unwrap();
+        assert_eq!(resolver.state().threads, 1);
+        let mut waiting = Vec::new();
+        for number in 0..THREADS - 1 {
+            let name = format!("hangs{number}.example");
+            let mut request = Box::pin(async move { resolver.look_up(&name).await });
+            assert!(poll_once(&mut request).is_none());
+            waiting.push(request);
+        }
+        // All but one hang.
+        for name in ["a.example", "b.example", "c.example"] {
+            assert_eq!(*resolver.look_up(name).await.unwrap(), *one(3).unwrap());
+        }
         assert_eq!(resolver.state().threads, THREADS);
     }
 
