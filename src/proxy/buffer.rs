@@ -255,10 +255,15 @@ impl Buffers {
     }
 
     /// Gives `buffer` memory, unless it has some.
+    #[inline]
     pub(super) fn equip(&self, buffer: &mut Buffer) {
         if buffer.bytes.is_empty() {
-            buffer.bytes = self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE]);
+            buffer.bytes = self.take();
         }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE])
     }
 
     /// Room for a head. Many may wait for AEM at once, and each has one: so it is small, and grows if it must.
@@ -283,12 +288,15 @@ impl Buffers {
     }
 
     /// Takes the memory of an empty buffer back.
+    #[inline]
     pub(super) fn release(&self, buffer: &mut Buffer) {
-        if !buffer.is_empty() || buffer.bytes.is_empty() {
-            return;
+        if buffer.is_empty() && !buffer.bytes.is_empty() {
+            buffer.clear();
+            self.keep(std::mem::take(&mut buffer.bytes));
         }
-        buffer.clear();
-        let bytes = std::mem::take(&mut buffer.bytes);
+    }
+
+    fn keep(&self, bytes: Vec<u8>) {
         let mut free = self.free.borrow_mut();
         if bytes.len() == SIZE && free.len() < FREE_MAX {
             free.push(bytes);
