@@ -1,6 +1,7 @@
 //! The command line: flags, subcommands, exit codes.
 
 mod check;
+#[cfg_attr(not(feature = "demo"), path = "cli/no_demo.rs")]
 mod demo;
 mod probe;
 mod run;
@@ -205,6 +206,11 @@ struct Failure {
 impl Failure {
     fn wrong(text: impl fmt::Display) -> Self {
         Self { text: text.to_string(), exit: Exit::Wrong }
+    }
+
+    #[cfg(not(feature = "demo"))]
+    fn usage(text: impl fmt::Display) -> Self {
+        Self { text: text.to_string(), exit: Exit::Usage }
     }
 
     fn config(text: impl fmt::Display) -> Self {

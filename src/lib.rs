@@ -20,6 +20,7 @@ pub mod policy;
 pub mod proxy;
 pub mod secret;
 pub mod shutdown;
+#[cfg(feature = "demo")]
 pub mod standin;
 mod steps;
 pub mod telemetry;

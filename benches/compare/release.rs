@@ -1,4 +1,4 @@
-//! The program that users get.
+//! The program that users get: what the production image has, without `demo` and its stand-ins.
 //!
 //! The one that cargo builds beside a bench is not quite that: its libraries have the features that the tests want, such as
 //! a clock that can be moved, and they cost something in each request.
@@ -15,7 +15,7 @@ pub fn build() -> Result<PathBuf> {
     println!("building the release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--release", "--locked", "--quiet", "--bin", "aem-auth-proxy"])
+        .args(["build", "--release", "--locked", "--quiet", "--no-default-features", "--bin", "aem-auth-proxy"])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
         .status()
         .context("cargo")?;

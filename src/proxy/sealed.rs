@@ -114,7 +114,7 @@ impl AsyncWrite for Sealed {
 /// The label of a connection that ended with its handshake.
 const DENIED: &str = "tls";
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 mod tests {
     use std::{
         future::{pending, poll_fn},
