@@ -15,7 +15,15 @@ pub fn build() -> Result<PathBuf> {
     println!("building the release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--release", "--locked", "--quiet", "--no-default-features", "--bin", "aem-auth-proxy"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--no-default-features",
+            "--bin",
+            "aem-auth-proxy",
+        ])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
         .status()
         .context("cargo")?;

@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{
+    filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::leaks::Secrets;
 
@@ -36,12 +38,10 @@ pub fn secret_in(text: &str) -> Option<&'static str> {
 pub fn start() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
-        tracing_subscriber::fmt()
-            // HTTP/2 tells of each step with each frame: large bodies would take minutes.
-            .with_env_filter("trace,h2=debug")
-            .with_writer(Watch)
-            .with_ansi(false)
-            .init();
+        // HTTP/2 tells of each step with each frame: large bodies would take minutes.
+        let filter: Targets = "trace,h2=debug".parse().expect("levels per module");
+        let lines = tracing_subscriber::fmt::layer().with_writer(Watch).with_ansi(false);
+        tracing_subscriber::registry().with(filter).with(lines).init();
     });
 }
 
