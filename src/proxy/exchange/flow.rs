@@ -77,9 +77,10 @@ impl<'a, 'w> Exchange<'a, 'w> {
     /// Moves both directions as far as they go; ready when both are over, or when the response is held.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Failed>> {
         let mut moved = false;
+        let (mut up, mut down) = (Turns(TURNS_MAX), Turns(TURNS_MAX));
         loop {
-            moved |= self.poll_up(cx)?;
-            moved |= self.poll_down(cx)?;
+            moved |= self.poll_up(&mut up, cx)?;
+            moved |= self.poll_down(&mut down, cx)?;
             if let Some(held) = self.down.held() {
                 return Poll::Ready(Ok(Turn::Held(held)));
             }
@@ -166,13 +167,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 
     /// From the client to AEM. Tells whether a part of the body moved.
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
+    fn poll_up(&mut self, turns: &mut Turns, cx: &mut Context<'_>) -> Result<bool, Failed> {
         let mut moved = false;
-        for turn in 0.. {
-            if turn == TURNS_MAX {
-                cx.waker().wake_by_ref();
-                break;
-            }
+        while turns.take(cx) {
             let sent = self.poll_flush(cx);
             let up = &mut self.request.up;
             if up.is_over() {
@@ -238,14 +235,10 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 
     /// From AEM to the client. Tells whether anything moved.
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<bool, Failed> {
+    fn poll_down(&mut self, turns: &mut Turns, cx: &mut Context<'_>) -> Result<bool, Failed> {
         let buffers = &self.worker.buffers;
         let mut moved = false;
-        for turn in 0.. {
-            if turn == TURNS_MAX {
-                cx.waker().wake_by_ref();
-                break;
-            }
+        while turns.take(cx) {
             match self.client.poll_flush(cx, buffers) {
                 Ok(sent) => moved |= sent > 0,
                 Err(_) => return Err(Failed::Gone),
@@ -417,9 +410,57 @@ impl<'a, 'w> Exchange<'a, 'w> {
     }
 }
 
-/// How many reads of one direction come in a row before other connections of the thread have their turn. To pass on
-/// what one read brings may take a millisecond, if it is chunks of one byte.
+/// How often one direction of a connection may move in a row. Then the other connections of the thread have their turn.
+struct Turns(u32);
+
+impl Turns {
+    /// Whether there is one left. If not, the task is woken to go on later.
+    fn take(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.0 == 0 {
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        self.0 -= 1;
+        true
+    }
+}
+
+/// A read, and what is left of it. To pass on what one read brings may take a millisecond, if it is chunks of one byte.
 const TURNS_MAX: u32 = 2;
 
 /// As long as curl waits by itself before it sends the body anyway.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::{Wake, Waker},
+    };
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_direction_without_turns_left_goes_on_later() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let mut turns = Turns(TURNS_MAX);
+        let taken = (0..TURNS_MAX).filter(|_| turns.take(&mut cx)).count();
+        assert_eq!((taken, count.0.load(Relaxed)), (TURNS_MAX as usize, 0));
+        assert!(!turns.take(&mut cx));
+        assert_eq!(count.0.load(Relaxed), 1);
+        assert!(!turns.take(&mut cx), "however often it is asked within one poll");
+    }
+}
