@@ -3,12 +3,12 @@
 //! The allocator counts (`main.rs` installs the meter), so that nothing is forgotten: heads, bodies, decoder windows, TLS
 //! sessions, and whatever the h2 crate, hyper or reqwest hold. The rooms ask before they let something grow:
 //!
-//! - above 60 % of the budget, connections that stand still and hold memory are closed;
-//! - above 75 %, no more of a body is read;
-//! - above 85 %, nothing at all is read, and new requests are refused. What a single read leads to may still come on top.
+//! - above 50 % of the budget, connections that stand still and hold memory are closed;
+//! - above 65 %, no more of a body is read;
+//! - above 75 %, nothing at all is read, and new requests are refused. What a single read leads to may still come on top.
 //!
 //! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, and what was freed and has
-//! not gone back to the system yet. Where that is more, which is looked at while memory is short, bodies wait for it, too.
+//! not gone back to the system yet. Where both together reach 85 %, which is looked at while memory is short, bodies wait, too.
 
 use std::sync::{
     Arc, OnceLock,
@@ -77,12 +77,12 @@ impl Memory {
 
     /// Whether connections that stand still are to be closed.
     pub fn is_high(&self) -> bool {
-        self.used() >= self.limit / 20 * 12
+        self.used() >= self.limit / 20 * 10
     }
 
     /// How many bytes are to be freed until the pressure is over; 0 when it is.
     pub fn excess(&self) -> usize {
-        self.used().saturating_sub(self.limit / 2)
+        self.used().saturating_sub(self.limit / 20 * 8)
     }
 
     /// Looks at how much of the process is in memory, its program and libraries apart.
@@ -90,19 +90,19 @@ impl Memory {
         self.resident.store(resident().unwrap_or_default(), Relaxed);
     }
 
-    /// Whether the process takes its whole budget in memory, whatever is in use of that.
+    /// Whether the process takes nearly its whole budget in memory, whatever is in use of that.
     pub fn is_bloated(&self) -> bool {
-        self.resident.load(Relaxed) >= self.limit
+        self.resident.load(Relaxed) >= self.limit / 20 * 17
     }
 
     /// Whether the budget is used up but for its reserve: bodies wait.
     pub fn is_full(&self) -> bool {
-        self.used() >= self.limit / 20 * 15
+        self.used() >= self.limit / 20 * 13
     }
 
     /// Whether the reserve for new requests is used up as well: they are refused.
     pub fn is_exhausted(&self) -> bool {
-        self.used() >= self.limit / 20 * 17
+        self.used() >= self.limit / 20 * 15
     }
 
     /// Wakes the tasks that make room.
@@ -133,11 +133,21 @@ mod tests {
             let memory = Memory::metered(1000, meter);
             (memory.is_high(), memory.is_full(), memory.is_exhausted(), memory.excess())
         };
-        assert_eq!(levels(|| 500), (false, false, false, 0));
-        assert_eq!(levels(|| 600), (true, false, false, 100));
-        assert_eq!(levels(|| 750), (true, true, false, 250));
-        assert_eq!(levels(|| 850), (true, true, true, 350));
+        assert_eq!(levels(|| 400), (false, false, false, 0));
+        assert_eq!(levels(|| 500), (true, false, false, 100));
+        assert_eq!(levels(|| 650), (true, true, false, 250));
+        assert_eq!(levels(|| 750), (true, true, true, 350));
         let unlimited = Memory::default();
+        assert!(!unlimited.is_bloated());
         assert!(!unlimited.is_high() && !unlimited.is_full() && !unlimited.is_exhausted());
+    }
+
+    #[test]
+    fn what_the_allocator_keeps_counts_once_it_was_looked_at() {
+        let memory = Memory::metered(20, || 0);
+        assert!(!memory.is_bloated());
+        memory.look();
+        // This process has more than 20 bytes of its own; where the system does not tell, nothing is known.
+        assert_eq!(memory.is_bloated(), resident().is_some());
     }
 }

@@ -180,6 +180,8 @@ impl Worker {
                 tokio::time::sleep(if closed { RELIEF_PAUSE } else { LOOK_PAUSE }).await;
                 memory.look();
             }
+            // What a connection that requests share has grown by is free only when it ends: others are made for new requests.
+            self.pools.iter().for_each(|pool| pool.shared.close());
             self.buffers.wake_waiting();
         }
     }
