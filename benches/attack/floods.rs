@@ -123,9 +123,13 @@ fn http1() -> Vec<Attack> {
             |t| http1::kept_bodies(t, 2000),
             is_short = true
         ),
-        attack!("h1-stalled-uploads", "300 uploads without end to an AEM that does not read", |t| {
-            http1::endless_uploads(t, 300, "/no-read")
-        }),
+        attack!(
+            "h1-stalled-uploads",
+            "300 uploads without end to an AEM that does not read",
+            |t| http1::endless_uploads(t, 300, "/no-read"),
+            // The end of such a client cannot be seen: its FIN stands behind what is not read. This limit ends it.
+            setup = |launch| launch.set("timeouts.idle", "20s")
+        ),
         attack!(
             "h1-chunk-extensions",
             "50 uploads whose chunk extension does not end",
