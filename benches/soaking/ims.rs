@@ -176,11 +176,12 @@ async fn meet(State(state): State<Faulty>, request: Request, next: Next) -> Resp
             close(connection).await
         }
         None => {
+            let asked = Instant::now();
             state.switches.set_token_lifetime(lifetime);
             let response = next.run(request).await;
             if response.status() == StatusCode::OK {
                 record.event("IMS: tokens issued");
-                record.issued(lifetime);
+                record.issued(asked, lifetime);
             } else {
                 record.event("IMS: credentials refused");
             }

@@ -138,11 +138,11 @@ impl Record {
         self.inner().retry_after.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// IMS has issued a token.
-    pub fn issued(&self, lifetime: Duration) {
-        let now = Instant::now();
-        // The proxy withholds a token for the last tenth of a short life.
-        self.inner().tokens.push((now + DELIVERY, now + lifetime.mul_f64(0.9) - CLOCKS));
+    /// IMS has issued a token, for which it was asked then.
+    pub fn issued(&self, asked: Instant, lifetime: Duration) {
+        // The proxy counts a token's life from when it began to ask, and withholds it for the last tenth of a short life.
+        let until = asked + lifetime.mul_f64(0.9) - CLOCKS;
+        self.inner().tokens.push((Instant::now() + DELIVERY, until));
     }
 
     /// Counts something.
