@@ -105,15 +105,15 @@ impl Client {
     }
 
     /// Ready when the client has left. A client that sends the next request early has not; nor can one be seen to
-    /// leave behind it. One that has only ended its side may still read (RFC 9112, section 9.6): whether it does shows when
+    /// leave behind it, but for a stream of HTTP/2. One that has only ended its side may still read (RFC 9112, section 9.6): whether it does shows when
     /// something is sent, and until then it has some time.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<()> {
         if !self.input.is_empty() {
-            return Poll::Pending;
+            return self.stream.poll_reset(cx);
         }
         if self.ended.is_none() {
             match ready!(self.poll_read(cx, buffers)) {
-                Ok(1..) => return Poll::Pending,
+                Ok(1..) => return self.stream.poll_reset(cx),
                 Ok(0) => {}
                 Err(_) => return Poll::Ready(()),
             }

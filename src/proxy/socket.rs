@@ -48,6 +48,11 @@ impl Socket {
         if let Self::Shared(inbound) = self { inbound.held() } else { 0 }
     }
 
+    /// Ready when the client is known to have left, whatever was received before. Of a connection of its own this is not known.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Shared(inbound) = self { inbound.poll_reset(cx).map(drop) } else { Poll::Pending }
+    }
+
     /// Takes a connection away.
     pub(super) fn hand_over(&mut self) -> Self {
         std::mem::replace(self, Self::Nowhere)

@@ -21,6 +21,9 @@ use crate::{
     http2::{read, write},
 };
 
+/// How long an upload that goes on does not stand still.
+const STILL: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// A proxy that takes HTTP/2 without TLS.
 fn setup() -> Setup {
     Setup::default().set("HTTP2", "true")
@@ -303,6 +306,24 @@ async fn a_client_that_gives_a_request_up_has_left_it() {
     up.send_reset(Reason::CANCEL);
     let rest = aem.rest().await;
     assert!(!rest.contains("0\r\n\r\n"), "half a request looks whole: {rest}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_aem_takes_nothing_has_left_its_uploads() {
+    let (proxy, upstream) = with_upstream(setup()).await;
+    let mut app = App::of(&proxy).await;
+    let (_response, mut up) = app.send(app.request("PUT", "/"));
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    // Until no more is taken.
+    let piece = [b'a'; 16 * 1024];
+    while timeout(STILL, write(&mut up, &piece, false)).await.is_ok() {}
+    app.connection.abort();
+    drop((app, up));
+    let connections = "aem_proxy_upstream_connections{upstream=\"default\"}";
+    let closed = async { while proxy.metric(connections).await > 0.0 {} };
+    timeout(PATIENCE, closed).await.expect("the connection to AEM is closed");
     proxy.stop().await;
 }
 

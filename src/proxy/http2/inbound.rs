@@ -120,7 +120,7 @@ impl Inbound {
     }
 
     /// Ready when the client does not wait for the answer any more.
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(in crate::proxy) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let reset = match &mut self.answer {
             Answer::Head(respond, _) => ready!(respond.poll_reset(cx)),
             Answer::Body(stream, _) => ready!(stream.poll_reset(cx)),
