@@ -158,6 +158,7 @@ impl Body {
         // Nothing blocks here: names have a resolver, and files are the main thread's.
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .event_interval(EVENT_INTERVAL)
             .max_blocking_threads(1)
             .build_local(LocalOptions::default());
         // Whoever started the thread waits for this.
@@ -284,3 +285,7 @@ impl Drop for Load {
         self.0.fetch_sub(1, Relaxed);
     }
 }
+
+/// After how many tasks a thread looks for what has come on its sockets. Where all have much to do, a new request waits for so
+/// many of them at each step of its way; more often would cost a system call each.
+const EVENT_INTERVAL: u32 = 16;

@@ -447,8 +447,8 @@ impl<'w> Down<'w> {
     }
 }
 
-/// How much of a body is renamed before it is sent on.
-const STEP: usize = 32 * 1024;
+/// How much of a body is renamed before it is sent on, and before other connections may have their turn.
+const STEP: usize = 16 * 1024;
 
 /// What `Retry-After` asks for (RFC 9110, section 10.2.3).
 fn retry_after(value: &[u8]) -> Option<Duration> {

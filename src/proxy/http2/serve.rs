@@ -73,6 +73,8 @@ struct Prefixed {
     flow: Rc<Flow>,
     /// A field block was handed over, and not looked at yet.
     paused: Rc<Cell<bool>>,
+    /// Bytes that were read since the task of the connection paused last.
+    turn: usize,
 }
 
 /// A connection as the h2 crate has it.
@@ -124,8 +126,15 @@ pub(in crate::proxy) async fn serve(
     let frames = Frames::new(PREFACE.len());
     let buffers = Rc::clone(&worker.buffers);
     let flow = Flow::new(place.clone());
-    let socket =
-        Prefixed { stream, early, frames, buffers, flow: Rc::clone(&flow), paused: Rc::clone(&paused) };
+    let socket = Prefixed {
+        stream,
+        early,
+        frames,
+        buffers,
+        flow: Rc::clone(&flow),
+        paused: Rc::clone(&paused),
+        turn: 0,
+    };
     let shaken = timeout(limits.timeouts.request_head, builder.handshake(socket)).await;
     let Ok(Ok(connection)) = shaken else { return };
     let mut server = Server { connection, paused };
@@ -206,12 +215,19 @@ impl AsyncRead for Prefixed {
         ready!(this.buffers.poll_room(cx));
         ready!(this.flow.poll_frames(cx));
         if this.early.is_empty() {
+            if this.turn >= TURN_MAX {
+                this.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             this.buffers.equip(&mut this.early);
             let read = this.early.poll_fill(&mut this.stream, cx);
             if this.early.is_empty() {
+                this.turn = 0;
                 this.buffers.release(&mut this.early);
                 return read.map_ok(|_| ());
             }
+            this.turn += this.early.len();
         }
         let most = this.early.len().min(buf.remaining());
         let flow = &this.flow;
@@ -250,6 +266,9 @@ impl AsyncWrite for Prefixed {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
+
+/// What is read in a row before other connections of the thread have their turn: it may be thousands of frames.
+const TURN_MAX: usize = 48 * 1024;
 
 /// Requests at once, of one client: as many as a browser's page or a busy app sends.
 const STREAMS: u32 = 100;
