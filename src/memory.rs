@@ -4,7 +4,7 @@
 //! sessions, and whatever the h2 crate, hyper or reqwest hold. The rooms ask before they let something grow:
 //!
 //! - above 50 % of the budget, connections that stand still and hold memory are closed;
-//! - above 65 %, no more of a body is read;
+//! - above 65 %, no more of a body is read, and above 70 % no head of a response;
 //! - above 75 %, nothing at all is read, and new requests are refused. What a single read leads to may still come on top.
 //!
 //! The rest is for what the allocator needs in addition: parts of pages that nothing else fits in, and what was freed and has
@@ -98,6 +98,11 @@ impl Memory {
     /// Whether the budget is used up but for its reserve: bodies wait.
     pub fn is_full(&self) -> bool {
         self.used() >= self.limit / 20 * 13
+    }
+
+    /// Whether the reserve for short answers is used up as well: what AEM begins to send waits.
+    pub fn is_full_for_answers(&self) -> bool {
+        self.used() >= self.limit / 20 * 14
     }
 
     /// Whether the reserve for new requests is used up as well: they are refused.

@@ -215,7 +215,18 @@ impl Buffers {
         }
     }
 
-    /// The same for what begins a request, which may use the reserve: else the proxy could not even refuse it.
+    /// The same for what begins a response: a short one comes with its head, and is not to wait for the long ones that fill
+    /// the memory.
+    #[inline]
+    pub(super) fn poll_room_for_answer(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.memory.is_high() {
+            self.poll_room_under_pressure(cx, self.memory.is_full_for_answers())
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// The same for what begins a request, which may use the whole reserve: else the proxy could not even refuse it.
     #[inline]
     pub(super) fn poll_room_for_head(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.memory.is_high() {

@@ -109,6 +109,9 @@ impl Clients {
         let may_hold = |place: &Place| place.0.held.get() > 0 || place.0.base.get() > TLS_CONNECTION;
         let mut ranked: Vec<_> = all().filter(|(_, place)| may_hold(place)).collect();
         if ranked.is_empty() {
+            ranked = all().filter(|(_, place)| place.0.idle.get().is_some()).collect();
+        }
+        if ranked.is_empty() {
             ranked = all().filter(|(_, place)| now - place.0.moved.get() >= STILL_MAX).collect();
         }
         ranked.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));

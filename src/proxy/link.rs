@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use tokio::{
@@ -138,7 +138,7 @@ impl Link {
         }
     }
 
-    /// Reads once, and hands what has come to `take`.
+    /// Reads once, and hands what has come to `take`. There is room for it in the memory budget: that was asked before.
     pub(super) fn poll_read<E: From<rustls::Error> + From<io::Error>>(
         &mut self,
         cx: &mut Context<'_>,
@@ -147,10 +147,7 @@ impl Link {
     ) -> Poll<Result<Came, E>> {
         match self {
             Self::Wire(wire) => wire.poll_read(cx, buffers, take),
-            Self::Stream(stream) => {
-                ready!(buffers.poll_room(cx));
-                stream.poll_read(cx, take)
-            }
+            Self::Stream(stream) => stream.poll_read(cx, take),
         }
     }
 
@@ -271,14 +268,13 @@ impl Wire {
         buffers.release(&mut self.sealed);
     }
 
-    /// Reads once, and hands what has come to `take`.
+    /// Reads once, and hands what has come to `take`. There is room for it in the memory budget: that was asked before.
     pub(super) fn poll_read<E: From<rustls::Error> + From<io::Error>>(
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
         take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Poll<Result<Came, E>> {
-        ready!(buffers.poll_room(cx));
         buffers.equip(&mut self.wire);
         let read = self.wire.poll_fill(&mut self.socket, cx);
         let came = match read {

@@ -113,6 +113,9 @@ impl Tunnel<'_> {
             }
             match self.down {
                 Side::Open => {
+                    if buffers.poll_room(cx).is_pending() {
+                        return Ok(moved);
+                    }
                     let output = &mut self.client.output;
                     let came = self.link.poll_read(cx, buffers, |data| {
                         buffers.equip(output);

@@ -260,7 +260,14 @@ impl<'a, 'w> Exchange<'a, 'w> {
             let facing = self.facing();
             let facing = Facing { to: AnswerTo { withheld, ..facing.to }, ..facing };
             let (down, output) = (&mut self.down, &mut self.client.output);
-            let came = self.link.poll_read(cx, buffers, |data| down.take(data, facing, output));
+            let room = match down.stage {
+                Stage::Head => buffers.poll_room_for_answer(cx),
+                _ => buffers.poll_room(cx),
+            };
+            let came = match room {
+                Poll::Ready(()) => self.link.poll_read(cx, buffers, |data| down.take(data, facing, output)),
+                Poll::Pending => Poll::Pending,
+            };
             let result = match came {
                 Poll::Pending => {
                     buffers.release(&mut self.client.output);

@@ -53,6 +53,7 @@ impl AsyncRead for Channel {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.plain.is_empty() {
+            ready!(this.buffers.poll_room(cx));
             let plain = &mut this.plain;
             let mut filled = false;
             let came = this.wire.poll_read(cx, &this.buffers, |data| {
