@@ -251,5 +251,6 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// Tokens are below 2 KB; a login page of a captive portal is not worth reading.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-#[cfg(all(test, feature = "demo"))]
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod tests;

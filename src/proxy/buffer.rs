@@ -274,7 +274,8 @@ impl Buffers {
     }
 
     fn take(&self) -> Vec<u8> {
-        self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE])
+        let new = || vec![0; if self.memory.is_high() { SIZE_UNDER_PRESSURE } else { SIZE }];
+        self.free.borrow_mut().pop().unwrap_or_else(new)
     }
 
     /// Room for a head. Many may wait for AEM at once, and each has one: so it is small, and grows if it must.
@@ -320,6 +321,9 @@ const MOST: usize = SIZE - 1024;
 
 /// [`MOST`], and what sealing or chunking adds to it: a size class of the allocator.
 const SIZE: usize = 64 * 1024;
+
+/// While memory is short, so that a thousand connections have their share, and a short answer need not wait for long ones.
+const SIZE_UNDER_PRESSURE: usize = 8 * 1024;
 
 /// An app's head fits, our token with it.
 const SMALL: usize = 2 * 1024;

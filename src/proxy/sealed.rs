@@ -114,7 +114,8 @@ impl AsyncWrite for Sealed {
 /// The label of a connection that ended with its handshake.
 const DENIED: &str = "tls";
 
-#[cfg(all(test, feature = "demo"))]
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod tests {
     use std::{
         future::{pending, poll_fn},

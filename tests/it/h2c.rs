@@ -310,6 +310,27 @@ async fn a_client_that_gives_a_request_up_has_left_it() {
 }
 
 #[tokio::test]
+async fn chunks_of_one_byte_do_not_become_frames_of_one_byte() {
+    let (proxy, upstream) = with_upstream(setup()).await;
+    let mut app = App::of(&proxy).await;
+    let request = app.request("GET", "/").body(()).unwrap();
+    let (response, _) = app.requests.send_request(request, true).unwrap();
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n\r\n").await;
+    let chunks = "1\r\na\r\n".repeat(1000);
+    aem.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")).await;
+    let mut body = answer(response).await.unwrap().into_body();
+    let (mut frames, mut bytes) = (0, 0);
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        (frames, bytes) = (frames + 1, bytes + data.len());
+    }
+    assert!(bytes == 1000 && frames < 100, "{bytes} bytes in {frames} frames");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_aem_takes_nothing_has_left_its_uploads() {
     let (proxy, upstream) = with_upstream(setup()).await;
     let mut app = App::of(&proxy).await;

@@ -116,12 +116,12 @@ impl Flow {
 
     /// Counts `bytes` until the h2 crate is done with them.
     pub(super) fn meter(self: &Rc<Self>, bytes: Bytes) -> Metered {
-        self.unsent.set(self.unsent.get() + bytes.len());
+        self.unsent.set(self.unsent.get() + bytes.len() + FRAME);
         Metered { size: bytes.len(), bytes, flow: Rc::clone(self) }
     }
 
     fn released(&self, bytes: usize) {
-        self.unsent.set(self.unsent.get() - bytes);
+        self.unsent.set(self.unsent.get() - bytes - FRAME);
         self.sent.set(self.sent.get().saturating_add(bytes));
         self.place.waits(self.unsent.get(), Instant::now());
         if self.unsent.get() < UNSENT_MAX {
@@ -180,6 +180,9 @@ impl Drop for Metered {
 
 /// DATA frames of one connection that were not read: far more than its windows hold of frames of an ordinary size.
 const UNREAD_FRAMES_MAX: usize = 2048;
+
+/// What the h2 crate takes for a frame that waits to be sent, beside its bytes: less than this.
+const FRAME: usize = 512;
 
 /// Unsent bytes of one connection beyond which its streams wait: more than a round trip needs on one machine.
 const UNSENT_MAX: usize = 256 * 1024;

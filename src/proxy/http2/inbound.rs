@@ -247,15 +247,20 @@ fn poll_write_body(
 ) -> Poll<io::Result<usize>> {
     let most = ready!(poll_capacity(stream, cx, buf.len()))?;
     let mut used = 0;
+    // Chunks of a few bytes go together: the crate takes some hundred bytes for each frame that waits.
+    let mut body = Vec::new();
     while used < most && !decoder.is_done() {
         let (taken, data) = decoder.decode(&buf[used..most]).map_err(io::Error::other)?;
         used += taken;
-        if decoder.is_done() && decoder.trailers().len() > b"\r\n".len() {
-            stream.send_trailers(heads::trailers(decoder.trailers())?).map_err(io_error)?;
-        } else if !data.is_empty() || decoder.is_done() {
-            let data = flow.meter(Bytes::copy_from_slice(data));
-            stream.send_data(data, decoder.is_done()).map_err(io_error)?;
-        }
+        body.extend_from_slice(data);
+    }
+    let has_trailers = decoder.is_done() && decoder.trailers().len() > b"\r\n".len();
+    let ends = decoder.is_done() && !has_trailers;
+    if !body.is_empty() || ends {
+        stream.send_data(flow.meter(body.into()), ends).map_err(io_error)?;
+    }
+    if has_trailers {
+        stream.send_trailers(heads::trailers(decoder.trailers())?).map_err(io_error)?;
     }
     Poll::Ready(Ok(used))
 }
