@@ -6,7 +6,7 @@ use std::{cell::LazyCell, ops::Range};
 
 use http::HeaderName;
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr_iter, memchr2};
+use memchr::{memchr, memchr_iter, memchr2};
 
 use self::target::{Line, authority, form_for};
 use super::{
@@ -260,6 +260,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Path and query, for the choice of a route; as the client wrote them.
     pub(super) fn path(&self) -> &'b [u8] {
         if self.target.starts_with(b"?") { b"/" } else { self.target }
+    }
+
+    /// The query, also of an absolute target that has no path.
+    pub(super) fn query(&self) -> &'b [u8] {
+        memchr(b'?', steps::over(self.target)).map_or(&[], |at| &self.target[at + 1..])
     }
 
     /// What is asked for.

@@ -111,6 +111,55 @@ async fn what_apps_ask_for_passes_under_the_presets_that_are_for_it_byte_for_byt
     }
 }
 
+/// Under which presets a request of the list passes: those that stand before it.
+#[tokio::test]
+async fn an_attacker_who_knows_aem_gets_what_is_written_and_no_more() {
+    let list = include_str!("../policies/attacker.txt");
+    let lines: Vec<(&str, Line)> = list
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split_once('\t').expect("presets, then a request"))
+        .map(|(presets, request)| (presets, Line::of(request)))
+        .collect();
+    assert!(lines.len() >= 200, "found {}", lines.len());
+    let mut others = Vec::new();
+    for preset in Preset::ALL {
+        let (proxy, upstream) = with_upstream(Setup::default().set("POLICY", preset.name())).await;
+        for (presets, line) in &lines {
+            let may_pass = match *presets {
+                "none" => false,
+                "all" => true,
+                "reads" => [Preset::ReadOnly, Preset::Full].contains(&preset),
+                presets => presets.split(',').any(|own| own == preset.name()),
+            };
+            let mut app = proxy.connect().await;
+            app.send(line.request()).await;
+            let mut answer = std::pin::pin!(status(&mut app, &line.method));
+            let passed = tokio::select! {
+                status = &mut answer => {
+                    assert!([400, 403, 405].contains(&status), "{preset}: {}: {status}", line.shown());
+                    false
+                }
+                mut aem = upstream.accept() => {
+                    head(&mut aem).await;
+                    aem.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                    assert_eq!(answer.await, 200, "{preset}: {}", line.shown());
+                    true
+                }
+            };
+            if passed != may_pass {
+                others.push(format!(
+                    "{preset}: {} {}",
+                    if passed { "passed" } else { "refused" },
+                    line.shown()
+                ));
+            }
+        }
+        proxy.stop().await;
+    }
+    assert!(others.is_empty(), "{}", others.join("\n"));
+}
+
 /// The request line that has come, with its head.
 async fn head(aem: &mut Raw) -> Vec<u8> {
     let mut head = Vec::new();

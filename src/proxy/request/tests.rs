@@ -71,11 +71,17 @@ fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
 
 #[test]
 fn a_target_without_a_path_is_of_the_root() {
-    for (target, path) in [("http://a?x", "/"), ("http://a", "/"), ("http://a/b?x", "/b?x"), ("/b", "/b")] {
+    for (target, path, query) in [
+        ("http://a?x", "/", "x"),
+        ("http://a", "/", ""),
+        ("http://a/b?x", "/b?x", "x"),
+        ("/b?x?y", "/b?x?y", "x?y"),
+        ("/b", "/b", ""),
+    ] {
         let text = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
         let mut storage = storage();
         let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
-        assert_eq!(head.path(), path.as_bytes(), "{target}");
+        assert_eq!((head.path(), head.query()), (path.as_bytes(), query.as_bytes()), "{target}");
     }
 }
 
