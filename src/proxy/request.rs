@@ -14,7 +14,7 @@ use super::{
     fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, has_strict_lines, kinds, members, protocol},
     framing::Length,
     guard::{Asked, Guard},
-    rewrite,
+    rewrite, session_cookies,
 };
 use crate::{secret::SecretString, steps};
 
@@ -541,17 +541,12 @@ fn accept_encoding(name: &str, value: &[u8], codings: &[u8], out: &mut Buffer) {
     out.push(b"\r\n");
 }
 
-/// A browser's `login-token` is another identity, and may win over ours.
+/// A `Cookie`, without those that say who the user is.
 fn cookie(header: &Header<'_>, out: &mut Buffer) {
-    if !steps::over(header.value).windows(LOGIN_TOKEN.len()).any(|part| part == LOGIN_TOKEN) {
-        return line(header.name, header.value, out);
-    }
-    let pairs = header.value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let is_login_token =
-        |pair: &[u8]| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii() == LOGIN_TOKEN;
-    let kept: Vec<_> = pairs.filter(|pair| !pair.is_empty() && !is_login_token(pair)).collect();
-    if !kept.is_empty() {
-        line(header.name, &kept.join(&b"; "[..]), out);
+    match session_cookies::without_users(header.value) {
+        None => line(header.name, header.value, out),
+        Some(kept) if kept.is_empty() => {}
+        Some(kept) => line(header.name, &kept, out),
     }
 }
 
@@ -561,8 +556,6 @@ const CSRF_TOKEN: &[u8] = b"/libs/granite/csrf/token.json";
 const LOGOUT: &[u8] = b"/system/sling/logout";
 
 const IDENTITY: &[u8] = b"identity";
-
-const LOGIN_TOKEN: &[u8] = b"login-token";
 
 const JSON: &[u8] = b"json";
 

@@ -16,6 +16,7 @@ mod check;
 mod commands;
 mod connections;
 mod credential_edges;
+mod crossing;
 mod descriptors;
 mod dns;
 mod echoes;

@@ -8,13 +8,14 @@ use crate::{
     clock::Clock,
     proxy::{
         buffer::Buffer,
-        fields::{storage, trailers},
+        fields::storage,
         framing::{Decoder, Encoding, Length},
         link::LinkError,
         refusal::Refusal,
         request::Asking,
         response::{AnswerTo, BadResponse, Body, Renamed, ResponseHead},
         rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
+        trailers::{Behind, trailers},
         withheld::Withheld,
     },
 };
@@ -400,7 +401,7 @@ impl<'w> Down<'w> {
         let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
         encoding.data(chunk.filled(), out);
         if progress == Progress::Done {
-            let (kept, cut) = trailers(decoder.trailers(), withheld);
+            let (kept, cut) = trailers(decoder.trailers(), Behind::RenamedResponse, withheld);
             encoding.end(&kept, out);
             self.cut += cut;
             self.stage = Stage::Done;
@@ -414,7 +415,7 @@ impl<'w> Down<'w> {
             && decoder.is_done()
         {
             if *encoding == Encoding::Chunked {
-                let (kept, cut) = trailers(decoder.trailers(), facing.to.withheld);
+                let (kept, cut) = trailers(decoder.trailers(), Behind::Response, facing.to.withheld);
                 encoding.end(&kept, out);
                 self.cut += cut;
             }

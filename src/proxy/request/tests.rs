@@ -119,7 +119,7 @@ fn the_login_token_goes_and_other_cookies_stay() {
     check("cookie: a=1; login-token=secret; b=2\r\n", "cookie: a=1; b=2\r\n");
     check("cookie: login-token=secret\r\n", "");
     check("cookie: login-token=x\r\ncookie: c=3\r\n", "cookie: c=3\r\n");
-    check("cookie: my-login-token=keep;d=4\r\n", "cookie: my-login-token=keep; d=4\r\n");
+    check("cookie: my-login-token=keep;d=4\r\n", "cookie: my-login-token=keep;d=4\r\n");
     check("cookie: a=1;b=2\r\n", "cookie: a=1;b=2\r\n");
 }
 
