@@ -116,8 +116,8 @@ fn check_rest(came: &Naive<'_>, sent: &Head<'_>, answered: &Answered, question: 
 fn sets_user(value: &[u8]) -> bool {
     lower(value).split(',').any(|cookie| {
         let name = cookie.split(['=', ';']).next().unwrap_or_default();
-        let words = name.split(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c)));
-        let last = words.filter(|word| !word.is_empty()).next_back();
+        let mut words = name.split(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c)));
+        let last = words.rfind(|word| !word.is_empty());
         last.is_some_and(|word| ["login-token", "sling.sudo", "sling.formauth"].contains(&word))
     })
 }

@@ -29,6 +29,7 @@ mod guard_secret;
 mod h2c;
 mod harness;
 mod http2;
+mod http2_edges;
 mod kinds;
 mod leaks;
 mod listener_tls;

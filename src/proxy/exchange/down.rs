@@ -337,7 +337,8 @@ impl<'w> Down<'w> {
                 whole = Some((bytes.len(), renamed));
             }
         }
-        self.reusable = head.keeps_alive() && body.length != Length::UntilClose;
+        let is_clean = body.length != Length::UntilClose && !facing.asking.unexpected_body;
+        self.reusable = head.keeps_alive() && is_clean;
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
