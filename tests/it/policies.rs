@@ -281,6 +281,73 @@ async fn an_allow_line_opens_what_is_closed_and_nothing_beside_it() {
     proxy.stop().await;
 }
 
+/// As docs/policies.md has them, for `repo`, and the plugins of Maven and Gradle.
+#[tokio::test]
+async fn the_lines_for_package_tools_open_what_they_call_and_little_else() {
+    let docs = include_str!("../../docs/policies.md");
+    for (rules, passing) in [
+        ("allow POST /crx/packmgr/service.jsp", &["POST /crx/packmgr/service.jsp"][..]),
+        (
+            "allow POST /crx/packmgr/service/*, allow GET /etc/packages/*",
+            &[
+                "POST /crx/packmgr/service/.json?cmd=upload",
+                "POST /crx/packmgr/service/.json/etc/packages/tmp/repo/repo-content-1.zip?cmd=install",
+                "POST /crx/packmgr/service/.json/etc/packages/tmp/repo/repo-content-1.zip?cmd=build",
+                "GET /etc/packages/tmp/repo/repo-content-1.zip",
+            ],
+        ),
+        (
+            "allow POST /crx/packmgr/service/*, allow GET /system/console/bundles/*",
+            &[
+                "POST /crx/packmgr/service/.json?cmd=upload",
+                "POST /crx/packmgr/service/.json/etc/packages/my_packages/x-1.0.zip?cmd=install",
+                "GET /system/console/bundles/.json",
+            ],
+        ),
+        (
+            "allow POST /crx/packmgr/service/*, allow POST /crx/packmgr/list.jsp, allow GET /etc/packages/*, \
+             allow GET /system/console/bundles, allow GET /system/console/components",
+            &[
+                "POST /crx/packmgr/list.jsp",
+                "POST /crx/packmgr/service/.json/?cmd=upload",
+                "POST /crx/packmgr/service/.html/etc/packages/my_packages/x-1.0.zip/?cmd=install",
+                "GET /etc/packages/my_packages/x-1.0.zip",
+                "GET /system/console/bundles.json",
+                "GET /system/console/components.json",
+            ],
+        ),
+    ] {
+        for rule in rules.split(", ").filter(|rule| !rule.ends_with("components")) {
+            assert!(docs.contains(&format!("`{rule}`")), "{rule} is not in the documentation");
+        }
+        let (proxy, upstream) = with_upstream(Setup::default().set("RULES", rules)).await;
+        for request in passing {
+            let line = Line::of(request);
+            let mut app = proxy.connect().await;
+            app.send(line.request()).await;
+            let mut aem = upstream.accept().await;
+            assert!(head(&mut aem).await.starts_with(request.as_bytes()), "{request}");
+            aem.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            assert_eq!(status(&mut app, &line.method).await, 200, "{request}");
+        }
+        for request in [
+            "GET /crx/packmgr/index.jsp",
+            "POST /crx/packmgr/update.jsp",
+            "GET /crx/de/index.jsp",
+            "POST /system/console/bundles",
+            "DELETE /etc/packages/my_packages/x-1.0.zip",
+            "GET /system/console/configMgr",
+        ] {
+            let line = Line::of(request);
+            let mut app = proxy.connect().await;
+            app.send(line.request()).await;
+            let status = status(&mut app, &line.method).await;
+            assert!([403, 405].contains(&status), "{rules}: {request}: {status}");
+        }
+        proxy.stop().await;
+    }
+}
+
 /// A proxy whose routes have policies of their own, before an AEM of which the test is the other end.
 async fn with_routes() -> (Proxy, Upstream) {
     let setup = Setup::default().set("POLICY", "read-only");
