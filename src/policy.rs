@@ -13,6 +13,7 @@ mod pattern;
 mod presets;
 mod query;
 mod rules;
+mod selectors;
 mod sequences;
 mod words;
 
@@ -26,7 +27,7 @@ pub use self::{
     methods::Methods,
     normal::{Path, Reading, without_query},
     presets::{Preset, UnknownPreset},
-    query::names_operation,
+    query::Asks,
     rules::{Rule, RuleError},
 };
 
@@ -62,6 +63,9 @@ pub enum Refused {
     /// It names another method or operation beside its method.
     #[error("the request names another method or operation beside its method")]
     Override,
+    /// It names another user than the credential's.
+    #[error("the request names another user")]
+    User,
     /// It would write to a place that the policy closes.
     #[error("the policy does not let the destination through")]
     Destination,

@@ -2,14 +2,16 @@
 //! of users and replication, queries about everything, and servlets that fetch what they are told to.
 //!
 //! Sources: Adobe, "Dispatcher Security Checklist", "Testing Dispatcher Security" and "Security Checklist" of AEM 6.5; Apache
-//! Sling's and ACS AEM Commons' documentation; CVE-2018-5006, CVE-2018-12809 (servlets that fetch).
+//! Sling's and ACS AEM Commons' documentation; shinesolutions/swagger-aem, `conf/api.yml`; CVE-2018-5006, CVE-2018-12809
+//! (servlets that fetch). docs/policies.md has the source of each place, and what stays open.
 
 use std::sync::LazyLock;
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memchr;
 
 use super::{
-    methods::is_read, normal::segments, pattern::is_within, presets::PERSISTED, sequences::Sequences, words,
+    methods::is_read, normal::segments, pattern::is_within, presets::PERSISTED, selectors,
+    sequences::Sequences, words,
 };
 use crate::steps;
 
@@ -24,40 +26,69 @@ pub(super) fn covers(method: &str, path: &[u8]) -> bool {
         b'c' => ["crx", "crxde"].iter().any(|own| is_named(root, own)),
         b'd' => is_named(root, "dav"),
         b'e' => is_named(root, "etc") && any_below(ETC, below().all()),
-        b'l' => is_named(root, "libs") && any_below(LIBS, below().all()),
+        b'h' => is_named(root, "home"),
+        b'j' | b'o' | b'r' | UNDERSCORE => is_of_repository(root),
+        b'l' => is_named(root, "libs") && (replaces(method) || any_below(LIBS, below().all())),
         b'm' => is_named(root, "miscadmin") || is_named(root, "mnt") && mounted(method, below().all()),
         b's' => {
             is_named(root, "system") && any_below(SYSTEM, below().all())
                 || is_named(root, "security") && any_below(SECURITY, below().all())
+                || is_named(root, "services") && any_below(SERVICES, below().all())
+                || is_named(root, "server")
         }
         b'u' => is_named(root, "useradmin"),
         _ => false,
     };
     steps::over(path);
-    covered || is_read(method) && queries(path) && !is_within(path, PERSISTED) || shows(root, path)
+    covered || shows(root, path) || selects(method, root, path)
 }
+
+/// Whether a selector is closed, or a servlet at its mount point. In a persisted query's values anything may stand.
+fn selects(method: &str, root: &[u8], path: &[u8]) -> bool {
+    let has_scripts = ["apps", "libs", "mnt"].iter().any(|own| is_named(root, own));
+    selectors::closes(method, path, has_scripts) && !is_within(path, PERSISTED)
+}
+
+/// What the repository keeps of itself: versions, node types, indexes, rights. Sling writes `jcr:` as `_jcr_`, too.
+fn is_of_repository(root: &[u8]) -> bool {
+    let begins =
+        |own: &str| root.get(..own.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(own.as_bytes()));
+    ["jcr:system", "_jcr_system", "oak:index", "_oak_index"].iter().any(|own| is_named(root, own))
+        || begins("rep:")
+        || begins("_rep_")
+}
+
+/// Whether a method writes or removes what is at the path itself. A POST may be for a servlet there.
+fn replaces(method: &str) -> bool {
+    !is_read(method) && method != "POST"
+}
+
+/// `_`, as a first letter without its case.
+const UNDERSCORE: u8 = b'_' | 0x20;
 
 /// What of it may stand in a path of which nobody knows more than its words.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Possible {
     /// Something that is closed for every method.
     always: bool,
-    /// Something that is closed for methods that read, and for the others.
+    /// Something that is closed for methods that read, for the others, and for those but POST.
     reading: bool,
     writing: bool,
+    replacing: bool,
 }
 
 impl Possible {
     pub(super) fn of(text: &[u8]) -> Self {
         let found = PLACES.find(text);
         let always = (SOMETIMES.len()..PLACES.len()).any(|number| found.holds(number));
-        let [writing, reading] = [0, 1].map(|number| found.holds(number));
-        Self { always: always || words::may_dump(text), reading, writing }
+        let [writing, reading, replacing] = [0, 1, 2].map(|number| found.holds(number));
+        Self { always: always || words::may_dump(text), reading, writing, replacing }
     }
 
     /// Whether what is closed for this method may be in it.
     pub(super) fn covers(self, method: &str) -> bool {
-        self.always || if is_read(method) { self.reading } else { self.writing }
+        let by_method = if is_read(method) { self.reading } else { self.writing };
+        self.always || by_method || self.replacing && replaces(method)
     }
 }
 
@@ -149,61 +180,53 @@ fn is_named(segment: &[u8], name: &str) -> bool {
         && segment.get(name.len()).is_none_or(|byte| words::ends_name(*byte))
 }
 
-/// Sling's query servlet answers at every resource: `/content.query.json?statement=...`.
-fn queries(path: &[u8]) -> bool {
-    let mut known = 0;
-    for dot in memchr_iter(b'.', steps::over(path)) {
-        let rest = &path[dot + 1..];
-        let is_query = rest.get(..QUERY.len()).is_some_and(|part| part.eq_ignore_ascii_case(QUERY));
-        if dot < known || !is_query {
-            continue;
-        }
-        // It is a selector: the extension comes last, and is the same for all of them.
-        let segment = &rest[..memchr(b'/', rest).unwrap_or(rest.len())];
-        steps::over(segment);
-        let extension = &segment[memrchr(b'.', segment).map_or(0, |dot| dot + 1)..];
-        if is_named(extension.trim_ascii_start(), "json") {
-            return true;
-        }
-        known = dot + 1 + segment.len();
-    }
-    false
-}
-
-/// A selector, with the dot behind it.
-const QUERY: &[u8] = b"query.";
-
 /// Names of the deepest place that is closed, below its root: those of `/mnt/override/libs/granite/ui/content/dumplibs`.
 const DEEPEST: usize = 6;
 
 /// The words of everything that is closed: first what is closed for some methods, then the rest.
 static PLACES: LazyLock<Sequences> = LazyLock::new(|| {
-    let whole = WHOLE.iter().map(|place| (*place).to_owned());
+    let whole = WHOLE.iter().chain(&selectors::WORDS).map(|place| (*place).to_owned());
     let below = |root: &'static str, places: &'static [&str]| {
         places.iter().map(move |place| format!("/{root}/{place}"))
     };
-    let below = [("system", SYSTEM), ("bin", BIN), ("etc", ETC), ("security", SECURITY)]
-        .into_iter()
-        .chain(["libs", "apps", "mnt"].map(|root| (root, LIBS)))
-        .flat_map(|(root, places)| below(root, places));
+    let below =
+        [("system", SYSTEM), ("bin", BIN), ("etc", ETC), ("security", SECURITY), ("services", SERVICES)]
+            .into_iter()
+            .chain(["libs", "apps", "mnt"].map(|root| (root, LIBS)))
+            .flat_map(|(root, places)| below(root, places));
     Sequences::new(SOMETIMES.iter().map(|place| (*place).to_owned()).chain(whole).chain(below))
 });
 
-/// Closed for methods that write, and for those that read.
-const SOMETIMES: [&str; 2] = ["/apps", "/query/json"];
+/// Closed for methods that write, for those that read, and for those that write but POST.
+const SOMETIMES: [&str; 3] = ["/apps", "/query/json", "/libs"];
 
-/// Closed with all that is below.
-const WHOLE: [&str; 5] = ["/crx", "/crxde", "/dav", "/miscadmin", "/useradmin"];
+/// Closed with all that is below. `/home` alone is a word of many names: what is in it are users and groups.
+const WHOLE: [&str; 13] = [
+    "/crx",
+    "/crxde",
+    "/dav",
+    "/server",
+    "/miscadmin",
+    "/useradmin",
+    "/home/users",
+    "/home/groups",
+    "/jcr:system",
+    "/oak:index",
+    "/rep:security",
+    "/rep:policy",
+    "/rep:repoPolicy",
+];
 
 /// What has something closed below it.
-const ROOTS: [&str; 7] = ["apps", "bin", "etc", "libs", "mnt", "security", "system"];
+const ROOTS: [&str; 8] = ["apps", "bin", "etc", "libs", "mnt", "security", "services", "system"];
 
 /// Where the closed places below a root are.
-const TREES: [(&str, &[&str]); 9] = [
+const TREES: [(&str, &[&str]); 10] = [
     ("system", SYSTEM),
     ("bin", BIN),
     ("etc", ETC),
     ("security", SECURITY),
+    ("services", SERVICES),
     ("libs", LIBS),
     ("apps", LIBS),
     ("mnt/overlay", LIBS),
@@ -226,18 +249,33 @@ const BIN: &[&str] = &[
     "groovyconsole",
 ];
 
-/// Below `/etc`: packages; agents with their passwords; keys; shells.
-const ETC: &[&str] =
-    &["packages", "replication", "key", "truststore", "groovyconsole", "acs-tools/aem-fiddle"];
+/// Below `/etc`: packages; agents and other services with their passwords; keys; shells; what fetches addresses; a report
+/// that reads the whole repository.
+const ETC: &[&str] = &[
+    "packages",
+    "replication",
+    "cloudservices",
+    "key",
+    "truststore",
+    "groovyconsole",
+    "acs-tools/aem-fiddle",
+    "importers",
+    "reports/diskusage",
+];
 
 /// Below `/security`: short ways to consoles of users and rights.
 const SECURITY: &[&str] = &["users", "groups", "permissions"];
+
+/// Below `/services`: it fetches the address that a request names.
+const SERVICES: &[&str] = &["accesstoken"];
 
 /// Below `/libs`, and what is laid over it.
 const LIBS: &[&str] = &[
     // Users, rights, keys.
     "granite/security/post",
     "granite/security/content",
+    "granite/security/search",
+    "granite/security/truststore",
     "cq/security/authorizables",
     "cq/security/content",
     // Operation: backup, replication, distribution, jobs, workflows.
@@ -247,6 +285,7 @@ const LIBS: &[&str] = &[
     "granite/replication",
     "granite/distribution",
     "cq/replication",
+    "replication",
     "sling/distribution",
     "cq/workflow/admin",
     "cq/workflow/content/console",
@@ -257,76 +296,15 @@ const LIBS: &[&str] = &[
     "cq/ui/content/dumplibs",
     "cq/search/content/querydebug",
     "groovyconsole",
+    "acs-tools/content/aem-fiddle",
     // They fetch any address that they are told.
     "opensocial",
     "shindig",
     "mcm/salesforce/customer",
     "cq/contentinsight",
     "cq/cloudservicesprovisioning",
+    "dam/cloud",
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn consoles_are_closed_and_what_is_beside_them_is_not() {
-        for (path, closed) in [
-            ("/crx", true),
-            ("/crx/de/index.jsp", true),
-            ("/crxde", true),
-            ("/crxs", false),
-            ("/ crx/de", true),
-            ("/ ", false),
-            ("/system/console", true),
-            ("/system/console.html/x", true),
-            ("/SYSTEM/Console/bundles.json", true),
-            ("/system/consoles", false),
-            ("/system/sling/info.sessionInfo.json", false),
-            ("/bin/querybuilder.json", true),
-            ("/bin/querybuilder.feed.xml", true),
-            ("/bin/wcm/search/gql.servlet.json", true),
-            ("/bin/wcm/search", false),
-            ("/bin/app", false),
-            ("/etc/packages/my_packages/x.zip", true),
-            ("/etc.clientlibs/app/site.js", false),
-            ("/libs/granite/security/post/authorizables", true),
-            ("/libs/granite/security/currentuser.json", false),
-            ("/libs/granite/csrf/token.json", false),
-            ("/mnt/overlay/granite/security/content/useradmin.html", true),
-            ("/mnt/override/libs/crx/x", true),
-            ("/mnt/overlay/dam/gui/content/assets.html", false),
-            ("/apps/granite/backup", true),
-            ("/apps/site/clientlib.js", false),
-            ("/content.query.json", true),
-            ("/content.tidy.query.2.json", true),
-            ("/content/x.query.json/suffix", true),
-            ("/content/query.json", false),
-            ("/graphql/execute.json/s/q;file=report.query.json", false),
-            ("/bin/crxde/logs", true),
-            ("/etc.infinity.json", true),
-            ("/etc.4.json", true),
-            ("/etc.xml", true),
-            ("/etc/.infinity.json", true),
-            ("/.5.json", true),
-            ("/LIBS.infinity.json", true),
-            ("/libs/granite/security.infinity.json", true),
-            ("/mnt/overlay/granite.5.json", true),
-            ("/etc.json", false),
-            ("/etc/designs.infinity.json", false),
-            ("/libs/granite/core.infinity.json", false),
-            ("/content.infinity.json", false),
-            ("/content/etc.infinity.json", false),
-            ("/content/x.queryset.json", false),
-            ("/content/x.json/system/console", false),
-            ("/", false),
-        ] {
-            assert_eq!(covers("GET", path.as_bytes()), closed, "{path}");
-            assert!(!closed || may_cover("GET", path.as_bytes()), "{path}");
-        }
-        assert!(covers("POST", b"/apps/site/components/page"));
-        assert!(covers("MOVE", b"/mnt/override/apps/site"));
-        assert!(!covers("POST", b"/libs/dam/x"));
-        assert!(!covers("POST", b"/content/dam/x.query.jpg.initiateUpload.json"));
-    }
-}
+mod tests;

@@ -223,6 +223,9 @@ fn lookalike(character: char) -> Option<Ascii> {
         '\u{17f}' => Ascii::One('s'),
         '\u{212a}' => Ascii::One('k'),
         '\u{130}' | '\u{131}' => Ascii::One('i'),
+        '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => {
+            Ascii::One(' ')
+        }
         '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' => Ascii::Nothing,
         _ => return None,
     })

@@ -165,7 +165,18 @@ fn mutated(path: &str, mutations: &[(u8, usize)]) -> String {
             }
             14 => {
                 path.push_str(
-                    [";x=1", ".css", "%00.jpg", "?x=/content", ";v='1.0'.html", "%20", "/"][at % 7],
+                    [
+                        ";x=1",
+                        ".css",
+                        "%00.jpg",
+                        "?x=/content",
+                        ";v='1.0'.html",
+                        "%20",
+                        "/",
+                        "%23",
+                        "%3Fx",
+                        "%23x.html",
+                    ][at % 10],
                 );
             }
             15 if slash > 0 => path.insert_str(slash, ";a='b'"),
@@ -203,10 +214,17 @@ proptest! {
     }
 }
 
-const CLOSED: [&str; 5] = [
+const CLOSED: [&str; 12] = [
     "/crx/de/index.jsp",
     "/system/console/bundles.json",
     "/bin/querybuilder.json",
     "/etc/packages/x.zip",
     "/libs/granite/security/post/authorizables",
+    "/home/users/a/admin.json",
+    "/home/groups.tidy.json",
+    "/jcr:system/jcr:versionStorage.json",
+    "/libs/sling/servlet/default/GET.servlet",
+    "/content/dam.modifyAce.html",
+    "/libs/dam/cloud/proxy.json",
+    "/etc.infinity.json/x",
 ];

@@ -130,11 +130,23 @@ impl Ahead {
     }
 }
 
-/// Whether Sling answers with what is below, too: `.infinity.json`, `.3.json`, and all XML.
+/// Whether Sling answers with what is below, too: `.infinity.json`, `.3.json`, and all XML. A name may end before a
+/// space, `#`, `?` or `;`, which came encoded: `.infinity.json%20`.
 pub(super) fn dumps(segment: &[u8]) -> bool {
-    let mut parts = steps::over(segment).split(|byte| *byte == b'.');
-    let (Some(_), Some(extension)) = (parts.next(), parts.next_back()) else { return false };
-    extension.eq_ignore_ascii_case(b"xml") || extension.eq_ignore_ascii_case(b"json") && parts.any(is_deep)
+    let mut parts = steps::over(segment).split(|byte| *byte == b'.').skip(1).peekable();
+    let mut is_deep_so_far = false;
+    while let Some(part) = parts.next() {
+        let part = part.trim_ascii_start();
+        let word = &part[..part.iter().position(|byte| ends_name(*byte)).unwrap_or(part.len())];
+        let may_be_last = word.len() < part.len() || parts.peek().is_none();
+        if may_be_last
+            && (word.eq_ignore_ascii_case(b"xml") || is_deep_so_far && word.eq_ignore_ascii_case(b"json"))
+        {
+            return true;
+        }
+        is_deep_so_far |= is_deep(word);
+    }
+    false
 }
 
 /// The same of what nobody can read: whether its words say so.
@@ -259,8 +271,15 @@ mod tests {
             ("etc.tidy.-1.JSON", true),
             (".5.json", true),
             ("etc.xml", true),
+            ("etc.infinity.json ", true),
+            ("etc.infinity.json#x.html", true),
+            ("etc.infinity.json?x", true),
+            ("etc.infinity .json", true),
+            ("etc. infinity. json", true),
+            ("etc.xml#", true),
             ("etc.json", false),
             ("infinity.json", false),
+            ("etc.json.infinity", false),
             ("etc.infinity.html", false),
         ] {
             assert_eq!(dumps(segment.as_bytes()), is, "{segment}");

@@ -383,6 +383,10 @@ fn kept_back(refused: Refused) -> Problem {
             "policy-override",
             "The request names another method or operation beside its own method, and the policy does not let that through. Send it with the method that is meant.",
         ),
+        Refused::User => (
+            "policy-user",
+            "The query names another user (sudo), and requests are sent as the user of the proxy's credential alone. Leave the parameter out.",
+        ),
         Refused::Destination => (
             "policy-destination",
             "The policy of this proxy does not let the destination through. Give a path that it allows for this method, or add a line to `rules`: allow METHOD /path.",

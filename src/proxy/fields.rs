@@ -8,7 +8,7 @@ use std::{collections::HashMap, mem::MaybeUninit};
 use httparse::Header;
 use memchr::memchr;
 
-use super::{framing::Length, withheld::Withheld};
+use super::framing::Length;
 use crate::steps;
 
 /// More fields than this are no head that anybody means.
@@ -54,6 +54,8 @@ pub(super) enum Field {
     ContentEncoding,
     ContentLength,
     ContentLocation,
+    /// `Content-Security-Policy`, and its form that only reports.
+    ContentSecurityPolicy,
     ContentType,
     Cookie,
     /// `Destination` of WebDAV, and `X-Destination` of the Assets HTTP API.
@@ -62,6 +64,9 @@ pub(super) enum Field {
     Disguised,
     Expect,
     Forwarded,
+    /// What an answer says of its host for all that a client asks of it later: `Strict-Transport-Security`, `Alt-Svc` and the
+    /// like. Said by AEM of its own name, it does not hold for the proxy's.
+    OfHost,
     Host,
     KeepAlive,
     Link,
@@ -92,6 +97,7 @@ impl Field {
         let first = name.as_bytes().first().map_or(0, |first| first | 0x20);
         let candidate = match (name.len(), first) {
             (2, _) => ("te", Self::Te),
+            (3, _) => ("nel", Self::OfHost),
             (4, b'h') => ("host", Self::Host),
             (4, _) => ("link", Self::Link),
             (6, b'a') => ("accept", Self::Accept),
@@ -101,8 +107,11 @@ impl Field {
             (7, b'r') if name.as_bytes()[4] | 0x20 == b'r' => ("referer", Self::Referer),
             (7, b'r') => ("refresh", Self::Refresh),
             (7, b't') => ("trailer", Self::Trailer),
+            (7, b'a') => ("alt-svc", Self::OfHost),
             (7, _) => ("upgrade", Self::Upgrade),
             (8, _) => ("location", Self::Location),
+            (9, b'e') => ("expect-ct", Self::OfHost),
+            (9, b'r') => ("report-to", Self::OfHost),
             (9, _) => ("forwarded", Self::Forwarded),
             (10, b'c') => ("connection", Self::Connection),
             (10, b'u') => ("user-agent", Self::UserAgent),
@@ -116,12 +125,20 @@ impl Field {
             (13, _) if name.as_bytes()[2] | 0x20 == b'd' => ("x-destination", Self::Destination),
             (14, b'c') => ("content-length", Self::ContentLength),
             (14, b's') => ("sec-fetch-site", Self::SecFetchSite),
+            (15, b'c') => ("clear-site-data", Self::OfHost),
+            (15, b'p') => ("public-key-pins", Self::OfHost),
             (15, _) => ("accept-encoding", Self::AcceptEncoding),
             (16, b'c') if name.as_bytes()[8] | 0x20 == b'e' => ("content-encoding", Self::ContentEncoding),
             (16, b'c') => ("content-location", Self::ContentLocation),
             (16, _) => ("proxy-connection", Self::ProxyConnection),
             (17, _) => ("transfer-encoding", Self::TransferEncoding),
+            (18, b'a') => ("alternate-protocol", Self::OfHost),
+            (19, b'r') => ("reporting-endpoints", Self::OfHost),
             (19, _) => ("proxy-authorization", Self::ProxyAuthorization),
+            (23, b'c') => ("content-security-policy", Self::ContentSecurityPolicy),
+            (25, b's') => ("strict-transport-security", Self::OfHost),
+            (27, b'p') => ("public-key-pins-report-only", Self::OfHost),
+            (35, b'c') => ("content-security-policy-report-only", Self::ContentSecurityPolicy),
             _ => ("", Self::Other),
         };
         if is_named(name, candidate.0) {
@@ -142,15 +159,17 @@ impl Field {
         }
     }
 
-    /// Whether it may stand behind a body: it is neither about framing, nor routing, nor identity, nor read before the body
-    /// is (RFC 9110, section 6.5.1).
-    fn may_trail(self) -> bool {
-        self == Self::Other
-    }
-
-    /// Whether it may name AEM by its origin or its host.
+    /// Whether it may name AEM by its origin or its host, or mean that it speaks `https`.
     pub(super) fn names_upstream(self) -> bool {
-        matches!(self, Self::ContentLocation | Self::Link | Self::Location | Self::Refresh | Self::SetCookie)
+        matches!(
+            self,
+            Self::ContentLocation
+                | Self::ContentSecurityPolicy
+                | Self::Link
+                | Self::Location
+                | Self::Refresh
+                | Self::SetCookie
+        )
     }
 
     /// Whether the field is between two neighbours. `Proxy-Connection` and `Keep-Alive` are no longer in the RFC's list
@@ -392,29 +411,9 @@ pub(super) fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// The fields after a chunked body that may pass, one line each, and how many do not since they hold what is `withheld`. Fields
-/// that would change the message's framing, routing or identity have no place there (RFC 9110, section 6.5.1).
-pub(super) fn trailers(lines: &[u8], withheld: Withheld<'_>) -> (Vec<u8>, usize) {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
-        return (Vec::new(), 0);
-    };
-    let (mut kept, mut cut) = (Vec::new(), 0);
-    for field in fields.iter().filter(|field| Field::of(field.name).may_trail()) {
-        if withheld.is_in(field.value) {
-            cut += 1;
-            continue;
-        }
-        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
-            kept.extend_from_slice(part);
-        }
-    }
-    (kept, cut)
-}
-
 /// Whether a field's name is this one, which is of small letters and hyphens: in a name each of them has one other form at
 /// most, which differs by one bit.
-fn is_named(name: &str, own: &str) -> bool {
+pub(super) fn is_named(name: &str, own: &str) -> bool {
     let differ = |differs: u8, (a, b): (u8, u8)| differs | ((a | 0x20) ^ b);
     name.len() == own.len() && name.bytes().zip(own.bytes()).fold(0, differ) == 0
 }
@@ -501,6 +500,18 @@ mod tests {
             ("User-Agent", Field::UserAgent),
             ("X-Reason", Field::XReason),
             ("x-reason-code", Field::XReason),
+            ("Strict-Transport-Security", Field::OfHost),
+            ("ALT-SVC", Field::OfHost),
+            ("Alternate-Protocol", Field::OfHost),
+            ("Public-Key-Pins", Field::OfHost),
+            ("Public-Key-Pins-Report-Only", Field::OfHost),
+            ("Expect-CT", Field::OfHost),
+            ("NEL", Field::OfHost),
+            ("Report-To", Field::OfHost),
+            ("Reporting-Endpoints", Field::OfHost),
+            ("Clear-Site-Data", Field::OfHost),
+            ("Content-Security-Policy", Field::ContentSecurityPolicy),
+            ("content-security-policy-report-only", Field::ContentSecurityPolicy),
             ("X-Forwarded", Field::Other),
             ("Accepts", Field::Other),
             ("", Field::Other),
@@ -620,22 +631,5 @@ mod tests {
             let expected: Vec<_> = names.iter().map(is_named).collect();
             proptest::prop_assert_eq!(&marks[..fields.len()], expected.as_slice());
         }
-    }
-
-    #[test]
-    fn trailers_that_belong_into_the_head_do_not_pass() {
-        let lines =
-            b"X-Sum: 1\r\nAuthorization: Basic x\r\ncontent-length: 9\r\nHost: evil\r\ny: \xfc\r\n\r\n";
-        let trailers = |lines| trailers(lines, Withheld::NOTHING).0;
-        assert_eq!(trailers(&lines[..]), b"X-Sum: 1\r\ny: \xfc\r\n");
-        assert_eq!(trailers(b"\r\n"), b"");
-        assert_eq!(trailers(b"not a field\r\n\r\n"), b"");
-    }
-
-    #[test]
-    fn trailers_that_hold_the_credential_do_not_pass() {
-        let lines = b"X-Sum: 1\r\nX-Debug: Bearer a-token-that-is-long\r\n\r\n";
-        let (kept, cut) = trailers(lines, Withheld::new(b"a-token-that-is-long"));
-        assert_eq!((&*kept, cut), (&b"X-Sum: 1\r\n"[..], 1));
     }
 }

@@ -7,12 +7,13 @@ use url::Url;
 
 use super::{
     buffer::Buffer,
-    fields::{self, storage},
+    fields::storage,
     framing::{Decoder, Encoding, Length},
     guard::Guard,
     request::{Added, RequestHead},
     response::{AnswerTo, Body, Renamed, ResponseHead},
     rewrite::{Links, Members, Names, Origin},
+    trailers,
     withheld::Withheld,
 };
 use crate::secret::{SecretString, is_field_value};
@@ -180,9 +181,9 @@ pub fn answered(bytes: &[u8], question: Question<'_>) -> Result<Option<Answered>
     }))
 }
 
-/// The fields behind a chunked body, as they go on.
+/// The fields behind a client's chunked body, as they go on.
 pub fn trailers(lines: &[u8]) -> Vec<u8> {
-    fields::trailers(lines, Withheld::NOTHING).0
+    trailers::trailers(lines, trailers::Behind::Request, Withheld::NOTHING).0
 }
 
 /// A chunked body without its chunks.

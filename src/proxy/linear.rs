@@ -14,7 +14,7 @@ use super::{
     rewrite::{Names, Origin},
     withheld::Withheld,
 };
-use crate::{policy, steps};
+use crate::{policy::Asks, steps};
 
 /// A head's fields for about so many bytes.
 type Family = (&'static str, fn(usize) -> String);
@@ -120,7 +120,7 @@ fn request(fields: &str) -> u64 {
         if let Ok(head) = RequestHead::parse(head.as_bytes(), &mut storage) {
             let head = head.expect("a whole head");
             let _ = guard.admit(&head.asked, None);
-            let _ = (head.asking(), head.protocol(), policy::names_operation(head.path()));
+            let _ = (head.asking(), head.protocol(), Asks::of(head.query()));
             head.write(&added, head.length(), &mut Buffer::default());
         }
     });

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     buffer::{Buffer, Buffers},
-    http2::Stream,
+    http2::{HTTP_2, Stream},
     session::{Handshake, Session},
     upstream::Lease,
 };
@@ -224,6 +224,10 @@ impl Wire {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+        // Over HTTP/2 both sides speak first. Anything else would be taken for the answer to the first request.
+        if session.has_early() && session.protocol() != Some(HTTP_2) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "AEM spoke before it was asked"));
+        }
         // What came early stays.
         Ok(Self { session: Some(Box::new(session)), wire: wire.packed(), ..Self::plain(socket) })
     }
@@ -273,8 +277,11 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
-        take: impl FnMut(&[u8]) -> Result<(), E>,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Poll<Result<Came, E>> {
+        if let Some(early) = self.session.as_mut().and_then(|session| session.take_early()) {
+            return Poll::Ready(take(&early).map(|()| Came::Bytes));
+        }
         buffers.equip(&mut self.wire);
         let read = self.wire.poll_fill(&mut self.socket, cx);
         let came = match read {

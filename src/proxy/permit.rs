@@ -4,7 +4,7 @@
 use std::cell::LazyCell;
 
 use super::{Proxy, Route, error::ProxyError, fields::Field, request::RequestHead};
-use crate::policy::{self, Case, Path, Policy, Preset, Reading, Refused};
+use crate::policy::{self, Asks, Case, Path, Policy, Preset, Reading, Refused};
 
 impl Proxy {
     /// The route of a request that its policy lets through.
@@ -23,7 +23,11 @@ impl Proxy {
         if !route.policy.is_default() || matches!(head.method.as_bytes(), [b'C' | b'M', ..]) {
             self.judge_fields(head, route, &|method| case.judge(method))?;
         }
-        if route.policy.preset() != Preset::Full && policy::names_operation(query(target)) {
+        let asks = Asks::of(head.query());
+        if asks.user {
+            return Err(Refused::User.into());
+        }
+        if asks.operation && route.policy.preset() != Preset::Full {
             return Err(Refused::Override.into());
         }
         Ok(route)
@@ -102,10 +106,6 @@ fn judge_override(
         Ok(method) if route.policy.preset() == Preset::Full => judge(&method).map_err(|_| Refused::Override),
         _ => Err(Refused::Override),
     }
-}
-
-fn query(target: &[u8]) -> &[u8] {
-    target.iter().position(|byte| *byte == b'?').map_or(&[], |at| &target[at + 1..])
 }
 
 /// The path of a `Destination`, which is a URL or a path (RFC 4918, section 10.3); `None` for what names another host without a

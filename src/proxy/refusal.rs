@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn every_way_of_saying_it_is_known() {
-        let asking = Asking { json: true, safe: true, idempotent: true, logs_out: false };
+        let asking =
+            Asking { json: true, safe: true, idempotent: true, logs_out: false, unexpected_body: false };
         for (head, expected) in [
             ("401 Unauthorized", Some(Refusal::Unauthorized)),
             (
@@ -129,7 +130,8 @@ mod tests {
     #[test]
     fn a_page_is_none_where_a_page_was_asked_or_something_was_done() {
         let page = "200 OK\r\ncontent-type: text/html";
-        let get = Asking { json: false, safe: true, idempotent: true, logs_out: false };
+        let get =
+            Asking { json: false, safe: true, idempotent: true, logs_out: false, unexpected_body: false };
         assert_eq!(of(page, get), None);
         assert_eq!(of(page, Asking { json: true, safe: false, idempotent: false, ..get }), None);
     }
@@ -147,7 +149,8 @@ mod tests {
     #[test]
     fn whoever_logs_out_is_led_to_the_login_page_and_no_token_is_to_blame() {
         let login = "302 Found\r\nlocation: /libs/granite/core/content/login.html";
-        let logout = Asking { json: false, safe: true, idempotent: true, logs_out: true };
+        let logout =
+            Asking { json: false, safe: true, idempotent: true, logs_out: true, unexpected_body: false };
         assert_eq!(of(login, logout), None);
         assert_eq!(of("401 Unauthorized", logout), Some(Refusal::Unauthorized));
     }

@@ -6,7 +6,7 @@ use std::{cell::LazyCell, ops::Range};
 
 use http::HeaderName;
 use httparse::{EMPTY_HEADER, Header, Status};
-use memchr::{memchr_iter, memchr2};
+use memchr::{memchr, memchr_iter, memchr2};
 
 use self::target::{Line, authority, form_for};
 use super::{
@@ -14,7 +14,7 @@ use super::{
     fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, has_strict_lines, kinds, members, protocol},
     framing::Length,
     guard::{Asked, Guard},
-    rewrite,
+    rewrite, session_cookies,
 };
 use crate::{secret::SecretString, steps};
 
@@ -73,6 +73,9 @@ pub(super) struct Asking {
     pub idempotent: bool,
     /// It ends a session: a login page comes next, whatever token was sent.
     pub logs_out: bool,
+    /// It has a body that its method gives no meaning: AEM, or what stands before it, may leave the body unread and take it
+    /// for the next request.
+    pub unexpected_body: bool,
 }
 
 /// Where in a written head the lines stand that depend on the credential, and which of them are to be there.
@@ -262,6 +265,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if self.target.starts_with(b"?") { b"/" } else { self.target }
     }
 
+    /// The query, also of an absolute target that has no path.
+    pub(super) fn query(&self) -> &'b [u8] {
+        memchr(b'?', steps::over(self.target)).map_or(&[], |at| &self.target[at + 1..])
+    }
+
     /// What is asked for.
     pub(super) fn asking(&self) -> Asking {
         let safe = SAFE.contains(&self.method);
@@ -269,7 +277,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let path = self.path();
         let logs_out = path.starts_with(LOGOUT);
         let json = (self.accepts_json && !self.all("accept").any(accepts_pages)) || is_json_path(path);
-        Asking { json, safe, idempotent, logs_out }
+        Asking { json, safe, idempotent, logs_out, unexpected_body: self.has_unexpected_body() }
+    }
+
+    /// Whether it has a body that its method gives no meaning (RFC 9110, section 9.3).
+    fn has_unexpected_body(&self) -> bool {
+        self.length() != Length::Exact(0) && !WITH_CONTENT.contains(&self.method)
     }
 
     /// Every field: its name, what it is, its value.
@@ -370,7 +383,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     fn write_connection(&self, length: Length, out: &mut Buffer) {
         match length {
             Length::Exact(_) => {
-                if let Some(said) = self.hop.said() {
+                // HTTP/2 says by the end of the stream that there is no body. Of these methods servers want to hear it (RFC 9110,
+                // section 8.6).
+                let said = self.hop.said().or(ANTICIPATES_CONTENT.contains(&self.method).then_some(0));
+                if let Some(said) = said {
                     number("content-length", said, out);
                 }
             }
@@ -380,8 +396,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if let Some(protocol) = self.protocol() {
             out.push(b"connection: upgrade\r\n");
             line("upgrade", protocol, out);
-        } else if self.hop.trailers {
-            out.push(b"connection: te\r\nte: trailers\r\n");
+            return;
+        }
+        // Who leaves the body unread reads nothing behind it, either.
+        match (self.hop.trailers, self.has_unexpected_body()) {
+            (true, false) => out.push(b"connection: te\r\nte: trailers\r\n"),
+            (true, true) => out.push(b"connection: te, close\r\nte: trailers\r\n"),
+            (false, true) => out.push(b"connection: close\r\n"),
+            (false, false) => {}
         }
     }
 
@@ -536,17 +558,12 @@ fn accept_encoding(name: &str, value: &[u8], codings: &[u8], out: &mut Buffer) {
     out.push(b"\r\n");
 }
 
-/// A browser's `login-token` is another identity, and may win over ours.
+/// A `Cookie`, without those that say who the user is.
 fn cookie(header: &Header<'_>, out: &mut Buffer) {
-    if !steps::over(header.value).windows(LOGIN_TOKEN.len()).any(|part| part == LOGIN_TOKEN) {
-        return line(header.name, header.value, out);
-    }
-    let pairs = header.value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let is_login_token =
-        |pair: &[u8]| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii() == LOGIN_TOKEN;
-    let kept: Vec<_> = pairs.filter(|pair| !pair.is_empty() && !is_login_token(pair)).collect();
-    if !kept.is_empty() {
-        line(header.name, &kept.join(&b"; "[..]), out);
+    match session_cookies::without_users(header.value) {
+        None => line(header.name, header.value, out),
+        Some(kept) if kept.is_empty() => {}
+        Some(kept) => line(header.name, &kept, out),
     }
 }
 
@@ -557,14 +574,19 @@ const LOGOUT: &[u8] = b"/system/sling/logout";
 
 const IDENTITY: &[u8] = b"identity";
 
-const LOGIN_TOKEN: &[u8] = b"login-token";
-
 const JSON: &[u8] = b"json";
 
 const PAGES: [&[u8]; 2] = [b"html", b"htm"];
 
 /// The safe methods of HTTP, and those of WebDAV that read.
 const SAFE: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT"];
+
+/// Methods whose content has a meaning: those of HTTP, of WebDAV (RFC 4918, 3253, 5323), and QUERY.
+const WITH_CONTENT: [&str; 10] =
+    ["POST", "PUT", "PATCH", "PROPFIND", "PROPPATCH", "MKCOL", "LOCK", "REPORT", "SEARCH", "QUERY"];
+
+/// Methods of which a server expects content (RFC 9110, section 9.3).
+const ANTICIPATES_CONTENT: [&str; 3] = ["POST", "PUT", "PATCH"];
 
 /// Twice as long as any that is registered.
 const METHOD_MAX: usize = 32;

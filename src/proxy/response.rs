@@ -8,7 +8,8 @@ use super::{
     fields::{BadFraming, Field, Hop, Storage, has_strict_lines, kinds, protocol},
     framing::{Encoding, Length},
     request::{line, number, via},
-    rewrite::Names,
+    rewrite::{self, Names},
+    session_cookies,
     withheld::Withheld,
 };
 
@@ -257,6 +258,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
                 field if field.is_hop_by_hop() => {}
                 _ if body.renamed.is_some() && is_of_bytes(header.name) => {}
                 _ if to.withheld.is_in(header.value) => cut += 1,
+                Field::OfHost => {}
+                Field::SetCookie if session_cookies::sets_user(header.value) => {}
                 field if field.names_upstream() => renamed(header, field, names, out),
                 _ => line(header.name, header.value, out),
             }
@@ -287,7 +290,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     fn write_in_place(&self, to: AnswerTo<'_>, out: &mut Buffer) {
         if let Some(origin) = to.web_origin {
             let all = self.fields.iter().zip(self.kinds);
-            let passed = all.filter(|(_, field)| !field.is_hop_by_hop() && **field != Field::AccessControl);
+            let passed = all.filter(|(_, field)| {
+                !field.is_hop_by_hop() && !matches!(field, Field::AccessControl | Field::OfHost)
+            });
             cors::answer(origin, passed.map(|(header, _)| header.name), out);
         }
         if to.no_store {
@@ -321,7 +326,16 @@ const OF_BYTES: [&str; 6] =
 
 /// A field that names AEM, with the client's name for it.
 fn renamed(header: &Header<'_>, field: Field, names: Option<&Names<'_>>, out: &mut Buffer) {
-    let Some(names) = names else { return line(header.name, header.value, out) };
+    let Some(names) = names.filter(|names| names.changes(field, header.value)) else {
+        return line(header.name, header.value, out);
+    };
+    if field == Field::ContentSecurityPolicy {
+        let mut kept = Buffer::default();
+        if rewrite::without_upgrade(header.value, &mut kept) {
+            line(header.name, kept.filled(), out);
+        }
+        return;
+    }
     out.push(header.name.as_bytes());
     out.push(b": ");
     names.field(field, header.value, out);

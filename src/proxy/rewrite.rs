@@ -6,6 +6,7 @@
 
 mod coding;
 mod cookie;
+mod csp;
 mod head;
 mod json;
 mod members;
@@ -17,6 +18,7 @@ use url::Url;
 
 pub(super) use self::{
     coding::{Coding, CodingError, Progress, Rewriter},
+    csp::without_upgrade,
     head::to_upstream,
     json::Links,
     members::{Members, is_json},
@@ -103,13 +105,23 @@ pub(super) struct Names<'w> {
 }
 
 impl Names<'_> {
+    /// Whether the client speaks `https` with the proxy.
+    fn is_secure(&self) -> bool {
+        self.local.starts_with(b"https:")
+    }
+
+    /// Whether a field of AEM's may be another one for the client.
+    pub(super) fn changes(&self, field: Field, value: &[u8]) -> bool {
+        field != Field::ContentSecurityPolicy || !self.is_secure() && csp::upgrades(value)
+    }
+
     /// Writes a field of AEM's as the client is to see it.
     pub(super) fn field(&self, field: Field, value: &[u8], out: &mut Buffer) {
         match field {
             Field::Location | Field::ContentLocation => location(value, self.origin, &self.local, out),
             Field::Link => link(value, self.origin, &self.local, out),
             Field::Refresh => refresh(value, self.origin, &self.local, out),
-            Field::SetCookie => cookie(value, self.local.starts_with(b"https:"), out),
+            Field::SetCookie => cookie(value, self.is_secure(), out),
             _ => out.push(value),
         }
     }

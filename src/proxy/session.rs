@@ -17,6 +17,8 @@ pub(super) struct Session {
     tls: UnbufferedClientConnection,
     /// AEM said that it sends no more.
     ended: bool,
+    /// What came together with the end of the handshake, opened.
+    early: Vec<u8>,
 }
 
 /// What a handshake needs next.
@@ -36,7 +38,8 @@ impl Session {
         protocols: &[&[u8]],
     ) -> Result<Self, rustls::Error> {
         let protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self { tls: UnbufferedClientConnection::new_with_alpn(config, name, protocols)?, ended: false })
+        let tls = UnbufferedClientConnection::new_with_alpn(config, name, protocols)?;
+        Ok(Self { tls, ended: false, early: Vec::new() })
     }
 
     /// What AEM has chosen of the protocols.
@@ -49,6 +52,16 @@ impl Session {
         self.ended
     }
 
+    /// Takes what came together with the end of the handshake, if it was not taken before.
+    pub(super) fn take_early(&mut self) -> Option<Vec<u8>> {
+        (!self.early.is_empty()).then(|| std::mem::take(&mut self.early))
+    }
+
+    /// Whether something came together with the end of the handshake, and was not taken yet.
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Goes on with the handshake as far as `wire` reaches; what is to be sent is added to `sealed`.
     pub(super) fn shake_hands(
         &mut self,
@@ -56,7 +69,7 @@ impl Session {
         sealed: &mut Buffer,
     ) -> Result<Handshake, rustls::Error> {
         loop {
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(wire.filled_mut());
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(wire.filled_mut());
             let next = match state {
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
                     encode(|room| message.encode(room), sealed)?;
@@ -65,6 +78,21 @@ impl Session {
                 Ok(ConnectionState::TransmitTlsData(message)) => {
                     message.done();
                     None
+                }
+                // A server may speak first. Over TLS 1.2 that comes with its last message, and rustls hands it over before it
+                // says that the handshake is done.
+                Ok(ConnectionState::ReadTraffic(mut records)) => {
+                    let mut read = Ok(());
+                    while let Some(record) = records.next_record() {
+                        match record {
+                            Ok(record) => {
+                                discard += record.discard;
+                                self.early.extend_from_slice(record.payload);
+                            }
+                            Err(error) => read = Err(error),
+                        }
+                    }
+                    read.err().map(Err)
                 }
                 Ok(ConnectionState::WriteTraffic(_)) => Some(Ok(Handshake::Done)),
                 Ok(ConnectionState::BlockedHandshake) => Some(Ok(Handshake::More)),

@@ -46,11 +46,11 @@ async fn a_token_that_comes_back_in_a_head_is_cut_counted_and_warned_of_without_
 async fn a_token_that_comes_back_in_a_reason_an_interim_answer_or_a_trailer_is_cut_too() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let answer = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hint: TOKEN\r\n\r\n\
-                  HTTP/1.1 200 TOKEN\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Echo: TOKEN\r\n\r\n";
+                  HTTP/1.1 200 TOKEN\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nDigest: 1\r\nX-Echo: TOKEN\r\n\r\n";
     let (got, token) = answered(&proxy, &upstream, answer).await;
     assert!(!got.contains(&token), "the token came through");
     assert!(got.starts_with("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n"), "{got}");
-    assert!(got.contains("HTTP/1.1 200 \r\n") && got.ends_with("2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"), "{got}");
+    assert!(got.contains("HTTP/1.1 200 \r\n") && got.ends_with("2\r\nok\r\n0\r\nDigest: 1\r\n\r\n"), "{got}");
     assert_eq!(proxy.metric(ECHOES).await, 3.0);
     proxy.stop().await;
 }

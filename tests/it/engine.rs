@@ -153,12 +153,12 @@ async fn a_response_in_many_pieces_is_a_response() {
     aem.until("\r\n\r\n").await;
     aem.0.set_nodelay(true).unwrap();
     for byte in
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nx-end: 1\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\ndigest: 1\r\n\r\n"
     {
         aem.send([*byte]).await;
         tokio::task::yield_now().await;
     }
-    let answer = app.until("x-end: 1\r\n\r\n").await;
+    let answer = app.until("digest: 1\r\n\r\n").await;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     // Cut anew, but the same when it is put together, and without the extension.
     let mut text = String::new();

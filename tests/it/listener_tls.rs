@@ -165,6 +165,27 @@ async fn next(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 }
 
 #[tokio::test]
+async fn a_page_may_send_its_requests_by_https_where_the_proxy_speaks_it() {
+    let shown = Shown::new();
+    let (proxy, upstream) = with_upstream(shown.setup(Setup::default())).await;
+    let app = shown.app();
+    let answering = async {
+        let mut aem = upstream.accept().await;
+        aem.until("\r\n\r\n").await;
+        aem.send(
+            "HTTP/1.1 200 OK\r\nContent-Security-Policy: upgrade-insecure-requests; a\r\n\
+             Strict-Transport-Security: max-age=1\r\ncontent-length: 0\r\n\r\n",
+        )
+        .await;
+        aem
+    };
+    let (answer, _aem) = tokio::join!(app.get(&proxy, "/", ""), answering);
+    assert!(answer.contains("Content-Security-Policy: upgrade-insecure-requests; a\r\n"), "{answer}");
+    assert!(!answer.contains("Strict-Transport-Security"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn requests_are_served_over_tls_and_the_proxys_own_origin_is_https() {
     let shown = Shown::new();
     let proxy = shown.setup(Setup::default()).start().await;

@@ -111,6 +111,55 @@ async fn what_apps_ask_for_passes_under_the_presets_that_are_for_it_byte_for_byt
     }
 }
 
+/// Under which presets a request of the list passes: those that stand before it.
+#[tokio::test]
+async fn an_attacker_who_knows_aem_gets_what_is_written_and_no_more() {
+    let list = include_str!("../policies/attacker.txt");
+    let lines: Vec<(&str, Line)> = list
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split_once('\t').expect("presets, then a request"))
+        .map(|(presets, request)| (presets, Line::of(request)))
+        .collect();
+    assert!(lines.len() >= 200, "found {}", lines.len());
+    let mut others = Vec::new();
+    for preset in Preset::ALL {
+        let (proxy, upstream) = with_upstream(Setup::default().set("POLICY", preset.name())).await;
+        for (presets, line) in &lines {
+            let may_pass = match *presets {
+                "none" => false,
+                "all" => true,
+                "reads" => [Preset::ReadOnly, Preset::Full].contains(&preset),
+                presets => presets.split(',').any(|own| own == preset.name()),
+            };
+            let mut app = proxy.connect().await;
+            app.send(line.request()).await;
+            let mut answer = std::pin::pin!(status(&mut app, &line.method));
+            let passed = tokio::select! {
+                status = &mut answer => {
+                    assert!([400, 403, 405].contains(&status), "{preset}: {}: {status}", line.shown());
+                    false
+                }
+                mut aem = upstream.accept() => {
+                    head(&mut aem).await;
+                    aem.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                    assert_eq!(answer.await, 200, "{preset}: {}", line.shown());
+                    true
+                }
+            };
+            if passed != may_pass {
+                others.push(format!(
+                    "{preset}: {} {}",
+                    if passed { "passed" } else { "refused" },
+                    line.shown()
+                ));
+            }
+        }
+        proxy.stop().await;
+    }
+    assert!(others.is_empty(), "{}", others.join("\n"));
+}
+
 /// The request line that has come, with its head.
 async fn head(aem: &mut Raw) -> Vec<u8> {
     let mut head = Vec::new();
@@ -230,6 +279,73 @@ async fn an_allow_line_opens_what_is_closed_and_nothing_beside_it() {
     check(&asked(&proxy, "GET", "/api/assets/wknd.json", "").await, 405, "policy-method", "OPTIONS");
     assert_eq!(asked(&proxy, "GET", "/api/assets.json", "").await.0, 200);
     proxy.stop().await;
+}
+
+/// As docs/policies.md has them, for `repo`, and the plugins of Maven and Gradle.
+#[tokio::test]
+async fn the_lines_for_package_tools_open_what_they_call_and_little_else() {
+    let docs = include_str!("../../docs/policies.md");
+    for (rules, passing) in [
+        ("allow POST /crx/packmgr/service.jsp", &["POST /crx/packmgr/service.jsp"][..]),
+        (
+            "allow POST /crx/packmgr/service/*, allow GET /etc/packages/*",
+            &[
+                "POST /crx/packmgr/service/.json?cmd=upload",
+                "POST /crx/packmgr/service/.json/etc/packages/tmp/repo/repo-content-1.zip?cmd=install",
+                "POST /crx/packmgr/service/.json/etc/packages/tmp/repo/repo-content-1.zip?cmd=build",
+                "GET /etc/packages/tmp/repo/repo-content-1.zip",
+            ],
+        ),
+        (
+            "allow POST /crx/packmgr/service/*, allow GET /system/console/bundles/*",
+            &[
+                "POST /crx/packmgr/service/.json?cmd=upload",
+                "POST /crx/packmgr/service/.json/etc/packages/my_packages/x-1.0.zip?cmd=install",
+                "GET /system/console/bundles/.json",
+            ],
+        ),
+        (
+            "allow POST /crx/packmgr/service/*, allow POST /crx/packmgr/list.jsp, allow GET /etc/packages/*, \
+             allow GET /system/console/bundles, allow GET /system/console/components",
+            &[
+                "POST /crx/packmgr/list.jsp",
+                "POST /crx/packmgr/service/.json/?cmd=upload",
+                "POST /crx/packmgr/service/.html/etc/packages/my_packages/x-1.0.zip/?cmd=install",
+                "GET /etc/packages/my_packages/x-1.0.zip",
+                "GET /system/console/bundles.json",
+                "GET /system/console/components.json",
+            ],
+        ),
+    ] {
+        for rule in rules.split(", ").filter(|rule| !rule.ends_with("components")) {
+            assert!(docs.contains(&format!("`{rule}`")), "{rule} is not in the documentation");
+        }
+        let (proxy, upstream) = with_upstream(Setup::default().set("RULES", rules)).await;
+        for request in passing {
+            let line = Line::of(request);
+            let mut app = proxy.connect().await;
+            app.send(line.request()).await;
+            let mut aem = upstream.accept().await;
+            assert!(head(&mut aem).await.starts_with(request.as_bytes()), "{request}");
+            aem.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            assert_eq!(status(&mut app, &line.method).await, 200, "{request}");
+        }
+        for request in [
+            "GET /crx/packmgr/index.jsp",
+            "POST /crx/packmgr/update.jsp",
+            "GET /crx/de/index.jsp",
+            "POST /system/console/bundles",
+            "DELETE /etc/packages/my_packages/x-1.0.zip",
+            "GET /system/console/configMgr",
+        ] {
+            let line = Line::of(request);
+            let mut app = proxy.connect().await;
+            app.send(line.request()).await;
+            let status = status(&mut app, &line.method).await;
+            assert!([403, 405].contains(&status), "{rules}: {request}: {status}");
+        }
+        proxy.stop().await;
+    }
 }
 
 /// A proxy whose routes have policies of their own, before an AEM of which the test is the other end.

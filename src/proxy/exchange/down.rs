@@ -8,13 +8,14 @@ use crate::{
     clock::Clock,
     proxy::{
         buffer::Buffer,
-        fields::{storage, trailers},
+        fields::storage,
         framing::{Decoder, Encoding, Length},
         link::LinkError,
         refusal::Refusal,
         request::Asking,
         response::{AnswerTo, BadResponse, Body, Renamed, ResponseHead},
         rewrite::{self, Coding, Links, Members, Names, Progress, Rewriter},
+        trailers::{Behind, trailers},
         withheld::Withheld,
     },
 };
@@ -336,7 +337,8 @@ impl<'w> Down<'w> {
                 whole = Some((bytes.len(), renamed));
             }
         }
-        self.reusable = head.keeps_alive() && body.length != Length::UntilClose;
+        let is_clean = body.length != Length::UntilClose && !facing.asking.unexpected_body;
+        self.reusable = head.keeps_alive() && is_clean;
         // A body that AEM will not read, or that the client was never asked for, leaves no way to the next request.
         let unread = !facing.uploaded && (self.is_used_up() || facing.held_back);
         self.close = body.closes || facing.stopping || !facing.to.keep_alive || unread;
@@ -400,7 +402,7 @@ impl<'w> Down<'w> {
         let progress = rewriter.advance(STEP, &mut |data| chunk.push(data))?;
         encoding.data(chunk.filled(), out);
         if progress == Progress::Done {
-            let (kept, cut) = trailers(decoder.trailers(), withheld);
+            let (kept, cut) = trailers(decoder.trailers(), Behind::RenamedResponse, withheld);
             encoding.end(&kept, out);
             self.cut += cut;
             self.stage = Stage::Done;
@@ -414,7 +416,7 @@ impl<'w> Down<'w> {
             && decoder.is_done()
         {
             if *encoding == Encoding::Chunked {
-                let (kept, cut) = trailers(decoder.trailers(), facing.to.withheld);
+                let (kept, cut) = trailers(decoder.trailers(), Behind::Response, facing.to.withheld);
                 encoding.end(&kept, out);
                 self.cut += cut;
             }

@@ -6,9 +6,9 @@ use tokio::time::Sleep;
 
 use crate::proxy::{
     buffer::Buffer,
-    fields::trailers,
     framing::{Decoder, Encoding, Length},
     link::LinkError,
+    trailers::{Behind, trailers},
     withheld::Withheld,
 };
 
@@ -110,7 +110,10 @@ impl Up {
         }
         if self.encoding == Encoding::Chunked {
             if self.decoder.is_done() {
-                self.encoding.end(&trailers(self.decoder.trailers(), Withheld::NOTHING).0, &mut chunks);
+                self.encoding.end(
+                    &trailers(self.decoder.trailers(), Behind::Request, Withheld::NOTHING).0,
+                    &mut chunks,
+                );
             }
             keep(&mut self.kept, self.kept_max, self.expected, chunks.filled());
             take(chunks.filled())?;

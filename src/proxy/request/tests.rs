@@ -71,11 +71,17 @@ fn what_is_ours_to_add_is_added_once_whatever_a_connection_field_names() {
 
 #[test]
 fn a_target_without_a_path_is_of_the_root() {
-    for (target, path) in [("http://a?x", "/"), ("http://a", "/"), ("http://a/b?x", "/b?x"), ("/b", "/b")] {
+    for (target, path, query) in [
+        ("http://a?x", "/", "x"),
+        ("http://a", "/", ""),
+        ("http://a/b?x", "/b?x", "x"),
+        ("/b?x?y", "/b?x?y", "x?y"),
+        ("/b", "/b", ""),
+    ] {
         let text = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
         let mut storage = storage();
         let head = RequestHead::parse(text.as_bytes(), &mut storage).unwrap().unwrap();
-        assert_eq!(head.path(), path.as_bytes(), "{target}");
+        assert_eq!((head.path(), head.query()), (path.as_bytes(), query.as_bytes()), "{target}");
     }
 }
 
@@ -91,7 +97,8 @@ fn hop_by_hop_fields_and_those_named_by_connection_go() {
 
 #[test]
 fn the_length_of_a_body_is_not_up_to_connection() {
-    check("connection: content-length\r\ncontent-length: 3\r\n", "content-length: 3\r\n");
+    let written = written("connection: content-length\r\ncontent-length: 3\r\n");
+    assert_eq!(written, "content-length: 3\r\nconnection: close\r\n", "and a GET has no body");
 }
 
 #[test]
@@ -113,7 +120,7 @@ fn the_login_token_goes_and_other_cookies_stay() {
     check("cookie: a=1; login-token=secret; b=2\r\n", "cookie: a=1; b=2\r\n");
     check("cookie: login-token=secret\r\n", "");
     check("cookie: login-token=x\r\ncookie: c=3\r\n", "cookie: c=3\r\n");
-    check("cookie: my-login-token=keep;d=4\r\n", "cookie: my-login-token=keep; d=4\r\n");
+    check("cookie: my-login-token=keep;d=4\r\n", "cookie: my-login-token=keep;d=4\r\n");
     check("cookie: a=1;b=2\r\n", "cookie: a=1;b=2\r\n");
 }
 

@@ -62,9 +62,9 @@ mod tests {
     #[test]
     fn over_http_a_cookie_loses_what_needs_https() {
         check(
-            "login-token=x; Path=/; Domain=x; Secure; HttpOnly; SameSite=None; Partitioned",
-            "login-token=x; Path=/; HttpOnly",
-            "login-token=x; Path=/; Secure; HttpOnly; SameSite=None; Partitioned",
+            "affinity=x; Path=/; Domain=x; Secure; HttpOnly; SameSite=None; Partitioned",
+            "affinity=x; Path=/; HttpOnly",
+            "affinity=x; Path=/; Secure; HttpOnly; SameSite=None; Partitioned",
         );
         check("a=b;SECURE=;samesite = NONE ;x", "a=b;x", "a=b;SECURE=;samesite = NONE ;x");
         check("__Host-a=b; Secure; Path=/", "__Host-a=b; Path=/", "__Host-a=b; Secure; Path=/");

@@ -137,7 +137,7 @@ const LAST_CHUNKS: &[&str] = &[
     "0\r\n\r\n",
     "00\r\n\r\n",
     "0;x\r\n\r\n",
-    "0\r\nx-sum: 1\r\n\r\n",
+    "0\r\ndigest: 1\r\n\r\n",
     "0\r\nhost: a\r\n\r\n",
     "0\r\n",
 ];

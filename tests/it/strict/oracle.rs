@@ -260,7 +260,7 @@ impl Reader<'_> {
         let begin = self.at;
         let mut trailers = self.fields()?;
         self.odd |= self.at - begin > 60_000;
-        trailers.retain(|(name, _)| is_told(name));
+        trailers.retain(|(name, _)| TRAILERS.contains(&&**name));
         Ok((body, trailers))
     }
 
@@ -311,6 +311,9 @@ fn list(fields: &[Field], name: &str) -> Vec<String> {
 fn is_told(name: &str) -> bool {
     name.starts_with("x-") && !name.starts_with("x-forwarded") && name != "x-destination"
 }
+
+/// What passes behind a body.
+const TRAILERS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
 
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(byte as char)
