@@ -9,6 +9,7 @@ mod describe;
 pub(crate) mod fuzzing;
 pub mod keys;
 mod prefix;
+mod proxy_url;
 mod raw;
 mod sources;
 mod upstream;
@@ -24,6 +25,7 @@ use self::raw::Raw;
 pub use self::{
     describe::describe,
     prefix::Prefix,
+    proxy_url::{ProxyUrl, ProxyUrlError},
     sources::{Setting, Source, Sources, Variables},
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
     values::{Listen, Optional},

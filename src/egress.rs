@@ -1,33 +1,25 @@
 //! The ways out of this network: which proxy a connection goes through, if any.
 
-use std::{env, fmt};
+use std::env;
 
 use http::Uri;
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
 use crate::{
-    config::Way,
+    config::{ProxyUrl, ProxyUrlError, Way},
     network::{is_loopback, resolver::ProcessResolver},
-    secret::{Authorization, SecretString},
+    secret::SecretString,
 };
-
-/// A proxy on the way, which is asked for a tunnel (RFC 9110, section 9.3.6).
-#[derive(Clone)]
-pub struct EgressProxy {
-    uri: Uri,
-    authorization: Option<Authorization>,
-}
 
 /// A proxy is set that cannot be used. Going out without it might be what it is there to prevent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{setting} is not a proxy that is spoken to in plain http: write http://HOST:PORT, or say in {key} which proxy is to \
-     be used, or off"
-)]
+#[error("{setting} {error}: write http://HOST:PORT, or say in {key} which proxy is to be used, or off")]
 pub struct EgressError {
-    /// The key or the variable that holds it.
+    /// The variable that holds it.
     setting: &'static str,
+    /// What is wrong with it.
+    error: ProxyUrlError,
     /// The key that says otherwise.
     key: &'static str,
 }
@@ -55,7 +47,7 @@ impl To {
 ///
 /// # Errors
 /// When the proxy that is set cannot be used.
-pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, EgressError> {
+pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<ProxyUrl>, EgressError> {
     let key = to.key();
     let Ok(destination) = url.as_str().parse::<Uri>() else { return Ok(None) };
     if is_loopback(url) {
@@ -63,10 +55,7 @@ pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, Egress
     }
     match way {
         Way::Direct => Ok(None),
-        Way::Proxy(secret) => {
-            let matcher = Matcher::builder().all(secret.expose_secret().to_owned()).build();
-            usable(matcher.intercept(&destination)).map(Some).ok_or(EgressError { setting: key, key })
-        }
+        Way::Proxy(proxy) => Ok(Some(proxy.clone())),
         Way::Environment => Environment::read(|name| env::var(name).ok()).proxy(key, &destination),
     }
 }
@@ -78,7 +67,7 @@ pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, Egress
 /// When the proxy has no address, which is a defect of this program.
 pub fn through(
     builder: reqwest::ClientBuilder,
-    egress: Option<&EgressProxy>,
+    egress: Option<&ProxyUrl>,
 ) -> reqwest::Result<reqwest::ClientBuilder> {
     let builder = builder.no_proxy().dns_resolver(ProcessResolver);
     let Some(egress) = egress else { return Ok(builder) };
@@ -108,50 +97,19 @@ impl Environment {
         Self { proxy: proxy.map(|(name, text)| (name, text.into())), exceptions }
     }
 
-    fn proxy(&self, key: &'static str, destination: &Uri) -> Result<Option<EgressProxy>, EgressError> {
+    fn proxy(&self, key: &'static str, destination: &Uri) -> Result<Option<ProxyUrl>, EgressError> {
         let Some((setting, secret)) = &self.proxy else { return Ok(None) };
-        let matcher = |proxy: &str| {
-            let builder = Matcher::builder().all(proxy.to_owned()).no(self.exceptions.clone());
-            builder.build().intercept(destination)
-        };
         // Whether this is an exception does not depend on the proxy, which may be none that is known.
-        if matcher("http://any").is_none() {
+        let all = Matcher::builder().all(ANY).no(self.exceptions.clone()).build();
+        if all.intercept(destination).is_none() {
             return Ok(None);
         }
-        usable(matcher(secret.expose_secret())).map(Some).ok_or(EgressError { setting, key })
+        secret.expose_secret().parse().map(Some).map_err(|error| EgressError { setting, error, key })
     }
 }
 
-fn usable(found: Option<Intercept>) -> Option<EgressProxy> {
-    let found = found.filter(|found| found.uri().scheme_str() == Some("http"))?;
-    let authorization = found.basic_auth().and_then(Authorization::of);
-    Some(EgressProxy { uri: found.uri().clone(), authorization })
-}
-
-impl EgressProxy {
-    /// Where it is.
-    pub fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    /// What it is to know us by, if anything.
-    pub fn authorization(&self) -> Option<&Authorization> {
-        self.authorization.as_ref()
-    }
-}
-
-/// Host and port; never the credentials.
-impl fmt::Display for EgressProxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.uri.authority().map_or("", http::uri::Authority::as_str))
-    }
-}
-
-impl fmt::Debug for EgressProxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EgressProxy({self})")
-    }
-}
+/// Stands for every proxy where only the exceptions matter.
+const ANY: &str = "http://any";
 
 #[cfg(test)]
 mod tests {
@@ -192,6 +150,29 @@ mod tests {
     }
 
     #[test]
+    fn user_information_ends_at_the_last_at_sign_and_is_percent_decoded() {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+
+        for (value, pair) in [
+            ("http://jane@corp.example:geheim@one:1", "jane@corp.example:geheim"),
+            ("http://jane:geh#eim@one:1", "jane:geh#eim"),
+            ("http://jane:geh/eim@one:1/", "jane:geh/eim"),
+            ("http://jane:geh?eim@one:1", "jane:geh?eim"),
+            ("http://jane:12/geheim@one:1", "jane:12/geheim"),
+            ("jane:geh://eim@one:1", "jane:geh://eim"),
+            ("http://jane:100%@one:1", "jane:100%"),
+            ("http://jane:ge:heim@one:1", "jane:ge:heim"),
+            ("http://CORP\\jane:geh\\eim@one:1", "CORP\\jane:geh\\eim"),
+            ("http://jane:%C3%BC%40%3a@one:1", "jane:ü@:"),
+            ("http://jane:geheim@one:1\r\n", "jane:geheim"),
+        ] {
+            let found = by_environment(&[("HTTPS_PROXY", value)], AEM);
+            let expected = format!("one:1 Basic {}", STANDARD.encode(pair));
+            assert_eq!(found, Ok(Some(expected)), "{value}");
+        }
+    }
+
+    #[test]
     fn exceptions_are_reached_directly() {
         for (exceptions, direct) in [
             ("adobeaemcloud.com", true),
@@ -215,9 +196,20 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_be_used_is_an_error_and_never_passed_by() {
-        for value in
-            ["https://u:geheim@one:1", "socks5://u:geheim@one:1", "ftp://one", "http://", "not a proxy"]
-        {
+        for value in [
+            "https://u:geheim@one:1",
+            "socks5://u:geheim@one:1",
+            "ftp://one",
+            "http://",
+            "not a proxy",
+            "http://u:geheim",
+            "http://u:1/geheim",
+            "http://u:geheim@",
+            "http://u:geheim@one:1/path",
+            "http://u:geheim@one:99999",
+            "http://u:geheim%0a@one:1",
+            "http://u%3Ageheim@one:1",
+        ] {
             let error = by_environment(&[("HTTPS_PROXY", value), ("ALL_PROXY", "http://two:2")], AEM);
             let error = error.unwrap_err().to_string();
             assert!(
@@ -230,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_is_on_this_machine_is_reached_directly() {
-        let way = Way::Proxy("http://u:geheim@one:1".into());
+        let way = Way::Proxy("http://u:geheim@one:1".parse().unwrap());
         for url in ["http://localhost:4502", "https://127.0.0.1", "https://[::1]:7"] {
             assert!(proxy(&way, To::Aem, &Url::parse(url).unwrap()).unwrap().is_none(), "{url}");
         }

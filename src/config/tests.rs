@@ -312,6 +312,45 @@ fn no_error_and_no_listing_shows_a_secret() {
     assert!(!format!("{config:?}").contains(secret));
 }
 
+#[test]
+fn no_form_of_user_information_is_shown() {
+    let secret = "p8e-do-not-show-me";
+    let aem = ("AEM_PROXY_UPSTREAM", "https://author-p1-e2.adobeaemcloud.com");
+    for url in [
+        format!("http://jane@corp.example:{secret}@one:1"),
+        format!("http://jane:a#{secret}@one:1"),
+        format!("http://jane:1/{secret}@one:1"),
+        format!("http://jane:a?{secret}@one:1"),
+        format!("jane:a://{secret}@one:1"),
+        format!("jane:{secret}@one:1"),
+        format!("http://jane:{secret}"),
+        format!("http://jane:{secret}@"),
+        format!("http://jane:1/{secret}@one:1/path"),
+        format!("socks5://jane:a@{secret}@one:1"),
+    ] {
+        for variable in [
+            "AEM_PROXY_UPSTREAM",
+            "AEM_PROXY_IMS_ENDPOINT",
+            "AEM_PROXY_CREDENTIALS__MAIN__IMS_ENDPOINT",
+            "AEM_PROXY_UPSTREAMS__A__URL",
+            "AEM_PROXY_GUARD__ALLOWED_ORIGINS",
+            "AEM_PROXY_GUARD__ALLOWED_HOSTS",
+            "AEM_PROXY_EGRESS__AEM_PROXY",
+            "AEM_PROXY_EGRESS__IMS_PROXY",
+        ] {
+            let (sources, _file) = sources(None, &[aem, ("AEM_PROXY_AUTH", "none"), (variable, &url)], &[]);
+            let described = describe(&sources).unwrap();
+            assert!(!described.contains(secret), "{variable} {url}: {described}");
+            match Config::load(&sources) {
+                Ok(config) => {
+                    assert!(!format!("{config:?}").contains(secret), "{variable} {url}: {config:?}");
+                }
+                Err(error) => assert!(!error.to_string().contains(secret), "{variable} {url}: {error}"),
+            }
+        }
+    }
+}
+
 /// Two names that differ in one word, and paths are shown.
 #[test]
 fn a_document_in_place_of_its_path_is_refused_and_not_shown() {

@@ -66,8 +66,8 @@ impl FromStr for Endpoint {
             "http" => return Err(EndpointError::PlainHttp),
             _ => return Err(EndpointError::Invalid),
         }
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if url.path() != "/" || !plain {
+        // An @ anywhere: the parser may take a part of a password for the host, or for a path.
+        if text.contains('@') || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(EndpointError::NotAnOrigin);
         }
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -112,6 +112,9 @@ mod tests {
             ("http://ims.example", EndpointError::PlainHttp),
             ("ims.example/ims", EndpointError::NotAnOrigin),
             ("https://user:pw@ims.example", EndpointError::NotAnOrigin),
+            ("https://user:1#pw@ims.example", EndpointError::NotAnOrigin),
+            ("https://user#pw@ims.example", EndpointError::NotAnOrigin),
+            ("ims.example#", EndpointError::NotAnOrigin),
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
         }

@@ -21,6 +21,7 @@ mod dns;
 mod echoes;
 mod edges;
 mod egress;
+mod egress_credentials;
 mod engine;
 mod forward;
 mod guard;
