@@ -11,6 +11,7 @@ pub mod keys;
 mod prefix;
 mod proxy_url;
 mod raw;
+mod service_variables;
 mod sources;
 mod upstream;
 mod values;

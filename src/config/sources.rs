@@ -14,8 +14,12 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     ConfigError, Problem,
     keys::{self, KEYS, Key, Kind, PREFIX},
+    service_variables::is_of_service,
 };
-use crate::secret::never;
+use crate::{
+    secret::never,
+    text_file::{self, EncodingError, SAVE_AS_UTF8},
+};
 
 /// What there is to read, gathered by the caller, so that tests need no process of their own.
 /// It may hold secrets, and has no `Debug`.
@@ -132,7 +136,9 @@ impl Sources {
     /// Every value of every source, lowest first.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
         self.settings_with(self.path().map(|path| {
-            let text = std::fs::read_to_string(&path);
+            let text = std::fs::read(&path)
+                .map(Zeroizing::new)
+                .and_then(|bytes| text_file::decode(&bytes).map(str::to_owned).map_err(io::Error::other));
             (path, text)
         }))
     }
@@ -167,7 +173,7 @@ impl Sources {
         let mut ours = Vec::new();
         for (name, value) in &self.variables.0 {
             let Some(name) = name.to_str() else { continue };
-            if is_ours(name) && name != CONFIG_VARIABLE && !is_service_link(name) {
+            if is_ours(name) && name != CONFIG_VARIABLE && !is_of_service(name, &value.to_string_lossy()) {
                 // An empty variable is one that was not set: compose files pass them on so.
                 if !value.is_empty() {
                     ours.push((name, value));
@@ -198,11 +204,16 @@ fn read_file(
     let text = match text {
         Ok(text) => Zeroizing::new(text),
         Err(error) => {
+            let encoding = error.get_ref().and_then(|inner| inner.downcast_ref::<EncodingError>());
+            let (what, mend) = match encoding {
+                Some(encoding) => (encoding.to_string(), SAVE_AS_UTF8),
+                None => (format!("cannot be read: {}", error.kind()), "check --config or AEM_PROXY_CONFIG"),
+            };
             return problems.push(Problem {
                 key: String::new(),
                 source: Some(Source::File(path, None)),
-                what: format!("cannot be read: {}", error.kind()),
-                mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
+                what,
+                mend: mend.to_owned(),
             });
         }
     };
@@ -302,16 +313,6 @@ fn from_text(key: &Key, text: &str) -> Value {
 
 fn is_ours(name: &str) -> bool {
     name == RUST_LOG || name.starts_with(PREFIX)
-}
-
-/// Kubernetes tells every pod of every Service in its namespace: a Service called `aem-proxy` brings
-/// `AEM_PROXY_SERVICE_HOST`, `AEM_PROXY_PORT_8080_TCP` and so on, which are none of ours.
-fn is_service_link(name: &str) -> bool {
-    let rest = name.strip_prefix(PREFIX).unwrap_or_default();
-    rest.starts_with("SERVICE_HOST")
-        || rest.starts_with("SERVICE_PORT")
-        || rest == "PORT"
-        || rest.starts_with("PORT_")
 }
 
 struct TomlFile<'a> {

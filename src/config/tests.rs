@@ -132,20 +132,80 @@ fn an_empty_variable_is_one_that_is_not_set() {
     assert!(config.ca_file.is_none());
 }
 
+/// What the kubelet sets for a Service of that name (its `pkg/kubelet/envvars`).
+fn service_variables(service: &str, port_name: &str, port: u16, protocol: &str) -> Vec<(String, String)> {
+    let name = service.to_uppercase().replace('-', "_");
+    let lower = protocol.to_lowercase();
+    let port_variable = format!("{name}_PORT_{port}_{protocol}");
+    vec![
+        (format!("{name}_SERVICE_HOST"), "10.0.0.1".to_owned()),
+        (format!("{name}_SERVICE_PORT"), port.to_string()),
+        (format!("{name}_SERVICE_PORT_{}", port_name.to_uppercase().replace('-', "_")), port.to_string()),
+        (format!("{name}_PORT"), format!("{lower}://10.0.0.1:{port}")),
+        (port_variable.clone(), format!("{lower}://10.0.0.1:{port}")),
+        (format!("{port_variable}_PROTO"), lower),
+        (format!("{port_variable}_PORT"), port.to_string()),
+        (format!("{port_variable}_ADDR"), "10.0.0.1".to_owned()),
+    ]
+}
+
+fn check_service(service: &str, port_name: &str, port: u16, protocol: &str) {
+    let made = service_variables(service, port_name, port, protocol);
+    let made = made.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    load(None, &[UPSTREAM, FILE].into_iter().chain(made).collect::<Vec<_>>(), &[]);
+}
+
 #[test]
 fn variables_that_kubernetes_makes_of_a_service_are_none_of_ours() {
-    load(
-        None,
-        &[
-            UPSTREAM,
-            FILE,
-            ("AEM_PROXY_SERVICE_HOST", "10.0.0.1"),
-            ("AEM_PROXY_SERVICE_PORT_HTTP", "80"),
-            ("AEM_PROXY_PORT", "tcp://10.0.0.1:80"),
-            ("AEM_PROXY_PORT_80_TCP_ADDR", "10.0.0.1"),
-        ],
-        &[],
-    );
+    for service in
+        ["aem-proxy", "aem-proxy-metrics", "aem-proxy-admin", "aem-proxy-admin-listen", "aem-proxy-2"]
+    {
+        for protocol in ["TCP", "UDP", "SCTP"] {
+            check_service(service, "http-admin", 9090, protocol);
+        }
+    }
+}
+
+#[test]
+fn a_typing_error_that_looks_like_a_variable_of_kubernetes_stays_an_error() {
+    for (name, value) in [
+        ("AEM_PROXY_PORT", "8080"),
+        ("AEM_PROXY_ADMIN_PORT", "8081"),
+        ("AEM_PROXY_PORTS", "tcp://10.0.0.1:80"),
+        ("AEM_PROXY_PORT_HTTP", "80"),
+        ("AEM_PROXY_PORT_80", "80"),
+        ("AEM_PROXY_PORT_X_TCP", "80"),
+        ("AEM_PROXY_SERVICE_HOSTS", "a"),
+        ("AEM_PROXY_SERVICE", "a"),
+        ("AEM_PROXY_MYSERVICE_PORTS", "a"),
+    ] {
+        let error = refuse(None, &[UPSTREAM, FILE, (name, value)], &[]);
+        assert!(error.contains(name), "{name}: {error}");
+    }
+}
+
+/// A field may have such a name, and then the variable is ours.
+#[test]
+fn a_key_that_is_known_is_read_whatever_it_ends_in() {
+    let variables = [
+        UPSTREAM,
+        FILE,
+        ("AEM_PROXY_PROXIES__DEFAULT__HEADERS__X_SERVICE_HOST", "a"),
+        ("AEM_PROXY_PROXIES__DEFAULT__HEADERS__X_PORT", "tcp://10.0.0.1:80"),
+    ];
+    assert_eq!(load(None, &variables, &[]).proxies[0].otherwise.headers.len(), 2);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_service_keeps_the_proxy_from_starting(
+        service in "aem-proxy(-[a-z0-9]{1,8}){0,3}",
+        port_name in "[a-z][a-z0-9]{0,4}(-[a-z0-9]{1,4})?",
+        port in 1_u16..,
+        protocol in proptest::sample::select(vec!["TCP", "UDP", "SCTP"]),
+    ) {
+        check_service(&service, &port_name, port, protocol);
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ mod secrets;
 mod slow;
 mod stopping;
 mod strict;
+mod text_files;
 mod threads;
 mod unix_socket;
 mod upstream_tls;
