@@ -151,6 +151,22 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Drops the dot of the root from the end of `url`'s host: the same name, in a spelling that neither certificates nor AEM's own
+/// links have. `None` where an empty label is left (RFC 1034, section 3.1).
+#[must_use]
+pub(crate) fn without_root_dot(mut url: Url) -> Option<Url> {
+    if let Some(Host::Domain(name)) = url.host()
+        && let Some(name) = name.strip_suffix('.').map(str::to_owned)
+    {
+        url.set_host(Some(&name)).ok()?;
+    }
+    let is_name = |name: &str| name.split('.').all(|label| !label.is_empty());
+    match url.host() {
+        Some(Host::Domain(name)) if !is_name(name) => None,
+        _ => Some(url),
+    }
+}
+
 /// The chain of causes below `error` in one line, each said once.
 pub fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut told: Vec<String> = Vec::new();

@@ -18,7 +18,10 @@ use super::{
     sources::{self, Setting, Source},
     values,
 };
-use crate::{network::is_loopback, secret::SecretString};
+use crate::{
+    network::{is_loopback, without_root_dot},
+    secret::SecretString,
+};
 
 /// Checks what was read, and tells the source of what is wrong. All problems are gathered before any is told.
 pub(super) struct Checker<'a> {
@@ -191,7 +194,7 @@ impl<'a> Checker<'a> {
                 format!("give AEM's address, as in --upstream {EXAMPLE}"),
             );
         };
-        let Ok(url) = Url::parse(text) else {
+        let Some(url) = Url::parse(text).ok().and_then(without_root_dot) else {
             return self.nothing(key, "is not a URL", format!("write it as {EXAMPLE}"));
         };
         let wrong = match url.scheme() {

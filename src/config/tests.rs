@@ -373,6 +373,26 @@ fn no_error_and_no_listing_shows_a_secret() {
 }
 
 #[test]
+fn the_dot_of_the_root_is_no_part_of_an_upstream() {
+    for (url, origin) in [
+        ("https://author-p1-e2.adobeaemcloud.com.", "https://author-p1-e2.adobeaemcloud.com"),
+        ("https://Author-p1-e2.adobeaemcloud.com.:8443/", "https://author-p1-e2.adobeaemcloud.com:8443"),
+        ("http://localhost.:4502", "http://localhost:4502"),
+    ] {
+        let config = load(None, &[("AEM_PROXY_UPSTREAM", url), ("AEM_PROXY_AUTH", "none")], &[]);
+        assert_eq!(config.upstreams[0].url.origin().ascii_serialization(), origin);
+        let toml =
+            format!("proxies.a = {{ listen = '127.0.0.1:1', upstream = '{url}', credentials = 'none' }}");
+        let config = load(Some(&toml), &[], &[]);
+        assert_eq!(config.upstreams[0].url.origin().ascii_serialization(), origin);
+    }
+    for url in ["https://author-p1-e2.adobeaemcloud.com..", "https://.", "https://.."] {
+        let error = refuse(None, &[("AEM_PROXY_UPSTREAM", url), ("AEM_PROXY_AUTH", "none")], &[]);
+        assert!(error.contains("`upstream`"), "{url}: {error}");
+    }
+}
+
+#[test]
 fn no_form_of_user_information_is_shown() {
     let secret = "p8e-do-not-show-me";
     let aem = ("AEM_PROXY_UPSTREAM", "https://author-p1-e2.adobeaemcloud.com");

@@ -36,6 +36,30 @@ async fn fields_that_name_aem_name_the_proxy_as_the_client_came_to_it() {
     proxy.stop().await;
 }
 
+/// The dot of the root: the same host, in another spelling.
+#[tokio::test]
+async fn an_upstream_with_a_dot_at_its_end_is_called_as_aem_calls_itself() {
+    let upstream = Upstream::bind().await;
+    let aem = upstream.origin().replace("127.0.0.1", "localhost");
+    let proxy = Setup::default().upstream(aem.replace("localhost", "localhost.")).start().await;
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\norigin: http://localhost\r\nconnection: close\r\n\r\n")
+        .await;
+    let mut connection = upstream.accept().await;
+    let head = connection.until("\r\n\r\n").await.to_lowercase();
+    let host = aem.strip_prefix("http://").unwrap_or_default();
+    assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
+    assert!(head.contains(&format!("\r\norigin: {aem}\r\n")), "{head}");
+    let link = format!("link: <{aem}/b>; rel=next\r\n");
+    connection
+        .send(format!("HTTP/1.1 302 Found\r\nlocation: {aem}/a\r\n{link}content-length: 0\r\n\r\n"))
+        .await;
+    let seen = app.rest().await;
+    assert!(seen.contains("location: http://localhost/a\r\n"), "{seen}");
+    assert!(seen.contains("link: <http://localhost/b>; rel=next\r\n"), "{seen}");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_redirect_to_another_host_stays_one() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
