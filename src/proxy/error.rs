@@ -3,6 +3,7 @@
 //! They are problem documents (RFC 9457) with a `Proxy-Status` field (RFC 9209), so that nobody takes them for
 //! AEM's. Nothing that IMS or AEM said gets in; causes are for the log.
 
+mod handshake;
 mod no_request;
 
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(super) enum ProxyError {
     ResponseCoding,
     #[error(transparent)]
     Busy(#[from] Busy),
-    #[error("AEM cannot be reached")]
+    #[error("AEM cannot be reached{}", because(*.0))]
     Unreachable(Cause, #[source] Source),
     #[error("AEM sent no response head in time")]
     ResponseTimeout,
@@ -395,6 +396,11 @@ fn kept_back(refused: Refused) -> Problem {
     Problem { status, error: "http_request_denied", details: None, name, detail }
 }
 
+/// Why a handshake failed, for the log; behind it stand the words of the TLS library.
+fn because(cause: Cause) -> String {
+    cause.explanation().map_or_else(String::new, |explanation| format!(": {}", explanation.what))
+}
+
 fn unreachable(cause: Cause) -> Problem {
     let (status, error, name, detail) = match cause {
         Cause::Dns => {
@@ -405,12 +411,6 @@ fn unreachable(cause: Cause) -> Problem {
             "connection_refused",
             "connection-refused",
             "Nobody answers at AEM's address.",
-        ),
-        Cause::Certificate => (
-            StatusCode::BAD_GATEWAY,
-            "tls_certificate_error",
-            "tls-certificate",
-            "AEM's certificate is not trusted. Behind a TLS-inspecting proxy give its CA with ca_file.",
         ),
         Cause::TlsAlert => (
             StatusCode::BAD_GATEWAY,
@@ -445,6 +445,7 @@ fn unreachable(cause: Cause) -> Problem {
         Cause::EgressUnreachable | Cause::EgressCredentials | Cause::EgressRefused | Cause::EgressFailed => {
             egress(cause)
         }
+        _ => handshake::problem(cause),
     };
     Problem { status, error, details: None, name, detail }
 }

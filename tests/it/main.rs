@@ -56,6 +56,7 @@ mod stopping;
 mod strict;
 mod text_files;
 mod threads;
+mod tls_causes;
 mod unix_socket;
 mod upstream_tls;
 mod websocket;
