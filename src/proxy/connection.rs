@@ -384,6 +384,9 @@ impl Proxy {
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
         }
+        if head.has_lower_case_method() {
+            return Err(ProxyError::Method);
+        }
         let route = self.permit(head)?;
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());

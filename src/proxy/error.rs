@@ -45,6 +45,8 @@ pub(super) enum ProxyError {
     PathTooLong,
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
+    #[error("the method has small letters")]
+    Method,
     #[error("the response's transfer coding is not chunked alone")]
     ResponseCoding,
     #[error(transparent)]
@@ -131,6 +133,12 @@ impl ProxyError {
                 "http_request_denied",
                 "connect",
                 "This is a reverse proxy: address requests to it as to AEM itself, without CONNECT.",
+            ),
+            Self::Method => problem(
+                StatusCode::BAD_REQUEST,
+                "http_request_error",
+                "method",
+                "The method has small letters. Methods are written in capitals, as in fetch(url, {method: \"PATCH\"}): to HTTP `patch` is another method.",
             ),
             Self::ResponseCoding => problem(
                 StatusCode::BAD_GATEWAY,
@@ -252,7 +260,7 @@ impl ProxyError {
             Self::Denied(GuardError::Origin) => Some("origin"),
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
             Self::Denied(GuardError::Secret) => Some("secret"),
-            Self::Connect => Some("method"),
+            Self::Connect | Self::Method => Some("method"),
             Self::PathTooLong => Some("path_length"),
             Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
             Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
@@ -281,6 +289,7 @@ impl ProxyError {
             | Self::Denied(_)
             | Self::Policy(_)
             | Self::PathTooLong
+            | Self::Method
             | Self::Busy(_)
             | Self::NoMemory
             | Self::RequestBroken(_) => {
