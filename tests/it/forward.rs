@@ -196,7 +196,7 @@ async fn what_keeps_a_request_from_aem_has_its_own_problem_document() {
 
     let plain = Setup::default().start_standins().await;
     let setup = Setup::default().upstream(plain.aem_origin.replace("http://127.0.0.1", "https://localhost"));
-    check_problem(&setup.start().await, 502, "tls_protocol_error", "tls").await;
+    check_problem(&setup.start().await, 502, "tls_protocol_error", "tls-none").await;
 }
 
 #[tokio::test]
