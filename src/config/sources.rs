@@ -173,7 +173,9 @@ impl Sources {
         let mut ours = Vec::new();
         for (name, value) in &self.variables.0 {
             let Some(name) = name.to_str() else { continue };
-            if is_ours(name) && name != CONFIG_VARIABLE && !is_of_service(name, &value.to_string_lossy()) {
+            if name == CONFIG_VARIABLE {
+                problems.extend(of_environment_file(name, value));
+            } else if is_ours(name) && !is_of_service(name, &value.to_string_lossy()) {
                 // An empty variable is one that was not set: compose files pass them on so.
                 if !value.is_empty() {
                     ours.push((name, value));
@@ -183,6 +185,10 @@ impl Sources {
         // Our own name for the level stands above the one that every Rust program has.
         ours.sort_by_key(|(name, _)| (*name != RUST_LOG, *name));
         for (name, value) in ours {
+            if let Some(problem) = of_environment_file(name, value) {
+                problems.push(problem);
+                continue;
+            }
             match variable(name, value) {
                 Ok(mut setting) => {
                     let known = settings.iter().map(|setting| setting.key.as_str());
@@ -252,9 +258,40 @@ fn without_words(message: &str, file: &str) -> String {
     shown.join("`")
 }
 
+/// What some readers of environment files leave on a value: quotes, and the CR of a line end. It is never what was meant, but a
+/// secret may have quotes, and a document line ends.
+fn of_environment_file(name: &str, value: &std::ffi::OsStr) -> Option<Problem> {
+    let path = path_of(name);
+    let key = keys::find(&path);
+    let text = value.to_str()?;
+    let problem = |what: &str, hint: &str| Problem {
+        key: path.clone(),
+        source: Some(Source::Variable(name.to_owned())),
+        what: what.to_owned(),
+        mend: hint.to_owned(),
+    };
+    let is_document = key.is_some_and(|key| key.name.ends_with("json"));
+    if text.ends_with('\r') && !is_document {
+        let hint = "the environment file has the line ends of Windows: save it with LF";
+        return Some(problem("ends with a carriage return", hint));
+    }
+    let in_quotes =
+        ['"', '\''].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
+    if in_quotes && !key.is_some_and(|key| key.secret) {
+        let hint = "remove them: what reads the environment file takes them for a part of the value";
+        return Some(problem("stands in quotes", hint));
+    }
+    None
+}
+
+/// The path of the key that a variable stands for.
+fn path_of(name: &str) -> String {
+    name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".")
+}
+
 fn variable(name: &str, value: &std::ffi::OsStr) -> Result<Setting, Problem> {
     let source = Source::Variable(name.to_owned());
-    let path = name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".");
+    let path = path_of(name);
     let Some(key) = keys::find(&path) else {
         return Err(unknown(&path, source, keys::variable));
     };
@@ -307,7 +344,11 @@ fn from_text(key: &Key, text: &str) -> Value {
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().into()
         }
         Kind::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
-        Kind::Flag => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        Kind::Flag => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Value::from(true),
+            "false" | "0" => Value::from(false),
+            _ => Value::from(text),
+        },
     }
 }
 

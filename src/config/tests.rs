@@ -132,6 +132,51 @@ fn an_empty_variable_is_one_that_is_not_set() {
     assert!(config.ca_file.is_none());
 }
 
+#[test]
+fn flags_of_the_environment_are_read_as_people_write_them() {
+    for (text, flag) in [
+        ("true", true),
+        ("True", true),
+        ("TRUE", true),
+        ("1", true),
+        ("false", false),
+        ("FALSE", false),
+        ("False", false),
+        ("0", false),
+    ] {
+        let config = load(None, &[UPSTREAM, FILE, ("AEM_PROXY_LISTEN_REUSE_PORT", text)], &[]);
+        assert_eq!(config.listen_reuse_port, flag, "{text}");
+    }
+    for text in ["yes", "2", "t", " "] {
+        refuse(None, &[UPSTREAM, FILE, ("AEM_PROXY_LISTEN_REUSE_PORT", text)], &[]);
+    }
+}
+
+/// `docker run --env-file` takes both for a part of the value.
+#[test]
+fn quotes_and_carriage_returns_of_environment_files_are_named() {
+    for (name, value, words) in [
+        ("AEM_PROXY_LISTEN", "\"127.0.0.1:8080\"", "stands in quotes"),
+        ("AEM_PROXY_LISTEN", "'127.0.0.1:8080'", "stands in quotes"),
+        ("AEM_PROXY_UPSTREAM", "'https://a.example'", "stands in quotes"),
+        ("AEM_PROXY_CA_FILE", "\"/ca.pem\"", "stands in quotes"),
+        ("AEM_PROXY_POLICY", "\"\"", "stands in quotes"),
+        ("AEM_PROXY_LISTEN", "127.0.0.1:8080\r", "ends with a carriage return"),
+        ("AEM_PROXY_CA_FILE", "/ca.pem\r", "ends with a carriage return"),
+        ("AEM_PROXY_BASIC__PASSWORD", "p8e-do-not-show-me\r", "ends with a carriage return"),
+        ("AEM_PROXY_CONFIG", "/proxy.toml\r", "ends with a carriage return"),
+        ("AEM_PROXY_CONFIG", "'/proxy.toml'", "stands in quotes"),
+    ] {
+        let error = refuse(None, &[UPSTREAM, FILE, (name, value)], &[]);
+        assert!(error.contains(name) && error.contains(words), "{name} {value:?}: {error}");
+        assert!(!error.contains("do-not-show-me"), "{error}");
+    }
+    // A password may have quotes, and a document may have line ends.
+    let basic = [UPSTREAM, ("AEM_PROXY_AUTH", "basic"), ("AEM_PROXY_BASIC__PASSWORD", "\"pw\"")];
+    load(None, &basic, &[]);
+    load(None, &[UPSTREAM, ("AEM_PROXY_CREDENTIALS_JSON", "{}\r")], &[]);
+}
+
 /// What the kubelet sets for a Service of that name (its `pkg/kubelet/envvars`).
 fn service_variables(service: &str, port_name: &str, port: u16, protocol: &str) -> Vec<(String, String)> {
     let name = service.to_uppercase().replace('-', "_");
