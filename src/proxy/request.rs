@@ -33,6 +33,8 @@ pub(super) struct RequestHead<'h, 'b> {
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
+    /// A browser opens a page: such requests take early hints (the HTML standard, "process early hints").
+    pub navigates: bool,
     /// `Accept` names JSON, and perhaps pages too.
     accepts_json: bool,
     /// Bytes that the head took.
@@ -223,6 +225,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             named: &[],
             hop: Hop::default(),
             expects_continue: false,
+            navigates: false,
             accepts_json: false,
             bytes,
             asked: Asked::new(authority(target)),
@@ -246,6 +249,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Field::Origin => self.asked.origin(header.value),
                 Field::Referer => self.asked.referer(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
+                Field::SecFetchMode => self.navigates = header.value == b"navigate",
                 Field::Accept => self.accepts_json |= accepts_json(header.value),
                 Field::Expect => self.expect(header.value)?,
                 field => self
