@@ -1,10 +1,14 @@
 //! The ways out of this network: which proxy a connection goes through, if any.
 
+mod exceptions;
+
 use std::env;
 
 use http::Uri;
-use hyper_util::client::proxy::matcher::Matcher;
+use tracing::warn;
 use url::Url;
+
+use self::exceptions::Exceptions;
 
 use crate::{
     config::{ProxyUrl, ProxyUrlError, Way},
@@ -100,16 +104,21 @@ impl Environment {
     fn proxy(&self, key: &'static str, destination: &Uri) -> Result<Option<ProxyUrl>, EgressError> {
         let Some((setting, secret)) = &self.proxy else { return Ok(None) };
         // Whether this is an exception does not depend on the proxy, which may be none that is known.
-        let all = Matcher::builder().all(ANY).no(self.exceptions.clone()).build();
-        if all.intercept(destination).is_none() {
+        let exceptions = Exceptions::of(&self.exceptions);
+        if !exceptions.unknown.is_empty() {
+            let entries = &exceptions.unknown;
+            warn!(
+                ?entries,
+                "Some entries of NO_PROXY are not understood and count for nothing: write example.com, example.com:443, \
+                 10.0.0.0/8 or *"
+            );
+        }
+        if exceptions.hold(destination) {
             return Ok(None);
         }
         secret.expose_secret().parse().map(Some).map_err(|error| EgressError { setting, error, key })
     }
 }
-
-/// Stands for every proxy where only the exceptions matter.
-const ANY: &str = "http://any";
 
 #[cfg(test)]
 mod tests {
@@ -179,6 +188,21 @@ mod tests {
             (".adobeaemcloud.com", true),
             ("localhost, author-p1-e2.adobeaemcloud.com", true),
             ("*", true),
+            ("*.adobeaemcloud.com", true),
+            ("*adobeaemcloud.com", true),
+            ("Author-P1-E2.AdobeAEMCloud.com.", true),
+            ("author-p1-e2.adobeaemcloud.com:443", true),
+            (".adobeaemcloud.com:443", true),
+            ("author-p1-e2.adobeaemcloud.com:8443", false),
+            ("a.example adobeaemcloud.com", true),
+            ("a.example;adobeaemcloud.com", true),
+            (" a.example ,\t*.adobeaemcloud.com ", true),
+            ("https://author-p1-e2.adobeaemcloud.com/", true),
+            ("*.com", true),
+            ("*.author-p1-e2.adobeaemcloud.com", true),
+            ("*.publish-p1-e2.adobeaemcloud.com", false),
+            ("author-*.adobeaemcloud.com", false),
+            ("<local>", false),
             ("aemcloud.com", false),
             ("publish-p1-e2.adobeaemcloud.com", false),
             ("", false),
@@ -192,6 +216,26 @@ mod tests {
         assert_eq!(by_environment(&variables, "https://10.1.2.3/"), Ok(None));
         assert_eq!(by_environment(&variables, "https://[fd00::1]/"), Ok(None));
         assert_eq!(by_environment(&variables, "https://11.1.2.3/"), Ok(Some("one:1".to_owned())));
+        for (exceptions, url, direct) in [
+            ("10.1.2.3", "https://10.1.2.3/", true),
+            ("10.1.2.3:443", "https://10.1.2.3/", true),
+            ("10.1.2.3:8443", "https://10.1.2.3/", false),
+            ("10.1.2.3:8443", "https://10.1.2.3:8443/", true),
+            ("10.1.2.4/31", "https://10.1.2.5/", true),
+            ("10.1.2.4/31", "https://10.1.2.6/", false),
+            ("0.0.0.0/0", "https://10.1.2.3/", true),
+            ("10.0.0.0/33", "https://10.1.2.3/", false),
+            ("[fd00::1]", "https://[fd00::1]/", true),
+            ("[fd00::1]:443", "https://[fd00::1]/", true),
+            ("fd00::1", "https://[fd00::1]/", true),
+            ("[fd00::]/8", "https://[fd00::1]/", true),
+            ("fd00::/8", "https://10.1.2.3/", false),
+            ("<local>", "https://author/", true),
+            ("author", "https://author/", true),
+        ] {
+            let found = by_environment(&[("HTTPS_PROXY", "http://one:1"), ("NO_PROXY", exceptions)], url);
+            assert_eq!(found == Ok(None), direct, "{exceptions} {url}: {found:?}");
+        }
     }
 
     #[test]
