@@ -68,6 +68,10 @@ impl<'a> Checker<'a> {
         self.guard(&proxies, &raw.guard);
         let tls = self.tls(raw.tls);
         self.refresh_at(raw.token.refresh_at);
+        if values::log_filter(&raw.log.level).is_none() {
+            let mend = "give info, or info,hyper=debug";
+            self.wrong("log.level", "is neither a level nor a filter", mend);
+        }
         self.path_length(&raw.limits);
         self.budget(raw.retry.budget);
         let egress = self.egress(&raw.egress);

@@ -135,7 +135,13 @@ impl Sources {
 
     /// Every value of every source, lowest first.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
-        self.settings_with(self.path().map(|path| {
+        let (settings, problems) = self.read();
+        if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
+    }
+
+    /// The same with what cannot be read.
+    pub(super) fn read(&self) -> (Vec<Setting>, Vec<Problem>) {
+        self.read_with(self.path().map(|path| {
             let text = std::fs::read(&path)
                 .map(Zeroizing::new)
                 .and_then(|bytes| text_file::decode(&bytes).map(str::to_owned).map_err(io::Error::other));
@@ -144,10 +150,10 @@ impl Sources {
     }
 
     /// The same with this `file`, whatever file is named.
-    pub(super) fn settings_with(
+    pub(super) fn read_with(
         &self,
         file: Option<(PathBuf, io::Result<String>)>,
-    ) -> Result<Vec<Setting>, ConfigError> {
+    ) -> (Vec<Setting>, Vec<Problem>) {
         let mut settings: Vec<_> = defaults().collect();
         let mut problems = Vec::new();
         if let Some((path, text)) = file {
@@ -159,7 +165,7 @@ impl Sources {
             value: Value::from(value.as_str()),
             source: Source::Flag(format!("--{}", name.replace(['.', '_'], "-"))),
         }));
-        if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
+        (settings, problems)
     }
 
     fn path(&self) -> Option<PathBuf> {

@@ -417,6 +417,50 @@ fn no_error_and_no_listing_shows_a_secret() {
     assert!(!format!("{config:?}").contains(secret));
 }
 
+/// Each line is a key: that of the problem which is told in it.
+fn keys_of(error: &str) -> Vec<&str> {
+    error.lines().map(|line| line.split('`').nth(1).unwrap_or(line)).collect()
+}
+
+#[test]
+fn all_problems_are_told_at_once_and_nothing_that_only_follows() {
+    let toml = "upsteam = 'x'\nauth = 'bearr'\npolicy = 'read_only'\nlisten = '8080'\n\
+                [log]\nlevel = 'lout'\nformat = 'xml'\n[timeouts]\nconnect = 5\n[limits]\nhead = '1'\n\
+                [proxies.a]\nlisten = '1'\nupstream = 'ftp://a'\n";
+    let error = refuse(Some(toml), &[UPSTREAM, ("AEM_PROXY_TOKEN__REFRESH_AT", "2")], &[]);
+    let mut keys = keys_of(&error);
+    keys.sort_unstable();
+    let mut expected = vec![
+        "upsteam",
+        "auth",
+        "policy",
+        "listen",
+        "log.level",
+        "log.format",
+        "timeouts.connect",
+        "limits.head",
+        "proxies.a.listen",
+        "proxies.a.upstream",
+        "token.refresh_at",
+    ];
+    expected.sort_unstable();
+    assert_eq!(keys, expected, "{error}");
+    // What is wrong in one place is not told again in another.
+    for (variables, keys) in [
+        (&[UPSTREAM, ("AEM_PROXY_AUTH", "bearr")][..], &["auth"][..]),
+        (&[FILE, ("AEM_PROXY_UPSTRAEM", "https://a.example")], &["upstraem"]),
+        (&[UPSTREAM, FILE, ("AEM_PROXY_ADMIN__LISTEN", "8080")], &["admin.listen"]),
+        (
+            &[UPSTREAM, FILE, ("AEM_PROXY_LISTEN", "x"), ("AEM_PROXY_ADMIN__LISTEN", "127.0.0.1:8080")],
+            &["listen"],
+        ),
+        (&[FILE], &["upstream"]),
+    ] {
+        let error = refuse(None, variables, &[]);
+        assert_eq!(keys_of(&error), keys, "{error}");
+    }
+}
+
 #[test]
 fn the_dot_of_the_root_is_no_part_of_an_upstream() {
     for (url, origin) in [

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use figment::value::Value;
 use http::HeaderName;
 use serde::{Deserialize, Deserializer, de::Error};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
 /// Where to listen.
@@ -215,6 +216,16 @@ pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>,
     }
 }
 
+/// What `log.level` says: a level, or levels by module. A lone word has to be a level: as a filter it would name a module that
+/// there is not, and silence everything. Filters by span, as in `[span]=debug`, are none.
+pub fn log_filter(text: &str) -> Option<Targets> {
+    let is_filter = text.contains(['=', ',']) && !text.contains(['[', ']']);
+    if !is_filter && text.parse::<LevelFilter>().is_err() {
+        return None;
+    }
+    text.parse().ok()
+}
+
 /// More than any system has.
 const COUNT_MAX: usize = 1 << 20;
 
@@ -346,6 +357,16 @@ mod tests {
         assert_eq!(parse_size("512"), Some(512));
         for text in ["", "KiB", "16 kb", "-1", "99999999999999 GiB"] {
             assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn levels_and_filters_are_taken_and_typing_errors_are_not() {
+        for text in ["info", "TRACE", "off", "info,hyper=debug", "aem_auth_proxy=debug"] {
+            assert!(log_filter(text).is_some(), "{text}");
+        }
+        for text in ["lout", "a=b=c", "[request]=debug", "hyper[request]=debug"] {
+            assert!(log_filter(text).is_none(), "{text}");
         }
     }
 }

@@ -307,6 +307,8 @@ pub enum Hint {
     NotIms,
     /// Too many exchanges.
     TooMany,
+    /// IMS has trouble of its own.
+    Unavailable,
 }
 
 impl fmt::Display for Hint {
@@ -336,7 +338,7 @@ impl fmt::Display for Hint {
             }
             Self::FieldMalformed => "id or org in the document is malformed: download the document again",
             Self::Migrated => {
-                "if this goes on, the project was moved to OAuth Server-to-Server, and IMS takes no JWT for it any more: download the OAuth credential and use that"
+                "if this goes on, the project was moved to OAuth Server-to-Server, and IMS takes no JWT for it any more: download the OAuth credential and use that; IMS may have trouble of its own, too: status.adobe.com"
             }
             Self::OAuthClientUnknown => {
                 "IMS does not know the client id, or it belongs to another IMS: check client_id, whether the credential was deleted, and ims_endpoint"
@@ -359,6 +361,9 @@ impl fmt::Display for Hint {
             }
             Self::TooMany => {
                 "something buys too many tokens with these credentials, as a crash loop does: share one proxy, or keep the token in token.cache_file"
+            }
+            Self::Unavailable => {
+                "IMS has trouble of its own, or something in between: try again in a few minutes, and look at status.adobe.com"
             }
             Self::Network => "check DNS, the firewall and, behind a corporate proxy, HTTPS_PROXY and NO_PROXY",
             Self::Egress => "look at egress.ims_proxy or HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, and whether that proxy lets IMS's host through",
