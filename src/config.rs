@@ -6,12 +6,12 @@
 
 mod checks;
 mod describe;
+mod environment;
 pub(crate) mod fuzzing;
 pub mod keys;
 mod prefix;
 mod proxy_url;
 mod raw;
-mod service_variables;
 mod sources;
 mod upstream;
 mod values;
@@ -499,7 +499,7 @@ impl Config {
     }
 }
 
-/// The configuration that `settings` are, or all that is wrong with them beside the `problems` of reading them.
+/// The configuration that `settings` are, or all that is wrong with them; `problems` are those of reading them.
 fn load_settings(mut settings: Vec<Setting>, mut problems: Vec<Problem>) -> Result<Config, ConfigError> {
     // A source that cannot be read may hold everything.
     if problems.iter().any(|problem| problem.key.is_empty()) {
@@ -528,19 +528,18 @@ fn load_settings(mut settings: Vec<Setting>, mut problems: Vec<Problem>) -> Resu
         return result;
     }
     let more = result.err().map(|error| error.0).unwrap_or_default();
-    let told = |problem: &Problem| follows(problem, &problems);
-    let more: Vec<_> = more.into_iter().filter(|problem| !told(problem)).collect();
+    let more: Vec<_> = more.into_iter().filter(|problem| !follows(problem, &problems)).collect();
     problems.extend(more);
     Err(ConfigError(problems))
 }
 
-/// Whether a problem may be there only because a value was left out, for what was `told` of it.
-fn follows(problem: &Problem, told: &[Problem]) -> bool {
+/// Whether a problem may be there only because a value was left out, which is `reported` already.
+fn follows(problem: &Problem, reported: &[Problem]) -> bool {
     let names = |text: &str, key: &str| text.split('`').any(|word| word == key);
     let is_of_credentials = ["credentials", "basic"].iter().any(|begin| problem.key.starts_with(begin));
     problem.what.starts_with("is not set")
-        || told.iter().any(|told| told.key == problem.key || names(&problem.what, &told.key))
-        || is_of_credentials && told.iter().any(|told| told.key == "auth")
+        || reported.iter().any(|earlier| earlier.key == problem.key || names(&problem.what, &earlier.key))
+        || is_of_credentials && reported.iter().any(|earlier| earlier.key == "auth")
 }
 
 fn extract<T: serde::de::DeserializeOwned>(

@@ -24,7 +24,7 @@ pub enum Cause {
     CertificateNotYetValid,
     /// The peer's certificate is for other names.
     CertificateName,
-    /// Nobody who is trusted has issued the peer's certificate.
+    /// The issuer of the peer's certificate is not trusted.
     CertificateIssuer,
     /// The peer's certificate has a common name alone.
     CertificateCommonName,

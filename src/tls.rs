@@ -217,7 +217,7 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&*read(key, path)?)
+    PrivateKeyDer::from_pem_slice(&read(key, path)?)
         .map_err(|_| TlsError::NoKey { key: key.to_owned(), path: path.to_owned() })
 }
 

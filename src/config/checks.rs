@@ -69,8 +69,8 @@ impl<'a> Checker<'a> {
         let tls = self.tls(raw.tls);
         self.refresh_at(raw.token.refresh_at);
         if values::log_filter(&raw.log.level).is_none() {
-            let mend = "give info, or info,hyper=debug";
-            self.wrong("log.level", "is neither a level nor a filter", mend);
+            let hint = "give info, or info,hyper=debug";
+            self.wrong("log.level", "is neither a level nor a filter", hint);
         }
         self.path_length(&raw.limits);
         self.budget(raw.retry.budget);

@@ -13,8 +13,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ConfigError, Problem,
+    environment::{is_of_service, of_environment_file, path_of},
     keys::{self, KEYS, Key, Kind, PREFIX},
-    service_variables::is_of_service,
 };
 use crate::{
     secret::never,
@@ -217,7 +217,7 @@ fn read_file(
         Ok(text) => Zeroizing::new(text),
         Err(error) => {
             let encoding = error.get_ref().and_then(|inner| inner.downcast_ref::<EncodingError>());
-            let (what, mend) = match encoding {
+            let (what, hint) = match encoding {
                 Some(encoding) => (encoding.to_string(), SAVE_AS_UTF8),
                 None => (format!("cannot be read: {}", error.kind()), "check --config or AEM_PROXY_CONFIG"),
             };
@@ -225,7 +225,7 @@ fn read_file(
                 key: String::new(),
                 source: Some(Source::File(path, None)),
                 what,
-                mend: mend.to_owned(),
+                mend: hint.to_owned(),
             });
         }
     };
@@ -262,37 +262,6 @@ fn without_words(message: &str, file: &str) -> String {
         .map(|(at, piece)| if at % 2 == 0 || is_shown(piece) { piece } else { "..." })
         .collect();
     shown.join("`")
-}
-
-/// What some readers of environment files leave on a value: quotes, and the CR of a line end. It is never what was meant, but a
-/// secret may have quotes, and a document line ends.
-fn of_environment_file(name: &str, value: &std::ffi::OsStr) -> Option<Problem> {
-    let path = path_of(name);
-    let key = keys::find(&path);
-    let text = value.to_str()?;
-    let problem = |what: &str, hint: &str| Problem {
-        key: path.clone(),
-        source: Some(Source::Variable(name.to_owned())),
-        what: what.to_owned(),
-        mend: hint.to_owned(),
-    };
-    let is_document = key.is_some_and(|key| key.name.ends_with("json"));
-    if text.ends_with('\r') && !is_document {
-        let hint = "the environment file has the line ends of Windows: save it with LF";
-        return Some(problem("ends with a carriage return", hint));
-    }
-    let in_quotes =
-        ['"', '\''].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
-    if in_quotes && !key.is_some_and(|key| key.secret) {
-        let hint = "remove them: what reads the environment file takes them for a part of the value";
-        return Some(problem("stands in quotes", hint));
-    }
-    None
-}
-
-/// The path of the key that a variable stands for.
-fn path_of(name: &str) -> String {
-    name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".")
 }
 
 fn variable(name: &str, value: &std::ffi::OsStr) -> Result<Setting, Problem> {

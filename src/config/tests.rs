@@ -417,13 +417,13 @@ fn no_error_and_no_listing_shows_a_secret() {
     assert!(!format!("{config:?}").contains(secret));
 }
 
-/// Each line is a key: that of the problem which is told in it.
+/// Each line is a key: that of its problem.
 fn keys_of(error: &str) -> Vec<&str> {
     error.lines().map(|line| line.split('`').nth(1).unwrap_or(line)).collect()
 }
 
 #[test]
-fn all_problems_are_told_at_once_and_nothing_that_only_follows() {
+fn all_problems_are_reported_at_once_and_nothing_that_only_follows() {
     let toml = "upsteam = 'x'\nauth = 'bearr'\npolicy = 'read_only'\nlisten = '8080'\n\
                 [log]\nlevel = 'lout'\nformat = 'xml'\n[timeouts]\nconnect = 5\n[limits]\nhead = '1'\n\
                 [proxies.a]\nlisten = '1'\nupstream = 'ftp://a'\n";
@@ -445,7 +445,7 @@ fn all_problems_are_told_at_once_and_nothing_that_only_follows() {
     ];
     expected.sort_unstable();
     assert_eq!(keys, expected, "{error}");
-    // What is wrong in one place is not told again in another.
+    // What is wrong in one place is not reported again in another.
     for (variables, keys) in [
         (&[UPSTREAM, ("AEM_PROXY_AUTH", "bearr")][..], &["auth"][..]),
         (&[FILE, ("AEM_PROXY_UPSTRAEM", "https://a.example")], &["upstraem"]),

@@ -121,7 +121,7 @@ pub(super) enum Ambiguity {
     TransferEncoding,
     /// Both are there.
     FramedTwice,
-    /// A name that somebody may take for one of these.
+    /// A name that a server may take for one of these.
     Lookalike,
     /// There are several of `Content-Type`.
     ContentType,

@@ -108,7 +108,7 @@ async fn start(fault: Fault) -> (u16, tempfile::NamedTempFile) {
     match fault {
         Fault::Expired => (leaf.not_before, leaf.not_after) = ((now - 2 * DAY).into(), (now - DAY).into()),
         Fault::NotYetValid => {
-            (leaf.not_before, leaf.not_after) = ((now + DAY).into(), (now + 2 * DAY).into())
+            (leaf.not_before, leaf.not_after) = ((now + DAY).into(), (now + 2 * DAY).into());
         }
         Fault::CommonNameOnly => leaf.subject_alt_names.clear(),
         Fault::NotForServers => leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],

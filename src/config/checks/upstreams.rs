@@ -67,7 +67,7 @@ impl Checker<'_> {
     }
 
     fn way(&mut self, key: &str, given: Option<&SecretString>) -> Way {
-        const MEND: &str = "write http://HOST:PORT, with USER:PASSWORD@ before it where the proxy asks for them (each \
+        const HINT: &str = "write http://HOST:PORT, with USER:PASSWORD@ before it where the proxy asks for them (each \
                             special character percent-encoded), or off";
         let Some(secret) = given else { return Way::Environment };
         let text = secret.expose_secret();
@@ -77,7 +77,7 @@ impl Checker<'_> {
         match text.parse() {
             Ok(proxy) => Way::Proxy(proxy),
             Err(error) => {
-                self.wrong(key, ProxyUrlError::to_string(&error), MEND);
+                self.wrong(key, ProxyUrlError::to_string(&error), HINT);
                 Way::Environment
             }
         }

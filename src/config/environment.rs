@@ -1,13 +1,20 @@
-//! Variables that Kubernetes sets in each pod for each Service of its namespace: none of ours.
+//! What the environment of a container holds: variables that Kubernetes sets for each Service, which are none of ours, and values
+//! as environment files leave them.
 
-use super::keys::{self, PREFIX};
+use std::ffi::OsStr;
+
+use super::{
+    Problem,
+    keys::{self, PREFIX},
+    sources::Source,
+};
 
 /// Whether Kubernetes made this variable of a Service whose name begins with `aem-proxy`
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>). A key that is known is ours,
 /// whatever its name ends in.
 pub(super) fn is_of_service(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-    if keys::find(&rest.to_lowercase().replace("__", ".")).is_some() {
+    if keys::find(&path_of(name)).is_some() {
         return false;
     }
     // Where the Service is called `aem-proxy`, nothing stands before the suffix.
@@ -41,3 +48,34 @@ fn is_port_and_protocol(text: &str) -> bool {
 
 /// The protocols of a Service.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+
+/// What some readers of environment files leave on a value: quotes, and the CR of a line end. It is never what was meant, but a
+/// secret may have quotes, and a document line ends.
+pub(super) fn of_environment_file(name: &str, value: &OsStr) -> Option<Problem> {
+    let path = path_of(name);
+    let key = keys::find(&path);
+    let text = value.to_str()?;
+    let problem = |what: &str, hint: &str| Problem {
+        key: path.clone(),
+        source: Some(Source::Variable(name.to_owned())),
+        what: what.to_owned(),
+        mend: hint.to_owned(),
+    };
+    let is_document = key.is_some_and(|key| key.name.ends_with("json"));
+    if text.ends_with('\r') && !is_document {
+        let hint = "the environment file has the line ends of Windows: save it with LF";
+        return Some(problem("ends with a carriage return", hint));
+    }
+    let in_quotes =
+        ['"', '\''].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
+    if in_quotes && !key.is_some_and(|key| key.secret) {
+        let hint = "remove them: what reads the environment file takes them for a part of the value";
+        return Some(problem("stands in quotes", hint));
+    }
+    None
+}
+
+/// The path of the key that a variable stands for.
+pub(super) fn path_of(name: &str) -> String {
+    name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".")
+}
