@@ -69,7 +69,7 @@ impl Admin {
 
     /// Serves one connection of the admin listener.
     pub async fn serve(self, stream: Stream) {
-        let local = stream.local_ip();
+        let local = stream.local();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

@@ -85,7 +85,7 @@ pub enum StartError {
         error: CredentialsError,
     },
     /// A file that holds one secret is unusable.
-    #[error("{place} ({path}) {what}: is the file there, and may this user read it?")]
+    #[error("{place} ({path}) {what}")]
     SecretFile {
         /// What it is for.
         place: String,
@@ -475,7 +475,7 @@ fn field(header: &config::Header) -> Result<(HeaderName, SecretString), StartErr
         return Err(StartError::SecretFile {
             place,
             path: header.value.file().map_or_else(|| "given".to_owned(), |path| path.display().to_string()),
-            what: "is not one line of plain text".to_owned(),
+            what: "is not one line of plain text: give the value alone, in ASCII".to_owned(),
         });
     }
     Ok((header.name.clone(), value))

@@ -6,9 +6,11 @@
 
 mod checks;
 mod describe;
+mod environment;
 pub(crate) mod fuzzing;
 pub mod keys;
 mod prefix;
+mod proxy_url;
 mod raw;
 mod sources;
 mod upstream;
@@ -24,9 +26,10 @@ use self::raw::Raw;
 pub use self::{
     describe::describe,
     prefix::Prefix,
+    proxy_url::{ProxyUrl, ProxyUrlError},
     sources::{Setting, Source, Sources, Variables},
     upstream::{ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way},
-    values::{Listen, Optional},
+    values::{Listen, Optional, log_filter},
 };
 use crate::{policy::Policy, secret::SecretString};
 
@@ -480,9 +483,8 @@ impl Config {
     /// # Errors
     /// All problems found at once, each with the key, its source and the mend; never with a secret.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let settings = sources.settings()?;
-        let raw: Raw = extract(&settings, None)?;
-        checks::Checker::new(&settings).config(raw)
+        let (settings, problems) = sources.read();
+        load_settings(settings, problems)
     }
 
     /// Only the part below `section`, for commands that need no more (`health` asks for `admin`).
@@ -495,6 +497,49 @@ impl Config {
     ) -> Result<T, ConfigError> {
         extract(&sources.settings()?, Some(section))
     }
+}
+
+/// The configuration that `settings` are, or all that is wrong with them; `problems` are those of reading them.
+fn load_settings(mut settings: Vec<Setting>, mut problems: Vec<Problem>) -> Result<Config, ConfigError> {
+    // A source that cannot be read may hold everything.
+    if problems.iter().any(|problem| problem.key.is_empty()) {
+        return Err(ConfigError(problems));
+    }
+    let raw = loop {
+        match extract::<Raw>(&settings, None) {
+            Ok(raw) => break raw,
+            // The deserializer ends at the first value that is wrong: the others are seen without it.
+            Err(ConfigError(found)) => {
+                let is_wrong = |setting: &Setting| {
+                    setting.source != Source::Default
+                        && found.iter().any(|problem| problem.key == setting.key)
+                };
+                let before = settings.len();
+                settings.retain(|setting| !is_wrong(setting));
+                problems.extend(found);
+                if settings.len() == before {
+                    return Err(ConfigError(problems));
+                }
+            }
+        }
+    };
+    let result = checks::Checker::new(&settings).config(raw);
+    if problems.is_empty() {
+        return result;
+    }
+    let more = result.err().map(|error| error.0).unwrap_or_default();
+    let more: Vec<_> = more.into_iter().filter(|problem| !follows(problem, &problems)).collect();
+    problems.extend(more);
+    Err(ConfigError(problems))
+}
+
+/// Whether a problem may be there only because a value was left out, which is `reported` already.
+fn follows(problem: &Problem, reported: &[Problem]) -> bool {
+    let names = |text: &str, key: &str| text.split('`').any(|word| word == key);
+    let is_of_credentials = ["credentials", "basic"].iter().any(|begin| problem.key.starts_with(begin));
+    problem.what.starts_with("is not set")
+        || reported.iter().any(|earlier| earlier.key == problem.key || names(&problem.what, &earlier.key))
+        || is_of_credentials && reported.iter().any(|earlier| earlier.key == "auth")
 }
 
 fn extract<T: serde::de::DeserializeOwned>(

@@ -1,33 +1,29 @@
 //! The ways out of this network: which proxy a connection goes through, if any.
 
-use std::{env, fmt};
+mod exceptions;
+
+use std::env;
 
 use http::Uri;
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use tracing::warn;
 use url::Url;
 
-use crate::{
-    config::Way,
-    network::{is_loopback, resolver::ProcessResolver},
-    secret::{Authorization, SecretString},
-};
+use self::exceptions::Exceptions;
 
-/// A proxy on the way, which is asked for a tunnel (RFC 9110, section 9.3.6).
-#[derive(Clone)]
-pub struct EgressProxy {
-    uri: Uri,
-    authorization: Option<Authorization>,
-}
+use crate::{
+    config::{ProxyUrl, ProxyUrlError, Way},
+    network::{is_loopback, resolver::ProcessResolver},
+    secret::SecretString,
+};
 
 /// A proxy is set that cannot be used. Going out without it might be what it is there to prevent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{setting} is not a proxy that is spoken to in plain http: write http://HOST:PORT, or say in {key} which proxy is to \
-     be used, or off"
-)]
+#[error("{setting} {error}: write http://HOST:PORT, or say in {key} which proxy is to be used, or off")]
 pub struct EgressError {
-    /// The key or the variable that holds it.
+    /// The variable that holds it.
     setting: &'static str,
+    /// What is wrong with it.
+    error: ProxyUrlError,
     /// The key that says otherwise.
     key: &'static str,
 }
@@ -55,7 +51,7 @@ impl To {
 ///
 /// # Errors
 /// When the proxy that is set cannot be used.
-pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, EgressError> {
+pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<ProxyUrl>, EgressError> {
     let key = to.key();
     let Ok(destination) = url.as_str().parse::<Uri>() else { return Ok(None) };
     if is_loopback(url) {
@@ -63,10 +59,7 @@ pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, Egress
     }
     match way {
         Way::Direct => Ok(None),
-        Way::Proxy(secret) => {
-            let matcher = Matcher::builder().all(secret.expose_secret().to_owned()).build();
-            usable(matcher.intercept(&destination)).map(Some).ok_or(EgressError { setting: key, key })
-        }
+        Way::Proxy(proxy) => Ok(Some(proxy.clone())),
         Way::Environment => Environment::read(|name| env::var(name).ok()).proxy(key, &destination),
     }
 }
@@ -78,7 +71,7 @@ pub fn proxy(way: &Way, to: To, url: &Url) -> Result<Option<EgressProxy>, Egress
 /// When the proxy has no address, which is a defect of this program.
 pub fn through(
     builder: reqwest::ClientBuilder,
-    egress: Option<&EgressProxy>,
+    egress: Option<&ProxyUrl>,
 ) -> reqwest::Result<reqwest::ClientBuilder> {
     let builder = builder.no_proxy().dns_resolver(ProcessResolver);
     let Some(egress) = egress else { return Ok(builder) };
@@ -108,48 +101,22 @@ impl Environment {
         Self { proxy: proxy.map(|(name, text)| (name, text.into())), exceptions }
     }
 
-    fn proxy(&self, key: &'static str, destination: &Uri) -> Result<Option<EgressProxy>, EgressError> {
+    fn proxy(&self, key: &'static str, destination: &Uri) -> Result<Option<ProxyUrl>, EgressError> {
         let Some((setting, secret)) = &self.proxy else { return Ok(None) };
-        let matcher = |proxy: &str| {
-            let builder = Matcher::builder().all(proxy.to_owned()).no(self.exceptions.clone());
-            builder.build().intercept(destination)
-        };
         // Whether this is an exception does not depend on the proxy, which may be none that is known.
-        if matcher("http://any").is_none() {
+        let exceptions = Exceptions::of(&self.exceptions);
+        if !exceptions.unknown.is_empty() {
+            let entries = &exceptions.unknown;
+            warn!(
+                ?entries,
+                "Some entries of NO_PROXY are not understood and count for nothing: write example.com, example.com:443, \
+                 10.0.0.0/8 or *"
+            );
+        }
+        if exceptions.hold(destination) {
             return Ok(None);
         }
-        usable(matcher(secret.expose_secret())).map(Some).ok_or(EgressError { setting, key })
-    }
-}
-
-fn usable(found: Option<Intercept>) -> Option<EgressProxy> {
-    let found = found.filter(|found| found.uri().scheme_str() == Some("http"))?;
-    let authorization = found.basic_auth().and_then(Authorization::of);
-    Some(EgressProxy { uri: found.uri().clone(), authorization })
-}
-
-impl EgressProxy {
-    /// Where it is.
-    pub fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    /// What it is to know us by, if anything.
-    pub fn authorization(&self) -> Option<&Authorization> {
-        self.authorization.as_ref()
-    }
-}
-
-/// Host and port; never the credentials.
-impl fmt::Display for EgressProxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.uri.authority().map_or("", http::uri::Authority::as_str))
-    }
-}
-
-impl fmt::Debug for EgressProxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EgressProxy({self})")
+        secret.expose_secret().parse().map(Some).map_err(|error| EgressError { setting, error, key })
     }
 }
 
@@ -192,12 +159,50 @@ mod tests {
     }
 
     #[test]
+    fn user_information_ends_at_the_last_at_sign_and_is_percent_decoded() {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+
+        for (value, pair) in [
+            ("http://jane@corp.example:geheim@one:1", "jane@corp.example:geheim"),
+            ("http://jane:geh#eim@one:1", "jane:geh#eim"),
+            ("http://jane:geh/eim@one:1/", "jane:geh/eim"),
+            ("http://jane:geh?eim@one:1", "jane:geh?eim"),
+            ("http://jane:12/geheim@one:1", "jane:12/geheim"),
+            ("jane:geh://eim@one:1", "jane:geh://eim"),
+            ("http://jane:100%@one:1", "jane:100%"),
+            ("http://jane:ge:heim@one:1", "jane:ge:heim"),
+            ("http://CORP\\jane:geh\\eim@one:1", "CORP\\jane:geh\\eim"),
+            ("http://jane:%C3%BC%40%3a@one:1", "jane:ü@:"),
+            ("http://jane:geheim@one:1\r\n", "jane:geheim"),
+        ] {
+            let found = by_environment(&[("HTTPS_PROXY", value)], AEM);
+            let expected = format!("one:1 Basic {}", STANDARD.encode(pair));
+            assert_eq!(found, Ok(Some(expected)), "{value}");
+        }
+    }
+
+    #[test]
     fn exceptions_are_reached_directly() {
         for (exceptions, direct) in [
             ("adobeaemcloud.com", true),
             (".adobeaemcloud.com", true),
             ("localhost, author-p1-e2.adobeaemcloud.com", true),
             ("*", true),
+            ("*.adobeaemcloud.com", true),
+            ("*adobeaemcloud.com", true),
+            ("Author-P1-E2.AdobeAEMCloud.com.", true),
+            ("author-p1-e2.adobeaemcloud.com:443", true),
+            (".adobeaemcloud.com:443", true),
+            ("author-p1-e2.adobeaemcloud.com:8443", false),
+            ("a.example adobeaemcloud.com", true),
+            ("a.example;adobeaemcloud.com", true),
+            (" a.example ,\t*.adobeaemcloud.com ", true),
+            ("https://author-p1-e2.adobeaemcloud.com/", true),
+            ("*.com", true),
+            ("*.author-p1-e2.adobeaemcloud.com", true),
+            ("*.publish-p1-e2.adobeaemcloud.com", false),
+            ("author-*.adobeaemcloud.com", false),
+            ("<local>", false),
             ("aemcloud.com", false),
             ("publish-p1-e2.adobeaemcloud.com", false),
             ("", false),
@@ -211,13 +216,44 @@ mod tests {
         assert_eq!(by_environment(&variables, "https://10.1.2.3/"), Ok(None));
         assert_eq!(by_environment(&variables, "https://[fd00::1]/"), Ok(None));
         assert_eq!(by_environment(&variables, "https://11.1.2.3/"), Ok(Some("one:1".to_owned())));
+        for (exceptions, url, direct) in [
+            ("10.1.2.3", "https://10.1.2.3/", true),
+            ("10.1.2.3:443", "https://10.1.2.3/", true),
+            ("10.1.2.3:8443", "https://10.1.2.3/", false),
+            ("10.1.2.3:8443", "https://10.1.2.3:8443/", true),
+            ("10.1.2.4/31", "https://10.1.2.5/", true),
+            ("10.1.2.4/31", "https://10.1.2.6/", false),
+            ("0.0.0.0/0", "https://10.1.2.3/", true),
+            ("10.0.0.0/33", "https://10.1.2.3/", false),
+            ("[fd00::1]", "https://[fd00::1]/", true),
+            ("[fd00::1]:443", "https://[fd00::1]/", true),
+            ("fd00::1", "https://[fd00::1]/", true),
+            ("[fd00::]/8", "https://[fd00::1]/", true),
+            ("fd00::/8", "https://10.1.2.3/", false),
+            ("<local>", "https://author/", true),
+            ("author", "https://author/", true),
+        ] {
+            let found = by_environment(&[("HTTPS_PROXY", "http://one:1"), ("NO_PROXY", exceptions)], url);
+            assert_eq!(found == Ok(None), direct, "{exceptions} {url}: {found:?}");
+        }
     }
 
     #[test]
     fn a_proxy_that_cannot_be_used_is_an_error_and_never_passed_by() {
-        for value in
-            ["https://u:geheim@one:1", "socks5://u:geheim@one:1", "ftp://one", "http://", "not a proxy"]
-        {
+        for value in [
+            "https://u:geheim@one:1",
+            "socks5://u:geheim@one:1",
+            "ftp://one",
+            "http://",
+            "not a proxy",
+            "http://u:geheim",
+            "http://u:1/geheim",
+            "http://u:geheim@",
+            "http://u:geheim@one:1/path",
+            "http://u:geheim@one:99999",
+            "http://u:geheim%0a@one:1",
+            "http://u%3Ageheim@one:1",
+        ] {
             let error = by_environment(&[("HTTPS_PROXY", value), ("ALL_PROXY", "http://two:2")], AEM);
             let error = error.unwrap_err().to_string();
             assert!(
@@ -230,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_on_this_machine_is_reached_directly() {
-        let way = Way::Proxy("http://u:geheim@one:1".into());
+        let way = Way::Proxy("http://u:geheim@one:1".parse().unwrap());
         for url in ["http://localhost:4502", "https://127.0.0.1", "https://[::1]:7"] {
             assert!(proxy(&way, To::Aem, &Url::parse(url).unwrap()).unwrap().is_none(), "{url}");
         }

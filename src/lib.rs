@@ -24,6 +24,7 @@ pub mod shutdown;
 pub mod standin;
 mod steps;
 pub mod telemetry;
+pub mod text_file;
 pub mod tls;
 pub mod token;
 

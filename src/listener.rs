@@ -45,6 +45,17 @@ enum DetachedSocket {
     Unix(SocketFile, std::os::unix::net::UnixListener),
 }
 
+/// The address at which a connection arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// The IP address that the client dialled.
+    Ip(IpAddr),
+    /// A Unix socket.
+    UnixSocket,
+    /// The system does not tell.
+    Unknown,
+}
+
 /// A client's connection. Its descriptor is given back when it is dropped, wherever it is then.
 #[derive(Debug)]
 pub struct Stream {
@@ -246,11 +257,13 @@ impl Stream {
         Self { permit: Some(permit), ..self }
     }
 
-    /// The address that the client connected to; none for a Unix socket.
-    pub fn local_ip(&self) -> Option<IpAddr> {
+    /// Where the client connected to.
+    pub fn local(&self) -> Local {
         match &self.socket {
-            ClientSocket::Tcp(stream) => stream.local_addr().ok().map(|addr| addr.ip().to_canonical()),
-            ClientSocket::Unix(_) => None,
+            ClientSocket::Tcp(stream) => {
+                stream.local_addr().map_or(Local::Unknown, |addr| Local::Ip(addr.ip().to_canonical()))
+            }
+            ClientSocket::Unix(_) => Local::UnixSocket,
         }
     }
 

@@ -2,11 +2,11 @@
 //! look-ups; and the account of descriptors.
 
 pub mod descriptors;
+mod handshake;
 pub mod resolver;
 
 use std::{error::Error as StdError, io};
 
-use rustls::AlertDescription;
 use url::{Host, Url};
 
 use self::resolver::LookupError;
@@ -18,8 +18,24 @@ pub enum Cause {
     Dns,
     /// Nobody listens there, or no route leads there.
     Refused,
-    /// The peer's certificate is not trusted, not for this name, or out of date.
+    /// The peer's certificate is past its end.
+    CertificateExpired,
+    /// The peer's certificate is before its beginning.
+    CertificateNotYetValid,
+    /// The peer's certificate is for other names.
+    CertificateName,
+    /// The issuer of the peer's certificate is not trusted.
+    CertificateIssuer,
+    /// The peer's certificate has a common name alone.
+    CertificateCommonName,
+    /// The peer shows the certificate of an authority.
+    CertificateAuthority,
+    /// The peer's certificate is for clients, or for signing.
+    CertificatePurpose,
+    /// The peer's certificate is not accepted otherwise.
     Certificate,
+    /// What came from the peer is no TLS.
+    NotTls,
     /// The peer sent a TLS alert.
     TlsAlert,
     /// The peer wants a certificate of ours, or another one: it said so in an alert.
@@ -42,10 +58,18 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 20] = [
         Self::Dns,
         Self::Refused,
+        Self::CertificateExpired,
+        Self::CertificateNotYetValid,
+        Self::CertificateName,
+        Self::CertificateIssuer,
+        Self::CertificateCommonName,
+        Self::CertificateAuthority,
+        Self::CertificatePurpose,
         Self::Certificate,
+        Self::NotTls,
         Self::TlsAlert,
         Self::ClientCertificate,
         Self::Tls,
@@ -57,15 +81,22 @@ impl Cause {
         Self::Other,
     ];
 
-    /// The same as a label: one of a closed set.
+    /// The same as a label: one of a closed set, which tells less.
     pub fn label(self) -> &'static str {
         match self {
             Self::Dns => "dns",
             Self::Refused => "refused",
-            Self::Certificate => "certificate",
+            Self::CertificateExpired
+            | Self::CertificateNotYetValid
+            | Self::CertificateName
+            | Self::CertificateIssuer
+            | Self::CertificateCommonName
+            | Self::CertificateAuthority
+            | Self::CertificatePurpose
+            | Self::Certificate => "certificate",
             Self::TlsAlert => "tls_alert",
             Self::ClientCertificate => "client_certificate",
-            Self::Tls => "tls",
+            Self::Tls | Self::NotTls => "tls",
             Self::TimedOut => "timeout",
             Self::EgressUnreachable => "egress_unreachable",
             Self::EgressCredentials => "egress_credentials",
@@ -98,7 +129,7 @@ fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 
 fn known(error: &(dyn StdError + 'static)) -> Option<Cause> {
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        return Some(tls_cause(tls));
+        return Some(handshake::cause(tls));
     }
     if error.is::<LookupError>() {
         return Some(Cause::Dns);
@@ -151,6 +182,22 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Drops the dot of the root from the end of `url`'s host: the same name, in a spelling that neither certificates nor AEM's own
+/// links have. `None` where an empty label is left (RFC 1034, section 3.1).
+#[must_use]
+pub(crate) fn without_root_dot(mut url: Url) -> Option<Url> {
+    if let Some(Host::Domain(name)) = url.host()
+        && let Some(name) = name.strip_suffix('.').map(str::to_owned)
+    {
+        url.set_host(Some(&name)).ok()?;
+    }
+    let is_name = |name: &str| name.split('.').all(|label| !label.is_empty());
+    match url.host() {
+        Some(Host::Domain(name)) if !is_name(name) => None,
+        _ => Some(url),
+    }
+}
+
 /// The chain of causes below `error` in one line, each said once.
 pub fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut told: Vec<String> = Vec::new();
@@ -165,25 +212,6 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
     (!told.is_empty()).then(|| told.join(": "))
 }
 
-fn tls_cause(error: &rustls::Error) -> Cause {
-    match error {
-        rustls::Error::InvalidCertificate(_) => Cause::Certificate,
-        // RFC 8446, section 6.2. A server has no other certificate to complain of than ours.
-        rustls::Error::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::NoCertificate
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA,
-        ) => Cause::ClientCertificate,
-        rustls::Error::AlertReceived(_) => Cause::TlsAlert,
-        _ => Cause::Tls,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +220,7 @@ mod tests {
     fn a_tls_error_is_found_however_deep_it_is_wrapped() {
         let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, expired));
-        assert_eq!(Cause::of(&wrapped), Cause::Certificate);
+        assert_eq!(Cause::of(&wrapped), Cause::CertificateExpired);
     }
 
     #[test]
@@ -211,9 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_has_a_label_of_its_own() {
+    fn each_cause_has_a_label_which_causes_of_tls_share() {
         let labels: std::collections::BTreeSet<_> = Cause::ALL.map(Cause::label).into();
-        assert_eq!(labels.len(), Cause::ALL.len());
+        let explained = Cause::ALL.iter().filter(|cause| cause.explanation().is_some()).count();
+        assert_eq!(labels.len(), Cause::ALL.len() - explained + 1);
         assert!(Cause::ALL.iter().enumerate().all(|(place, cause)| *cause as usize == place));
     }
 

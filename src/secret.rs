@@ -138,21 +138,19 @@ impl Authorization {
         Ok(Self { value: SecretString::concat(&[BEARER, token]), scheme: BEARER.len() })
     }
 
-    /// `Basic` with a user and a password (RFC 7617), for a local AEM SDK and for egress proxies.
+    /// `Basic` with a user and a password (RFC 7617), for a local AEM SDK.
     pub fn basic(user: &str, password: &SecretString) -> Self {
-        let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + password.expose_bytes().len()));
-        for part in [user.as_bytes(), b":", password.expose_bytes()] {
+        Self::basic_of(user.as_bytes(), password.expose_bytes())
+    }
+
+    /// The same of bytes, for egress proxies, whose passwords may be in any character encoding.
+    pub(crate) fn basic_of(user: &[u8], password: &[u8]) -> Self {
+        let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + password.len()));
+        for part in [user, b":", password] {
             pair.extend_from_slice(part);
         }
         let coded = Zeroizing::new(STANDARD.encode(&pair));
         Self { value: SecretString::concat(&[BASIC, &coded]), scheme: BASIC.len() }
-    }
-
-    /// What a library has put together; none where it has no scheme.
-    pub(crate) fn of(value: &HeaderValue) -> Option<Self> {
-        let value = value.to_str().ok()?;
-        let scheme = value.find(' ')? + 1;
-        Some(Self { value: value.into(), scheme })
     }
 
     /// The bytes of the field value, to be written into a request.

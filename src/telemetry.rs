@@ -16,7 +16,6 @@ use std::{
 
 use tracing::{Level, Metadata, callsite::Identifier, error};
 use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
 };
@@ -24,7 +23,7 @@ use tracing_subscriber::{
 pub use self::descriptor::write_stdout;
 use self::queue::Queue;
 use crate::{
-    config::{Log, LogFormat},
+    config::{self, Log, LogFormat},
     metrics,
 };
 
@@ -44,7 +43,7 @@ pub enum InitError {
 /// # Errors
 /// When `log.level` is neither a level nor a filter, or when there is no thread for the writer.
 pub fn init(log: &Log) -> Result<(), InitError> {
-    let filter = filter(&log.level)?;
+    let filter = config::log_filter(&log.level).ok_or(InitError::Filter)?;
     let writer = LogWriter(queue().map_err(InitError::Thread)?);
     let is_terminal = io::stderr().is_terminal();
     // Its own report of a failed write is an `eprintln!`, which panics.
@@ -148,30 +147,5 @@ impl Write for EventWriter<'_> {
     }
 }
 
-/// A lone word has to be a level: as a filter it would name a module that there is not, and silence everything.
-/// Filters by span, as in `[span]=debug`, are an error.
-fn filter(text: &str) -> Result<Targets, InitError> {
-    let is_filter = text.contains(['=', ',']) && !text.contains(['[', ']']);
-    if !is_filter && text.parse::<LevelFilter>().is_err() {
-        return Err(InitError::Filter);
-    }
-    text.parse().map_err(|_| InitError::Filter)
-}
-
 /// How long the end of the process waits for the last lines of the log.
 const FLUSH: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_and_filters_are_taken_and_typing_errors_are_not() {
-        for text in ["info", "TRACE", "off", "info,hyper=debug", "aem_auth_proxy=debug"] {
-            assert!(filter(text).is_ok(), "{text}");
-        }
-        for text in ["lout", "a=b=c", "[request]=debug", "hyper[request]=debug"] {
-            assert!(filter(text).is_err(), "{text}");
-        }
-    }
-}

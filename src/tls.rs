@@ -22,7 +22,10 @@ use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
 pub use self::server::{Serving, server_config, server_files};
-use crate::config::{ClientFiles, TlsVersion, Upstream};
+use crate::{
+    config::{ClientFiles, TlsVersion, Upstream},
+    text_file::{self, EncodingError, SAVE_AS_UTF8},
+};
 
 /// Which TLS library this is, for `--version`.
 pub const PROVIDER: &str = "rustls (ring)";
@@ -42,6 +45,16 @@ pub enum TlsError {
         path: PathBuf,
         /// Why.
         kind: std::io::ErrorKind,
+    },
+    /// A file is no text of PEM's.
+    #[error("{key} {} {error}; {SAVE_AS_UTF8}", path.display())]
+    Encoding {
+        /// The key that names it.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        error: EncodingError,
     },
     /// A file holds no certificate.
     #[error("{key} {} holds no usable certificate; it wants PEM, -----BEGIN CERTIFICATE-----", path.display())]
@@ -156,7 +169,8 @@ pub struct Validity {
 
 /// That of the first certificate in a PEM file, which is the one that is shown; none where there is none.
 pub fn validity(file: &Path) -> Option<Validity> {
-    let shown = CertificateDer::from_pem_file(file).ok()?;
+    let pem = text_file::pem(Zeroizing::new(std::fs::read(file).ok()?)).ok()?;
+    let shown = CertificateDer::from_pem_slice(&pem).ok()?;
     let validity = x509_cert::Certificate::from_der(&shown).ok()?.tbs_certificate.validity;
     Some(Validity { from: validity.not_before.to_system_time(), until: validity.not_after.to_system_time() })
 }
@@ -203,16 +217,18 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&Zeroizing::new(read(key, path)?))
+    PrivateKeyDer::from_pem_slice(&read(key, path)?)
         .map_err(|_| TlsError::NoKey { key: key.to_owned(), path: path.to_owned() })
 }
 
-fn read(key: &str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::Unreadable {
+fn read(key: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let bytes = std::fs::read(path).map_err(|error| TlsError::Unreadable {
         key: key.to_owned(),
         path: path.to_owned(),
         kind: error.kind(),
-    })
+    })?;
+    let encoding = |error| TlsError::Encoding { key: key.to_owned(), path: path.to_owned(), error };
+    text_file::pem(Zeroizing::new(bytes)).map_err(encoding)
 }
 
 #[cfg(test)]

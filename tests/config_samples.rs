@@ -178,8 +178,9 @@ fn the_documentation_has_every_metric_and_no_other() {
 
 #[test]
 fn every_problem_in_the_documentation_is_one_of_ours() {
-    let source =
-        read(&root().join("src/proxy/error.rs")) + &read(&root().join("src/proxy/error/no_request.rs"));
+    let source = ["error.rs", "error/handshake.rs", "error/no_request.rs"]
+        .map(|file| read(&root().join("src/proxy").join(file)));
+    let source = source.concat();
     let text = read(&root().join("docs/troubleshooting.md"));
     let problems: Vec<_> = rows(&text, "| problem |").map(|row| row[0].trim_matches('`')).collect();
     for problem in &problems {

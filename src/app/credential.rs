@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     proxy::Credential,
     secret::{Authorization, SecretString},
+    text_file::{self, SAVE_AS_UTF8},
     tls,
     token::{self, Cache, Refresher, TokenHandle},
 };
@@ -310,7 +311,8 @@ fn read_secrets(credential: &config::Credential, secrets: &Secrets) -> Result<Ve
         Secrets::File(path) => {
             let place = format!("`credentials.{}.client_secret_file`", credential.name);
             let text = read_secret(&place, &Secret::File(path.clone()))?;
-            let lines = text.expose_secret().lines().map(str::trim).filter(|line| !line.is_empty());
+            let lines =
+                text.expose_secret().lines().map(text_file::trim_line).filter(|line| !line.is_empty());
             Ok(lines.map(SecretString::from).collect())
         }
     }
@@ -327,12 +329,13 @@ pub(super) fn read_secret(place: &str, secret: &Secret) -> Result<SecretString, 
         path: path.display().to_string(),
         what,
     };
-    let bytes = credentials::read_limited(path)
-        .map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("is not UTF-8 text".to_owned()))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
+    let bytes = credentials::read_limited(path).map_err(|error| {
+        wrong(format!("cannot be read: {}: is the file there, and may this user read it?", error.kind()))
+    })?;
+    let secret =
+        text_file::decode_value(&bytes).map_err(|error| wrong(format!("{error}: {SAVE_AS_UTF8}")))?;
     if secret.trim().is_empty() {
-        return Err(wrong("is empty".to_owned()));
+        return Err(wrong("is empty: put the secret there".to_owned()));
     }
     warn_of_readers(path);
     Ok(SecretString::from(secret))

@@ -1,5 +1,6 @@
 //! `check`: tries everything once, and says in words what is right, what is wrong and what to do.
 
+mod addresses;
 mod aem;
 mod report;
 
@@ -89,6 +90,7 @@ impl Check {
     async fn examine(&self, config: &Config, report: &mut Report) {
         tls::install();
         let clock = Clock::system();
+        addresses::examine(config, report);
         listeners(config, &clock, report);
         let mut tried = Vec::new();
         for credential in &config.credentials {

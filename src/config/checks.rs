@@ -18,7 +18,10 @@ use super::{
     sources::{self, Setting, Source},
     values,
 };
-use crate::{network::is_loopback, secret::SecretString};
+use crate::{
+    network::{is_loopback, without_root_dot},
+    secret::SecretString,
+};
 
 /// Checks what was read, and tells the source of what is wrong. All problems are gathered before any is told.
 pub(super) struct Checker<'a> {
@@ -65,6 +68,10 @@ impl<'a> Checker<'a> {
         self.guard(&proxies, &raw.guard);
         let tls = self.tls(raw.tls);
         self.refresh_at(raw.token.refresh_at);
+        if values::log_filter(&raw.log.level).is_none() {
+            let hint = "give info, or info,hyper=debug";
+            self.wrong("log.level", "is neither a level nor a filter", hint);
+        }
         self.path_length(&raw.limits);
         self.budget(raw.retry.budget);
         let egress = self.egress(&raw.egress);
@@ -191,7 +198,7 @@ impl<'a> Checker<'a> {
                 format!("give AEM's address, as in --upstream {EXAMPLE}"),
             );
         };
-        let Ok(url) = Url::parse(text) else {
+        let Some(url) = Url::parse(text).ok().and_then(without_root_dot) else {
             return self.nothing(key, "is not a URL", format!("write it as {EXAMPLE}"));
         };
         let wrong = match url.scheme() {

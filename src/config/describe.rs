@@ -47,9 +47,13 @@ pub(super) fn describe_settings(settings: &[Setting]) -> String {
 fn line(key: &Key, name: &str, set: &Setting) -> String {
     let name = toml_edit::Key::new(name);
     if key.secret || key.is_path() && values::is_no_path(&set.value) {
-        return format!("{name} = \"(redacted)\" # {}", set.source);
+        return format!("{name} = \"{}\" # {}", values::REDACTED, set.source);
     }
-    format!("{name} = {} # {}", values::as_toml(&values::without_userinfo(&set.value)), set.source)
+    format!(
+        "{name} = {} # {}",
+        values::as_toml(&values::without_userinfo(&set.value, key.is_url())),
+        set.source
+    )
 }
 
 /// The line of TOML that begins a table. In a list of tables each has the list's own name.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use figment::value::Value;
 
-use super::{Config, ConfigError, Sources, checks::Checker, describe::describe_settings, extract, keys};
+use super::{Config, ConfigError, Sources, describe::describe_settings, keys, load_settings};
 
 /// What became of a configuration.
 pub struct Loaded {
@@ -33,19 +33,19 @@ pub fn load(toml: Option<&str>, variables: &[(String, String)]) -> Loaded {
         variables: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         flags: Vec::new(),
     };
-    let settings = match sources.settings_with(toml.map(|text| (PathBuf::from(FILE), Ok(text.to_owned())))) {
-        Ok(settings) => settings,
-        Err(error) => {
-            return Loaded { config: Err(error.clone()), described: Err(error), settings: Vec::new() };
-        }
+    let (settings, problems) = sources.read_with(toml.map(|text| (PathBuf::from(FILE), Ok(text.to_owned()))));
+    let described = if problems.is_empty() {
+        Ok(describe_settings(&settings))
+    } else {
+        Err(ConfigError(problems.clone()))
     };
-    let config = extract(&settings, None).and_then(|raw| Checker::new(&settings).config(raw));
     let told = settings.iter().map(|setting| Told {
         key: setting.key.clone(),
         texts: texts(&setting.value),
         secret: keys::find(&setting.key).is_some_and(|key| key.secret),
     });
-    Loaded { config, described: Ok(describe_settings(&settings)), settings: told.collect() }
+    let told = told.collect();
+    Loaded { config: load_settings(settings, problems), described, settings: told }
 }
 
 fn texts(value: &Value) -> Vec<String> {

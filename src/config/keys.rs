@@ -47,6 +47,12 @@ impl Key {
         self.name.ends_with("file") || self.name.contains("_files.")
     }
 
+    /// Whether its values are URLs or hosts.
+    pub(super) fn is_url(&self) -> bool {
+        let last = self.name.rsplit('.').next().unwrap_or_default();
+        ["upstream", "url", "ims_endpoint", "allowed_hosts", "allowed_origins"].contains(&last)
+    }
+
     /// Whether it is the key at `path`, such as `credentials.main.file`.
     pub(super) fn is_at(&self, path: &str) -> bool {
         self.name.split('.').count() == path.split('.').count() && self.begins_with(path)

@@ -13,9 +13,13 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ConfigError, Problem,
+    environment::{is_of_service, of_environment_file, path_of},
     keys::{self, KEYS, Key, Kind, PREFIX},
 };
-use crate::secret::never;
+use crate::{
+    secret::never,
+    text_file::{self, EncodingError, SAVE_AS_UTF8},
+};
 
 /// What there is to read, gathered by the caller, so that tests need no process of their own.
 /// It may hold secrets, and has no `Debug`.
@@ -131,17 +135,25 @@ impl Sources {
 
     /// Every value of every source, lowest first.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
-        self.settings_with(self.path().map(|path| {
-            let text = std::fs::read_to_string(&path);
+        let (settings, problems) = self.read();
+        if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
+    }
+
+    /// The same with what cannot be read.
+    pub(super) fn read(&self) -> (Vec<Setting>, Vec<Problem>) {
+        self.read_with(self.path().map(|path| {
+            let text = std::fs::read(&path)
+                .map(Zeroizing::new)
+                .and_then(|bytes| text_file::decode(&bytes).map(str::to_owned).map_err(io::Error::other));
             (path, text)
         }))
     }
 
     /// The same with this `file`, whatever file is named.
-    pub(super) fn settings_with(
+    pub(super) fn read_with(
         &self,
         file: Option<(PathBuf, io::Result<String>)>,
-    ) -> Result<Vec<Setting>, ConfigError> {
+    ) -> (Vec<Setting>, Vec<Problem>) {
         let mut settings: Vec<_> = defaults().collect();
         let mut problems = Vec::new();
         if let Some((path, text)) = file {
@@ -153,7 +165,7 @@ impl Sources {
             value: Value::from(value.as_str()),
             source: Source::Flag(format!("--{}", name.replace(['.', '_'], "-"))),
         }));
-        if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
+        (settings, problems)
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -167,7 +179,9 @@ impl Sources {
         let mut ours = Vec::new();
         for (name, value) in &self.variables.0 {
             let Some(name) = name.to_str() else { continue };
-            if is_ours(name) && name != CONFIG_VARIABLE && !is_service_link(name) {
+            if name == CONFIG_VARIABLE {
+                problems.extend(of_environment_file(name, value));
+            } else if is_ours(name) && !is_of_service(name, &value.to_string_lossy()) {
                 // An empty variable is one that was not set: compose files pass them on so.
                 if !value.is_empty() {
                     ours.push((name, value));
@@ -177,6 +191,10 @@ impl Sources {
         // Our own name for the level stands above the one that every Rust program has.
         ours.sort_by_key(|(name, _)| (*name != RUST_LOG, *name));
         for (name, value) in ours {
+            if let Some(problem) = of_environment_file(name, value) {
+                problems.push(problem);
+                continue;
+            }
             match variable(name, value) {
                 Ok(mut setting) => {
                     let known = settings.iter().map(|setting| setting.key.as_str());
@@ -198,11 +216,16 @@ fn read_file(
     let text = match text {
         Ok(text) => Zeroizing::new(text),
         Err(error) => {
+            let encoding = error.get_ref().and_then(|inner| inner.downcast_ref::<EncodingError>());
+            let (what, hint) = match encoding {
+                Some(encoding) => (encoding.to_string(), SAVE_AS_UTF8),
+                None => (format!("cannot be read: {}", error.kind()), "check --config or AEM_PROXY_CONFIG"),
+            };
             return problems.push(Problem {
                 key: String::new(),
                 source: Some(Source::File(path, None)),
-                what: format!("cannot be read: {}", error.kind()),
-                mend: "check --config or AEM_PROXY_CONFIG".to_owned(),
+                what,
+                mend: hint.to_owned(),
             });
         }
     };
@@ -243,7 +266,7 @@ fn without_words(message: &str, file: &str) -> String {
 
 fn variable(name: &str, value: &std::ffi::OsStr) -> Result<Setting, Problem> {
     let source = Source::Variable(name.to_owned());
-    let path = name.strip_prefix(PREFIX).unwrap_or("LOG__LEVEL").to_lowercase().replace("__", ".");
+    let path = path_of(name);
     let Some(key) = keys::find(&path) else {
         return Err(unknown(&path, source, keys::variable));
     };
@@ -296,22 +319,16 @@ fn from_text(key: &Key, text: &str) -> Value {
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().into()
         }
         Kind::Share => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
-        Kind::Flag => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        Kind::Flag => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Value::from(true),
+            "false" | "0" => Value::from(false),
+            _ => Value::from(text),
+        },
     }
 }
 
 fn is_ours(name: &str) -> bool {
     name == RUST_LOG || name.starts_with(PREFIX)
-}
-
-/// Kubernetes tells every pod of every Service in its namespace: a Service called `aem-proxy` brings
-/// `AEM_PROXY_SERVICE_HOST`, `AEM_PROXY_PORT_8080_TCP` and so on, which are none of ours.
-fn is_service_link(name: &str) -> bool {
-    let rest = name.strip_prefix(PREFIX).unwrap_or_default();
-    rest.starts_with("SERVICE_HOST")
-        || rest.starts_with("SERVICE_PORT")
-        || rest == "PORT"
-        || rest.starts_with("PORT_")
 }
 
 struct TomlFile<'a> {

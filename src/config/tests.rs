@@ -133,19 +133,124 @@ fn an_empty_variable_is_one_that_is_not_set() {
 }
 
 #[test]
+fn flags_of_the_environment_are_read_as_people_write_them() {
+    for (text, flag) in [
+        ("true", true),
+        ("True", true),
+        ("TRUE", true),
+        ("1", true),
+        ("false", false),
+        ("FALSE", false),
+        ("False", false),
+        ("0", false),
+    ] {
+        let config = load(None, &[UPSTREAM, FILE, ("AEM_PROXY_LISTEN_REUSE_PORT", text)], &[]);
+        assert_eq!(config.listen_reuse_port, flag, "{text}");
+    }
+    for text in ["yes", "2", "t", " "] {
+        refuse(None, &[UPSTREAM, FILE, ("AEM_PROXY_LISTEN_REUSE_PORT", text)], &[]);
+    }
+}
+
+/// `docker run --env-file` takes both for a part of the value.
+#[test]
+fn quotes_and_carriage_returns_of_environment_files_are_named() {
+    for (name, value, words) in [
+        ("AEM_PROXY_LISTEN", "\"127.0.0.1:8080\"", "stands in quotes"),
+        ("AEM_PROXY_LISTEN", "'127.0.0.1:8080'", "stands in quotes"),
+        ("AEM_PROXY_UPSTREAM", "'https://a.example'", "stands in quotes"),
+        ("AEM_PROXY_CA_FILE", "\"/ca.pem\"", "stands in quotes"),
+        ("AEM_PROXY_POLICY", "\"\"", "stands in quotes"),
+        ("AEM_PROXY_LISTEN", "127.0.0.1:8080\r", "ends with a carriage return"),
+        ("AEM_PROXY_CA_FILE", "/ca.pem\r", "ends with a carriage return"),
+        ("AEM_PROXY_BASIC__PASSWORD", "p8e-do-not-show-me\r", "ends with a carriage return"),
+        ("AEM_PROXY_CONFIG", "/proxy.toml\r", "ends with a carriage return"),
+        ("AEM_PROXY_CONFIG", "'/proxy.toml'", "stands in quotes"),
+    ] {
+        let error = refuse(None, &[UPSTREAM, FILE, (name, value)], &[]);
+        assert!(error.contains(name) && error.contains(words), "{name} {value:?}: {error}");
+        assert!(!error.contains("do-not-show-me"), "{error}");
+    }
+    // A password may have quotes, and a document may have line ends.
+    let basic = [UPSTREAM, ("AEM_PROXY_AUTH", "basic"), ("AEM_PROXY_BASIC__PASSWORD", "\"pw\"")];
+    load(None, &basic, &[]);
+    load(None, &[UPSTREAM, ("AEM_PROXY_CREDENTIALS_JSON", "{}\r")], &[]);
+}
+
+/// What the kubelet sets for a Service of that name (its `pkg/kubelet/envvars`).
+fn service_variables(service: &str, port_name: &str, port: u16, protocol: &str) -> Vec<(String, String)> {
+    let name = service.to_uppercase().replace('-', "_");
+    let lower = protocol.to_lowercase();
+    let port_variable = format!("{name}_PORT_{port}_{protocol}");
+    vec![
+        (format!("{name}_SERVICE_HOST"), "10.0.0.1".to_owned()),
+        (format!("{name}_SERVICE_PORT"), port.to_string()),
+        (format!("{name}_SERVICE_PORT_{}", port_name.to_uppercase().replace('-', "_")), port.to_string()),
+        (format!("{name}_PORT"), format!("{lower}://10.0.0.1:{port}")),
+        (port_variable.clone(), format!("{lower}://10.0.0.1:{port}")),
+        (format!("{port_variable}_PROTO"), lower),
+        (format!("{port_variable}_PORT"), port.to_string()),
+        (format!("{port_variable}_ADDR"), "10.0.0.1".to_owned()),
+    ]
+}
+
+fn check_service(service: &str, port_name: &str, port: u16, protocol: &str) {
+    let made = service_variables(service, port_name, port, protocol);
+    let made = made.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    load(None, &[UPSTREAM, FILE].into_iter().chain(made).collect::<Vec<_>>(), &[]);
+}
+
+#[test]
 fn variables_that_kubernetes_makes_of_a_service_are_none_of_ours() {
-    load(
-        None,
-        &[
-            UPSTREAM,
-            FILE,
-            ("AEM_PROXY_SERVICE_HOST", "10.0.0.1"),
-            ("AEM_PROXY_SERVICE_PORT_HTTP", "80"),
-            ("AEM_PROXY_PORT", "tcp://10.0.0.1:80"),
-            ("AEM_PROXY_PORT_80_TCP_ADDR", "10.0.0.1"),
-        ],
-        &[],
-    );
+    for service in
+        ["aem-proxy", "aem-proxy-metrics", "aem-proxy-admin", "aem-proxy-admin-listen", "aem-proxy-2"]
+    {
+        for protocol in ["TCP", "UDP", "SCTP"] {
+            check_service(service, "http-admin", 9090, protocol);
+        }
+    }
+}
+
+#[test]
+fn a_typing_error_that_looks_like_a_variable_of_kubernetes_stays_an_error() {
+    for (name, value) in [
+        ("AEM_PROXY_PORT", "8080"),
+        ("AEM_PROXY_ADMIN_PORT", "8081"),
+        ("AEM_PROXY_PORTS", "tcp://10.0.0.1:80"),
+        ("AEM_PROXY_PORT_HTTP", "80"),
+        ("AEM_PROXY_PORT_80", "80"),
+        ("AEM_PROXY_PORT_X_TCP", "80"),
+        ("AEM_PROXY_SERVICE_HOSTS", "a"),
+        ("AEM_PROXY_SERVICE", "a"),
+        ("AEM_PROXY_MYSERVICE_PORTS", "a"),
+    ] {
+        let error = refuse(None, &[UPSTREAM, FILE, (name, value)], &[]);
+        assert!(error.contains(name), "{name}: {error}");
+    }
+}
+
+/// A field may have such a name, and then the variable is ours.
+#[test]
+fn a_key_that_is_known_is_read_whatever_it_ends_in() {
+    let variables = [
+        UPSTREAM,
+        FILE,
+        ("AEM_PROXY_PROXIES__DEFAULT__HEADERS__X_SERVICE_HOST", "a"),
+        ("AEM_PROXY_PROXIES__DEFAULT__HEADERS__X_PORT", "tcp://10.0.0.1:80"),
+    ];
+    assert_eq!(load(None, &variables, &[]).proxies[0].otherwise.headers.len(), 2);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_service_keeps_the_proxy_from_starting(
+        service in "aem-proxy(-[a-z0-9]{1,8}){0,3}",
+        port_name in "[a-z][a-z0-9]{0,4}(-[a-z0-9]{1,4})?",
+        port in 1_u16..,
+        protocol in proptest::sample::select(vec!["TCP", "UDP", "SCTP"]),
+    ) {
+        check_service(&service, &port_name, port, protocol);
+    }
 }
 
 #[test]
@@ -310,6 +415,109 @@ fn no_error_and_no_listing_shows_a_secret() {
     assert!(text.contains("credentials_json = \"(redacted)\" # "), "{text}");
     let config = Config::load(&sources).unwrap();
     assert!(!format!("{config:?}").contains(secret));
+}
+
+/// Each line is a key: that of its problem.
+fn keys_of(error: &str) -> Vec<&str> {
+    error.lines().map(|line| line.split('`').nth(1).unwrap_or(line)).collect()
+}
+
+#[test]
+fn all_problems_are_reported_at_once_and_nothing_that_only_follows() {
+    let toml = "upsteam = 'x'\nauth = 'bearr'\npolicy = 'read_only'\nlisten = '8080'\n\
+                [log]\nlevel = 'lout'\nformat = 'xml'\n[timeouts]\nconnect = 5\n[limits]\nhead = '1'\n\
+                [proxies.a]\nlisten = '1'\nupstream = 'ftp://a'\n";
+    let error = refuse(Some(toml), &[UPSTREAM, ("AEM_PROXY_TOKEN__REFRESH_AT", "2")], &[]);
+    let mut keys = keys_of(&error);
+    keys.sort_unstable();
+    let mut expected = vec![
+        "upsteam",
+        "auth",
+        "policy",
+        "listen",
+        "log.level",
+        "log.format",
+        "timeouts.connect",
+        "limits.head",
+        "proxies.a.listen",
+        "proxies.a.upstream",
+        "token.refresh_at",
+    ];
+    expected.sort_unstable();
+    assert_eq!(keys, expected, "{error}");
+    // What is wrong in one place is not reported again in another.
+    for (variables, keys) in [
+        (&[UPSTREAM, ("AEM_PROXY_AUTH", "bearr")][..], &["auth"][..]),
+        (&[FILE, ("AEM_PROXY_UPSTRAEM", "https://a.example")], &["upstraem"]),
+        (&[UPSTREAM, FILE, ("AEM_PROXY_ADMIN__LISTEN", "8080")], &["admin.listen"]),
+        (
+            &[UPSTREAM, FILE, ("AEM_PROXY_LISTEN", "x"), ("AEM_PROXY_ADMIN__LISTEN", "127.0.0.1:8080")],
+            &["listen"],
+        ),
+        (&[FILE], &["upstream"]),
+    ] {
+        let error = refuse(None, variables, &[]);
+        assert_eq!(keys_of(&error), keys, "{error}");
+    }
+}
+
+#[test]
+fn the_dot_of_the_root_is_no_part_of_an_upstream() {
+    for (url, origin) in [
+        ("https://author-p1-e2.adobeaemcloud.com.", "https://author-p1-e2.adobeaemcloud.com"),
+        ("https://Author-p1-e2.adobeaemcloud.com.:8443/", "https://author-p1-e2.adobeaemcloud.com:8443"),
+        ("http://localhost.:4502", "http://localhost:4502"),
+    ] {
+        let config = load(None, &[("AEM_PROXY_UPSTREAM", url), ("AEM_PROXY_AUTH", "none")], &[]);
+        assert_eq!(config.upstreams[0].url.origin().ascii_serialization(), origin);
+        let toml =
+            format!("proxies.a = {{ listen = '127.0.0.1:1', upstream = '{url}', credentials = 'none' }}");
+        let config = load(Some(&toml), &[], &[]);
+        assert_eq!(config.upstreams[0].url.origin().ascii_serialization(), origin);
+    }
+    for url in ["https://author-p1-e2.adobeaemcloud.com..", "https://.", "https://.."] {
+        let error = refuse(None, &[("AEM_PROXY_UPSTREAM", url), ("AEM_PROXY_AUTH", "none")], &[]);
+        assert!(error.contains("`upstream`"), "{url}: {error}");
+    }
+}
+
+#[test]
+fn no_form_of_user_information_is_shown() {
+    let secret = "p8e-do-not-show-me";
+    let aem = ("AEM_PROXY_UPSTREAM", "https://author-p1-e2.adobeaemcloud.com");
+    for url in [
+        format!("http://jane@corp.example:{secret}@one:1"),
+        format!("http://jane:a#{secret}@one:1"),
+        format!("http://jane:1/{secret}@one:1"),
+        format!("http://jane:a?{secret}@one:1"),
+        format!("jane:a://{secret}@one:1"),
+        format!("jane:{secret}@one:1"),
+        format!("http://jane:{secret}"),
+        format!("http://jane:{secret}@"),
+        format!("http://jane:1/{secret}@one:1/path"),
+        format!("socks5://jane:a@{secret}@one:1"),
+    ] {
+        for variable in [
+            "AEM_PROXY_UPSTREAM",
+            "AEM_PROXY_IMS_ENDPOINT",
+            "AEM_PROXY_CREDENTIALS__MAIN__IMS_ENDPOINT",
+            "AEM_PROXY_UPSTREAMS__A__URL",
+            "AEM_PROXY_GUARD__ALLOWED_ORIGINS",
+            "AEM_PROXY_GUARD__ALLOWED_HOSTS",
+            "AEM_PROXY_EGRESS__AEM_PROXY",
+            "AEM_PROXY_EGRESS__IMS_PROXY",
+        ] {
+            let (sources, _file) = sources(None, &[aem, ("AEM_PROXY_AUTH", "none"), (variable, &url)], &[]);
+            let described = describe(&sources).unwrap();
+            assert!(!described.contains(secret), "{variable} {url}: {described}");
+            match Config::load(&sources) {
+                Ok(config) => {
+                    assert!(!format!("{config:?}").contains(secret), "{variable} {url}: {config:?}");
+                }
+                Err(error) => assert!(!error.to_string().contains(secret), "{variable} {url}: {error}"),
+            }
+        }
+    }
 }
 
 /// Two names that differ in one word, and paths are shown.

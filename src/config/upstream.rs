@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use url::Url;
 
-use crate::secret::SecretString;
+use super::ProxyUrl;
 
 /// One AEM.
 #[derive(Debug, Clone)]
@@ -96,8 +96,8 @@ pub enum Way {
     Environment,
     /// Straight.
     Direct,
-    /// Through this proxy; its URL may hold a password.
-    Proxy(SecretString),
+    /// Through this proxy.
+    Proxy(ProxyUrl),
 }
 
 /// As many as a browser app with a slow page of many images.

@@ -5,6 +5,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use figment::value::Value;
 use http::HeaderName;
 use serde::{Deserialize, Deserializer, de::Error};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use url::Url;
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +216,16 @@ pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>,
     }
 }
 
+/// What `log.level` says: a level, or levels by module. A lone word has to be a level: as a filter it would name a module that
+/// there is not, and silence everything. Filters by span, as in `[span]=debug`, are none.
+pub fn log_filter(text: &str) -> Option<Targets> {
+    let is_filter = text.contains(['=', ',']) && !text.contains(['[', ']']);
+    if !is_filter && text.parse::<LevelFilter>().is_err() {
+        return None;
+    }
+    text.parse().ok()
+}
+
 /// More than any system has.
 const COUNT_MAX: usize = 1 << 20;
 
@@ -246,16 +258,44 @@ fn parse_size(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(factor)
 }
 
-/// A value whose URL may carry a password by mistake, without it.
-pub(super) fn without_userinfo(value: &Value) -> Value {
-    let text = value.as_str().unwrap_or_default();
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            Value::from(format!("{}://(redacted)@{}", &text[..scheme], &text[at + 1..]))
+/// A value in which URLs may carry a password by mistake, without it. User information ends at the last `@`. Of a key that
+/// holds URLs alone, what is neither a URL nor a host is not shown at all: any part of it may be a part of the password.
+pub(super) fn without_userinfo(value: &Value, holds_urls: bool) -> Value {
+    match value {
+        Value::String(_, text) => match shown_url(text, holds_urls) {
+            Some(shown) => Value::from(shown),
+            None => value.clone(),
+        },
+        Value::Array(_, items) => {
+            items.iter().map(|item| without_userinfo(item, holds_urls)).collect::<Vec<_>>().into()
         }
         _ => value.clone(),
     }
 }
+
+/// What is shown in place of `text`, if it is not to be shown as it is.
+fn shown_url(text: &str, is_url: bool) -> Option<String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('@') => (Some(scheme), rest),
+        _ => (None, text),
+    };
+    let prefix = scheme.map(|scheme| format!("{scheme}://")).unwrap_or_default();
+    match rest.rsplit_once('@') {
+        Some((_, host)) if is_url && !is_host(host) => Some(REDACTED.to_owned()),
+        Some((_, host)) if is_url || scheme.is_some() => Some(format!("{prefix}{REDACTED}@{host}")),
+        None if is_url && !is_host(rest) => Some(REDACTED.to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether a text begins with a host, and with a port if it has one.
+fn is_host(text: &str) -> bool {
+    let host = text.split(['/', '?', '#']).next().unwrap_or_default();
+    text.is_empty() || text == "*" || Url::parse(&format!("http://{host}")).is_ok()
+}
+
+/// In place of what is not shown.
+pub(super) const REDACTED: &str = "(redacted)";
 
 /// Whether a value that should be a path is what the file should hold: a document, its base64, a key or a token. No
 /// directory has a name that long.
@@ -317,6 +357,16 @@ mod tests {
         assert_eq!(parse_size("512"), Some(512));
         for text in ["", "KiB", "16 kb", "-1", "99999999999999 GiB"] {
             assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn levels_and_filters_are_taken_and_typing_errors_are_not() {
+        for text in ["info", "TRACE", "off", "info,hyper=debug", "aem_auth_proxy=debug"] {
+            assert!(log_filter(text).is_some(), "{text}");
+        }
+        for text in ["lout", "a=b=c", "[request]=debug", "hyper[request]=debug"] {
+            assert!(log_filter(text).is_none(), "{text}");
         }
     }
 }

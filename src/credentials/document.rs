@@ -4,7 +4,10 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::CredentialsError;
-use crate::secret::{never, wipe_json};
+use crate::{
+    secret::{never, wipe_json},
+    text_file::{self, EncodingError},
+};
 
 /// A parsed document, wiped from memory when dropped.
 pub(super) struct Document(Value);
@@ -12,16 +15,16 @@ pub(super) struct Document(Value);
 impl Document {
     /// Parses UTF-8 JSON, with or without a byte order mark.
     pub(super) fn parse(json: &[u8]) -> Result<Self, CredentialsError> {
-        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-        if json.trim_ascii().is_empty() {
+        let json = text_file::decode(json).map_err(CredentialsError::Encoding)?;
+        if json.trim().is_empty() {
             return Err(CredentialsError::Empty);
         }
-        // UTF-16 without a mark is valid UTF-8 full of NUL, which no JSON holds.
-        if std::str::from_utf8(json).is_err() || json.contains(&0) {
-            return Err(CredentialsError::NotUtf8);
+        // No JSON holds one.
+        if json.contains('\0') {
+            return Err(CredentialsError::Encoding(EncodingError::NotUtf8));
         }
         // The place only: the parser's own message may quote what stands there.
-        serde_json::from_slice(json)
+        serde_json::from_str(json)
             .map(Self)
             .map_err(|error| CredentialsError::Json { line: error.line(), column: error.column() })
     }
@@ -164,6 +167,3 @@ impl<'a> Fields<'a> {
         CredentialsError::WrongType { field: self.path(name), expected }
     }
 }
-
-/// Windows editors put it first; RFC 8259, section 8.1 lets a parser ignore it.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{CertificateError, LocalTokenError, MAX_FILE_MIB, PrivateKeyError};
+use crate::text_file::{EncodingError, SAVE_AS_UTF8};
 
 /// Why there are no credentials. Messages go behind the name of the file or variable, and hold nothing
 /// of the document but names of fields.
@@ -23,9 +24,9 @@ pub enum CredentialsError {
     /// Nothing but white space; a file that is just being written looks so, too.
     #[error("is empty: put the document there that Adobe's console gave")]
     Empty,
-    /// UTF-16, most likely.
-    #[error("is not UTF-8 text (PowerShell's `>` writes UTF-16): save it as UTF-8")]
-    NotUtf8,
+    /// Another encoding.
+    #[error("{0}: {SAVE_AS_UTF8}")]
+    Encoding(EncodingError),
     /// The place alone, in the text after base64 was undone.
     #[error(
         "is not valid JSON at line {line}, column {column}: download the document again; within it, line \
@@ -156,6 +157,14 @@ pub enum CredentialsError {
         field: String,
         /// What the system said; part of the message, so not a source.
         problem: io::Error,
+    },
+    /// The field is a path, and the file there is in another encoding.
+    #[error("`{field}` names a file that {problem}: {SAVE_AS_UTF8}")]
+    PemEncoding {
+        /// The field's path from the top of the document.
+        field: String,
+        /// Which; part of the message, so not a source.
+        problem: EncodingError,
     },
     /// IMS would refuse every signature.
     #[error(

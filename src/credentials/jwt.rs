@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     Certificate, CredentialsError, PrivateKey, document::Fields, host_and_scheme, pem, read_limited,
 };
-use crate::secret::SecretString;
+use crate::{secret::SecretString, text_file};
 
 /// Service credentials of an AEM technical account, which IMS exchanges for a token (JWT exchange).
 ///
@@ -120,6 +120,8 @@ impl Files<'_> {
         let bytes = read_limited(&path)
             .map_err(|problem| CredentialsError::PemFile { field: fields.path(name), problem })?;
         self.read.push(path);
+        let bytes = text_file::pem(bytes)
+            .map_err(|problem| CredentialsError::PemEncoding { field: fields.path(name), problem })?;
         Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
     }
 }

@@ -191,7 +191,7 @@ impl Answered<'_> {
     /// JWT credentials that were migrated are refused in these words.
     fn unavailable(self, code: Code) -> ImsError {
         let migrated = code == Code::InternalError && matches!(self.credentials, Credentials::Jwt(_));
-        let hint = migrated.then_some(Hint::Migrated);
+        let hint = Some(if migrated { Hint::Migrated } else { Hint::Unavailable });
         ImsError::Unavailable { answer: self.answer, code, retry_after: self.retry_after, hint }
     }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use crate::network::is_loopback;
+use crate::network::{is_loopback, without_root_dot};
 
 /// An IMS address: a host name as in the credentials' `imsEndpoint`, with a port or as a URL where that is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl FromStr for Endpoint {
         let text = text.trim();
         let url =
             if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("https://{text}")) };
-        let url = url.map_err(|_| EndpointError::Invalid)?;
+        let url = url.ok().and_then(without_root_dot).ok_or(EndpointError::Invalid)?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(EndpointError::Invalid)?;
         match url.scheme() {
             "https" => {}
@@ -66,8 +66,8 @@ impl FromStr for Endpoint {
             "http" => return Err(EndpointError::PlainHttp),
             _ => return Err(EndpointError::Invalid),
         }
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if url.path() != "/" || !plain {
+        // An @ anywhere: the parser may take a part of a password for the host, or for a path.
+        if text.contains('@') || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(EndpointError::NotAnOrigin);
         }
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -96,6 +96,12 @@ mod tests {
             ("localhost:8443", "https://localhost:8443/ims/exchange/jwt", "localhost:8443"),
             ("https://ims.example/", "https://ims.example/ims/exchange/jwt", "ims.example"),
             ("http://127.0.0.1:9", "http://127.0.0.1:9/ims/exchange/jwt", "127.0.0.1:9"),
+            (
+                "ims-na1.adobelogin.com.",
+                "https://ims-na1.adobelogin.com/ims/exchange/jwt",
+                "ims-na1.adobelogin.com",
+            ),
+            ("http://localhost.:9/", "http://localhost:9/ims/exchange/jwt", "localhost:9"),
             ("http://[::1]:9", "http://[::1]:9/ims/exchange/jwt", "[::1]:9"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
@@ -108,10 +114,14 @@ mod tests {
     fn what_would_send_the_secret_elsewhere_or_in_the_clear_is_refused() {
         for (text, error) in [
             ("", EndpointError::Invalid),
+            ("ims.example..", EndpointError::Invalid),
             ("ftp://ims.example", EndpointError::Invalid),
             ("http://ims.example", EndpointError::PlainHttp),
             ("ims.example/ims", EndpointError::NotAnOrigin),
             ("https://user:pw@ims.example", EndpointError::NotAnOrigin),
+            ("https://user:1#pw@ims.example", EndpointError::NotAnOrigin),
+            ("https://user#pw@ims.example", EndpointError::NotAnOrigin),
+            ("ims.example#", EndpointError::NotAnOrigin),
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
         }

@@ -127,7 +127,8 @@ impl ImsError {
         match self {
             Self::Refused { hint, .. } => Some(*hint),
             Self::Unavailable { hint, .. } => *hint,
-            Self::Unreachable { cause, .. } if is_tls(*cause) => Some(Hint::Tls),
+            Self::Unreachable { cause, .. } if cause.explanation().is_some() => Some(Hint::Handshake(*cause)),
+            Self::Unreachable { cause, .. } if cause.is_of_tls() => Some(Hint::Tls),
             Self::Unreachable { cause, .. } if is_egress(*cause) => Some(Hint::Egress),
             Self::Unreachable { .. } => Some(Hint::Network),
             Self::Malformed { .. } => Some(Hint::NotIms),
@@ -182,10 +183,6 @@ impl Answer {
 /// IMS tolerates 30 s between a given expiry and its own clock (Adobe's aemcs-api-client-lib).
 const SKEW_FORGIVEN_SECONDS: i64 = 30;
 
-fn is_tls(cause: Cause) -> bool {
-    matches!(cause, Cause::Certificate | Cause::Tls | Cause::TlsAlert | Cause::ClientCertificate)
-}
-
 fn is_egress(cause: Cause) -> bool {
     matches!(
         cause,
@@ -195,17 +192,19 @@ fn is_egress(cause: Cause) -> bool {
 
 /// What an attempt that got no answer died of, in words.
 fn no_answer(cause: Cause) -> &'static str {
+    if let Some(explanation) = cause.explanation() {
+        return explanation.what;
+    }
     match cause {
         Cause::Dns => "its name has no address",
         Cause::Refused => "no connection",
-        Cause::Certificate => "its certificate is not trusted",
-        Cause::TlsAlert | Cause::ClientCertificate | Cause::Tls => "TLS does not succeed",
         Cause::EgressUnreachable => "the egress proxy cannot be reached",
         Cause::EgressCredentials => "the egress proxy wants credentials, or other ones",
         Cause::EgressRefused => "the egress proxy does not let it through, or finds no way",
         Cause::EgressFailed => "the egress proxy broke off",
         Cause::TimedOut => "no answer in time",
         Cause::Other => "the connection broke off",
+        _ => "TLS does not succeed",
     }
 }
 
@@ -296,7 +295,9 @@ pub enum Hint {
     OAuthRefused,
     /// The local token is past its end.
     LocalTokenEnded,
-    /// The certificate of IMS is not trusted here.
+    /// The handshake failed because of what IMS shows.
+    Handshake(Cause),
+    /// The handshake failed otherwise.
     Tls,
     /// No way to IMS from here.
     Network,
@@ -306,6 +307,8 @@ pub enum Hint {
     NotIms,
     /// Too many exchanges.
     TooMany,
+    /// IMS has trouble of its own.
+    Unavailable,
 }
 
 impl fmt::Display for Hint {
@@ -335,7 +338,7 @@ impl fmt::Display for Hint {
             }
             Self::FieldMalformed => "id or org in the document is malformed: download the document again",
             Self::Migrated => {
-                "if this goes on, the project was moved to OAuth Server-to-Server, and IMS takes no JWT for it any more: download the OAuth credential and use that"
+                "if this goes on, the project was moved to OAuth Server-to-Server, and IMS takes no JWT for it any more: download the OAuth credential and use that; IMS may have trouble of its own, too: status.adobe.com"
             }
             Self::OAuthClientUnknown => {
                 "IMS does not know the client id, or it belongs to another IMS: check client_id, whether the credential was deleted, and ims_endpoint"
@@ -352,11 +355,15 @@ impl fmt::Display for Hint {
             Self::LocalTokenEnded => {
                 "take a new one from the AEM Developer Console (Integrations, Local token) and replace the file in place: no restart is needed"
             }
+            Self::Handshake(cause) => cause.explanation().map_or("", |explanation| explanation.step),
             Self::Tls => {
                 "behind a TLS-inspecting proxy give its CA with ca_file; otherwise check imsEndpoint"
             }
             Self::TooMany => {
                 "something buys too many tokens with these credentials, as a crash loop does: share one proxy, or keep the token in token.cache_file"
+            }
+            Self::Unavailable => {
+                "IMS has trouble of its own, or something in between: try again in a few minutes, and look at status.adobe.com"
             }
             Self::Network => "check DNS, the firewall and, behind a corporate proxy, HTTPS_PROXY and NO_PROXY",
             Self::Egress => "look at egress.ims_proxy or HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT, and whether that proxy lets IMS's host through",

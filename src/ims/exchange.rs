@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    config::ProxyUrl,
     credentials::{Credentials, JwtCredentials, LocalToken, OAuthCredentials},
-    egress::EgressProxy,
     secret::SecretString,
 };
 
@@ -84,7 +84,7 @@ impl CredentialExchange {
     }
 
     /// The proxy on the way to IMS.
-    pub fn egress(&self) -> Option<&EgressProxy> {
+    pub fn egress(&self) -> Option<&ProxyUrl> {
         match &self.way {
             Way::Ims(ims) => ims.http.egress(),
             Way::Local(_) => None,

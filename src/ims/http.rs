@@ -7,11 +7,7 @@ use rustls::ClientConfig;
 use tracing::error;
 use url::Url;
 
-use crate::{
-    egress::{self, EgressProxy},
-    network::resolver,
-    tls::Current,
-};
+use crate::{config::ProxyUrl, egress, network::resolver, tls::Current};
 
 /// How long IMS may take.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +22,7 @@ pub struct Limits {
 pub struct Http {
     tls: Current,
     limits: Limits,
-    egress: Option<EgressProxy>,
+    egress: Option<ProxyUrl>,
     built: ArcSwap<(Arc<ClientConfig>, reqwest::Client)>,
 }
 
@@ -35,14 +31,14 @@ impl Http {
     ///
     /// # Errors
     /// When the TLS configuration does not suit reqwest, which is a defect of this program.
-    pub fn new(tls: Current, limits: Limits, egress: Option<EgressProxy>) -> reqwest::Result<Self> {
+    pub fn new(tls: Current, limits: Limits, egress: Option<ProxyUrl>) -> reqwest::Result<Self> {
         let config = tls.load_full();
         let client = client(&config, limits, egress.as_ref())?;
         Ok(Self { tls, limits, egress, built: ArcSwap::from_pointee((config, client)) })
     }
 
     /// The proxy on the way.
-    pub fn egress(&self) -> Option<&EgressProxy> {
+    pub fn egress(&self) -> Option<&ProxyUrl> {
         self.egress.as_ref()
     }
 
@@ -81,7 +77,7 @@ impl fmt::Debug for Http {
 fn client(
     tls: &Arc<ClientConfig>,
     limits: Limits,
-    egress: Option<&EgressProxy>,
+    egress: Option<&ProxyUrl>,
 ) -> reqwest::Result<reqwest::Client> {
     egress::through(reqwest::Client::builder(), egress)?
         .tls_backend_preconfigured(ClientConfig::clone(tls))

@@ -27,7 +27,7 @@ use super::{
     exchange::{self, Request, Sent, Then, Up},
     fields::storage,
     framing::Length,
-    guard::{Asked, GuardError, Local},
+    guard::{Asked, GuardError, Local, UNIX_HOST},
     http2::{self, Beginning},
     partial::PartialHead,
     request::{Added, NoRequest, RequestHead},
@@ -59,7 +59,7 @@ impl Worker {
     ///
     /// `proxy` is the number of the proxy that the connection was made to; without a `place` it is only told that there is none.
     pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
-        let local = stream.local_ip();
+        let local = stream.local();
         let Some(place) = place else {
             if let Some(connection) = self.connection(Socket::Own(stream), proxy, local, None) {
                 connection.turn_away().await;
@@ -301,6 +301,7 @@ impl<'w> Connection<'w> {
             keep_alive: head.keeps_alive(),
             web_origin: admitted.ok().flatten(),
             no_store: head.is_for_csrf_token(),
+            interim: head.navigates || !self.client.stream.is_connection(),
             ..AnswerTo::default()
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
@@ -384,6 +385,9 @@ impl Proxy {
         if head.method == "CONNECT" {
             return Err(ProxyError::Connect);
         }
+        if head.has_lower_case_method() {
+            return Err(ProxyError::Method);
+        }
         let route = self.permit(head)?;
         let identity = route.credential.identity()?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
@@ -403,6 +407,7 @@ impl Proxy {
 /// The origin that a client has come to, if it is one of the proxy's: whoever names another gets no answer of AEM's.
 fn named(scheme: &str, asked: &Asked<'_>, admitted: Result<Option<&str>, GuardError>) -> Rc<[u8]> {
     match (asked.for_host(), admitted) {
+        (Err(_), Ok(_)) => [scheme, UNIX_HOST].concat().into_bytes().into(),
         (Err(_), _) | (_, Err(GuardError::NoHost | GuardError::Host)) => Rc::from([]),
         (Ok(host), _) => [scheme, host].concat().into_bytes().into(),
     }

@@ -3,6 +3,7 @@
 //! They are problem documents (RFC 9457) with a `Proxy-Status` field (RFC 9209), so that nobody takes them for
 //! AEM's. Nothing that IMS or AEM said gets in; causes are for the log.
 
+mod handshake;
 mod no_request;
 
 use std::time::Duration;
@@ -44,11 +45,13 @@ pub(super) enum ProxyError {
     PathTooLong,
     #[error("CONNECT is not for a reverse proxy")]
     Connect,
+    #[error("the method has small letters")]
+    Method,
     #[error("the response's transfer coding is not chunked alone")]
     ResponseCoding,
     #[error(transparent)]
     Busy(#[from] Busy),
-    #[error("AEM cannot be reached")]
+    #[error("AEM cannot be reached{}", because(*.0))]
     Unreachable(Cause, #[source] Source),
     #[error("AEM sent no response head in time")]
     ResponseTimeout,
@@ -130,6 +133,12 @@ impl ProxyError {
                 "http_request_denied",
                 "connect",
                 "This is a reverse proxy: address requests to it as to AEM itself, without CONNECT.",
+            ),
+            Self::Method => problem(
+                StatusCode::BAD_REQUEST,
+                "http_request_error",
+                "method",
+                "The method has small letters. Methods are written in capitals, as in fetch(url, {method: \"PATCH\"}): to HTTP `patch` is another method.",
             ),
             Self::ResponseCoding => problem(
                 StatusCode::BAD_GATEWAY,
@@ -251,7 +260,7 @@ impl ProxyError {
             Self::Denied(GuardError::Origin) => Some("origin"),
             Self::Denied(GuardError::CrossSite) => Some("cross_site"),
             Self::Denied(GuardError::Secret) => Some("secret"),
-            Self::Connect => Some("method"),
+            Self::Connect | Self::Method => Some("method"),
             Self::PathTooLong => Some("path_length"),
             Self::Policy(Refused::Method(_) | Refused::Override) => Some("policy_method"),
             Self::Policy(Refused::Ambiguous) => Some("policy_ambiguous"),
@@ -280,6 +289,7 @@ impl ProxyError {
             | Self::Denied(_)
             | Self::Policy(_)
             | Self::PathTooLong
+            | Self::Method
             | Self::Busy(_)
             | Self::NoMemory
             | Self::RequestBroken(_) => {
@@ -399,6 +409,11 @@ fn kept_back(refused: Refused) -> Problem {
     Problem { status, error: "http_request_denied", details: None, name, detail }
 }
 
+/// Why a handshake failed, for the log; behind it stand the words of the TLS library.
+fn because(cause: Cause) -> String {
+    cause.explanation().map_or_else(String::new, |explanation| format!(": {}", explanation.what))
+}
+
 fn unreachable(cause: Cause) -> Problem {
     let (status, error, name, detail) = match cause {
         Cause::Dns => {
@@ -409,12 +424,6 @@ fn unreachable(cause: Cause) -> Problem {
             "connection_refused",
             "connection-refused",
             "Nobody answers at AEM's address.",
-        ),
-        Cause::Certificate => (
-            StatusCode::BAD_GATEWAY,
-            "tls_certificate_error",
-            "tls-certificate",
-            "AEM's certificate is not trusted. Behind a TLS-inspecting proxy give its CA with ca_file.",
         ),
         Cause::TlsAlert => (
             StatusCode::BAD_GATEWAY,
@@ -449,6 +458,7 @@ fn unreachable(cause: Cause) -> Problem {
         Cause::EgressUnreachable | Cause::EgressCredentials | Cause::EgressRefused | Cause::EgressFailed => {
             egress(cause)
         }
+        _ => handshake::problem(cause),
     };
     Problem { status, error, details: None, name, detail }
 }

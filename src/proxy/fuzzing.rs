@@ -9,7 +9,7 @@ use super::{
     buffer::Buffer,
     fields::storage,
     framing::{Decoder, Encoding, Length},
-    guard::Guard,
+    guard::{Guard, Local},
     request::{Added, RequestHead},
     response::{AnswerTo, Body, Renamed, ResponseHead},
     rewrite::{Links, Members, Names, Origin},
@@ -96,7 +96,7 @@ pub fn forwarded(bytes: &[u8], route: Route<'_>) -> Result<Option<Forwarded>, u1
     added(second).rewrite(out.filled(), &mut identity, &mut again);
     Ok(Some(Forwarded {
         bytes: head.bytes,
-        admitted: guard.admit(&head.asked, None).is_ok(),
+        admitted: guard.admit(&head.asked, Local::Unknown).is_ok(),
         framed: length.into(),
         written: out.filled().to_vec(),
         again: again.filled().to_vec(),
@@ -160,6 +160,7 @@ pub fn answered(bytes: &[u8], question: Question<'_>) -> Result<Option<Answered>
         keep_alive: question.keep_alive,
         web_origin: question.web_origin,
         no_store: false,
+        interim: true,
         withheld: Withheld::NOTHING,
     };
     let mut body = head.body(to).map_err(|error| error.to_string())?;

@@ -5,16 +5,12 @@
 mod host;
 mod secret;
 
-use std::net::IpAddr;
-
 use http::{Request, header};
 
 use self::host::{Authority, ip_of};
 pub use self::secret::{Known, Secret, SecretError};
+pub use crate::listener::Local;
 use crate::{listener::Stream, steps};
-
-/// Where a connection arrived: the address that the client dialled, none for a Unix socket.
-pub type Local = Option<IpAddr>;
 
 /// The rules of one listener.
 #[derive(Debug)]
@@ -99,8 +95,14 @@ impl Guard {
     /// # Errors
     /// When it names another host, or comes from another site.
     pub fn admit(&self, asked: &Asked<'_>, local: Local) -> Result<Option<&str>, GuardError> {
-        let host = asked.for_host()?;
-        if !self.any_host && !self.is_ours(host, local) {
+        let host = match asked.for_host() {
+            Ok(host) => host,
+            // A client that knows of no name leaves it empty (RFC 9110, section 7.2).
+            Err(_) if local == Local::UnixSocket && asked.has_empty_host() => UNIX_HOST,
+            Err(error) => return Err(error),
+        };
+        // No web page can connect to a Unix socket, by whatever name: there is no DNS rebinding.
+        if !self.any_host && local != Local::UnixSocket && !self.is_ours(host, local) {
             return Err(GuardError::Host);
         }
         self.admit_page(asked, host.as_bytes())
@@ -162,7 +164,7 @@ impl Guard {
                 .hosts
                 .iter()
                 .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
-            || local.is_some_and(|ip| ip_of(name) == Some(ip))
+            || matches!(local, Local::Ip(ip) if ip_of(name) == Some(ip))
     }
 
     /// Whether `origin` is of a page that is let in: the proxy's own, which the client calls `host`, or an allowed one.
@@ -291,6 +293,11 @@ impl<'a> Asked<'a> {
         self.authority.is_none() && matches!(self.host, Value::One(own) if own == host)
     }
 
+    /// Whether there is one `Host`, which is empty, and no other name.
+    fn has_empty_host(&self) -> bool {
+        self.authority.is_none() && matches!(self.host, Value::One(b""))
+    }
+
     /// The host that the request is for: that of its one `Host` field, which is its target's too where that is an absolute
     /// URI (RFC 9112, section 3.2.2). Two different ones would be two readings of one request.
     pub(super) fn for_host(&self) -> Result<&'a str, GuardError> {
@@ -302,6 +309,9 @@ impl<'a> Asked<'a> {
         Authority::of(host).map(|_| host).ok_or(GuardError::NoHost)
     }
 }
+
+/// What stands for the proxy in links where the client has no name for it.
+pub(super) const UNIX_HOST: &str = "localhost";
 
 const HTTP: &str = "http://";
 
@@ -323,7 +333,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let local = Some([10, 0, 0, 7].into());
+        let local = Local::Ip([10, 0, 0, 7].into());
         let admitted = guard.admit(&Asked::of(&request.body(()).unwrap()), local);
         assert_eq!(admitted.map(|_| ()), expected, "{fields:?}");
     }
@@ -414,7 +424,7 @@ mod tests {
             ("http://localhost/x", "localhost:8080", Err(GuardError::NoHost)),
         ] {
             let request = Request::builder().uri(target).header("host", host).body(()).unwrap();
-            assert_eq!(guard.admit(&Asked::of(&request), None), expected, "{target} {host}");
+            assert_eq!(guard.admit(&Asked::of(&request), Local::Unknown), expected, "{target} {host}");
         }
     }
 
@@ -451,7 +461,11 @@ mod tests {
             [("https://localhost:8443", Ok(None)), ("http://localhost:8443", Err(GuardError::Origin))]
         {
             let request = Request::builder().header("host", "localhost:8443").header("origin", origin);
-            assert_eq!(guard.admit(&Asked::of(&request.body(()).unwrap()), None), expected, "{origin}");
+            assert_eq!(
+                guard.admit(&Asked::of(&request.body(()).unwrap()), Local::Unknown),
+                expected,
+                "{origin}"
+            );
         }
     }
 

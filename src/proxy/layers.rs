@@ -8,7 +8,7 @@ use super::{
     buffer::Buffer,
     fields::storage,
     framing::{Decoder, Encoding, Length},
-    guard::Guard,
+    guard::{Guard, Local},
     request::{Added, RequestHead},
     response::{AnswerTo, ResponseHead},
     session::{Handshake, Session},
@@ -24,7 +24,7 @@ impl Heads {
         self.0.clear();
         let mut storage = storage();
         let Ok(Some(head)) = RequestHead::parse(bytes, &mut storage) else { return 0 };
-        let Ok(_) = guard.admit(&head.asked, None) else { return 0 };
+        let Ok(_) = guard.admit(&head.asked, Local::Unknown) else { return 0 };
         let added = Added {
             host: b"author-p1-e2.adobeaemcloud.com",
             origin: b"https://author-p1-e2.adobeaemcloud.com",

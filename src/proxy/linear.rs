@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     buffer::Buffer,
     fields::storage,
-    guard::Guard,
+    guard::{Guard, Local},
     request::{Added, RequestHead},
     response::{AnswerTo, ResponseHead},
     rewrite::{Names, Origin},
@@ -119,7 +119,7 @@ fn request(fields: &str) -> u64 {
         let mut storage = storage();
         if let Ok(head) = RequestHead::parse(head.as_bytes(), &mut storage) {
             let head = head.expect("a whole head");
-            let _ = guard.admit(&head.asked, None);
+            let _ = guard.admit(&head.asked, Local::Unknown);
             let _ = (head.asking(), head.protocol(), Asks::of(head.query()));
             head.write(&added, head.length(), &mut Buffer::default());
         }

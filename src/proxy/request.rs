@@ -33,6 +33,8 @@ pub(super) struct RequestHead<'h, 'b> {
     hop: Hop,
     /// `Expect: 100-continue`.
     pub expects_continue: bool,
+    /// A browser opens a page: such requests take early hints (the HTML standard, "process early hints").
+    pub navigates: bool,
     /// `Accept` names JSON, and perhaps pages too.
     accepts_json: bool,
     /// Bytes that the head took.
@@ -96,7 +98,7 @@ pub(super) enum NoRequest {
     /// Its target is none for a server.
     Target,
     /// It could be read in two ways.
-    Ambiguous,
+    Ambiguous(Ambiguity),
     /// It has a transfer coding beside `chunked`.
     Coding,
     /// It expects what nobody knows.
@@ -111,6 +113,38 @@ pub(super) enum NoRequest {
     TooMany,
     /// The memory budget is used up.
     NoMemory,
+}
+
+/// What could be read in two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ambiguity {
+    /// `Content-Length` is there twice, or is no number.
+    ContentLength,
+    /// `Transfer-Encoding` is there twice, or is not written as it has to be.
+    TransferEncoding,
+    /// Both are there.
+    FramedTwice,
+    /// A name that a server may take for one of these.
+    Lookalike,
+    /// There are several of `Content-Type`.
+    ContentType,
+    /// There are several of `Destination`.
+    Destination,
+    /// The target is for another host than `Host`.
+    Host,
+}
+
+impl Ambiguity {
+    /// Of a field that [`Hop::note`] refuses.
+    fn of(field: Field) -> Self {
+        match field {
+            Field::ContentLength => Self::ContentLength,
+            Field::TransferEncoding => Self::TransferEncoding,
+            Field::ContentType => Self::ContentType,
+            Field::Destination => Self::Destination,
+            _ => Self::Lookalike,
+        }
+    }
 }
 
 impl<'h, 'b> RequestHead<'h, 'b> {
@@ -182,7 +216,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if target.len() > TARGET_MAX {
             return Err(NoRequest::LineTooLong);
         }
-        if !is_method(method) {
+        if method.len() > METHOD_MAX {
             return Err(NoRequest::Malformed);
         }
         let mut head = Self {
@@ -194,6 +228,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             named: &[],
             hop: Hop::default(),
             expects_continue: false,
+            navigates: false,
             accepts_json: false,
             bytes,
             asked: Asked::new(authority(target)),
@@ -210,22 +245,29 @@ impl<'h, 'b> RequestHead<'h, 'b> {
                 Field::Host => {
                     // They are the same (RFC 9112, section 3.2), or it is for two hosts.
                     if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(header.value)) {
-                        return Err(NoRequest::Ambiguous);
+                        return Err(NoRequest::Ambiguous(Ambiguity::Host));
                     }
                     self.asked.host(header.value);
                 }
                 Field::Origin => self.asked.origin(header.value),
                 Field::Referer => self.asked.referer(header.value),
                 Field::SecFetchSite => self.asked.site(header.value),
+                Field::SecFetchMode => self.navigates = header.value == b"navigate",
                 Field::Accept => self.accepts_json |= accepts_json(header.value),
                 Field::Expect => self.expect(header.value)?,
-                field => self.hop.note(field, header.value).map_err(|_| NoRequest::Ambiguous)?,
+                field => self
+                    .hop
+                    .note(field, header.value)
+                    .map_err(|_| NoRequest::Ambiguous(Ambiguity::of(field)))?,
             }
         }
         // Framed twice, or coded for a version that knows no codings: who reads it otherwise sees another request in
         // it (RFC 9112, sections 6.1 and 6.3).
-        if self.hop.is_framed_twice() || (self.hop.is_coded() && self.minor == 0) {
-            return Err(NoRequest::Ambiguous);
+        if self.hop.is_framed_twice() {
+            return Err(NoRequest::Ambiguous(Ambiguity::FramedTwice));
+        }
+        if self.hop.is_coded() && self.minor == 0 {
+            return Err(NoRequest::Ambiguous(Ambiguity::TransferEncoding));
         }
         self.hop.length().map(drop).map_err(|_: BadFraming| NoRequest::Coding)
     }
@@ -240,6 +282,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         self.expects_continue = true;
         Ok(())
+    }
+
+    /// Whether the method has small letters. To HTTP `get` is another method than `GET` (RFC 9110, section 9.1); not so to every
+    /// server, or to every list of what is forbidden.
+    pub(super) fn has_lower_case_method(&self) -> bool {
+        self.method.bytes().any(|byte| byte.is_ascii_lowercase())
     }
 
     /// How long the body is.
@@ -456,12 +504,6 @@ impl From<httparse::Error> for NoRequest {
     fn from(error: httparse::Error) -> Self {
         if error == httparse::Error::TooManyHeaders { Self::HeadTooLarge } else { Self::Malformed }
     }
-}
-
-/// Whether a method is one that everybody reads alike. Methods have capitals, and to HTTP `get` is another one than `GET` (RFC
-/// 9110, section 9.1); not so to every server, or to every list of what is forbidden.
-fn is_method(method: &str) -> bool {
-    method.len() <= METHOD_MAX && !method.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// Whether a JSON document is among what the client takes.

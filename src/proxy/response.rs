@@ -74,6 +74,9 @@ pub(super) struct AnswerTo<'w> {
     pub web_origin: Option<&'w str>,
     /// No cache may keep the answer.
     pub no_store: bool,
+    /// The client knows interim responses other than 100 and 101: it speaks HTTP/2, or is a browser that navigates. Others take
+    /// the first response that comes for the answer.
+    pub interim: bool,
     /// What the request was sent with: it does not come back.
     pub withheld: Withheld<'w>,
 }
@@ -361,6 +364,7 @@ mod tests {
         keep_alive: true,
         web_origin: None,
         no_store: false,
+        interim: true,
         withheld: Withheld::NOTHING,
     };
     const HEAD: AnswerTo<'_> = AnswerTo { head: true, ..GET };

@@ -31,8 +31,7 @@ use super::{
     rewrite,
 };
 use crate::{
-    config::{self, HttpVersion, Timeouts},
-    egress::EgressProxy,
+    config::{self, HttpVersion, ProxyUrl, Timeouts},
     metrics::{Turned, UpstreamMetrics},
     network::{
         Cause,
@@ -79,7 +78,7 @@ pub struct Parts {
     /// What is spoken with it; of no use without TLS.
     pub tls: Arc<ClientConfig>,
     /// The proxy on the way to it.
-    pub egress: Option<EgressProxy>,
+    pub egress: Option<ProxyUrl>,
     /// Its handles.
     pub metrics: UpstreamMetrics,
     /// Tells all threads that connections are wanted; one for all upstreams.

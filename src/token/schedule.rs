@@ -124,6 +124,37 @@ mod tests {
         assert_eq!(wait_after(Retry::After(Duration::ZERO), 7, 1.0), Duration::from_secs(60));
     }
 
+    /// The window in seconds of the operators' alert on failed exchanges, and what has to be exceeded in it.
+    fn alert() -> (u64, u64) {
+        let operations = include_str!("../../docs/operations.md");
+        let begin = "increase(aem_proxy_token_refreshes_total{outcome!=\"success\"}[";
+        let (_, alert) = operations.split_once(begin).expect("the alert is documented");
+        let (minutes, least) = alert.lines().next().and_then(|line| line.split_once("m])) > ")).unwrap();
+        (minutes.parse::<u64>().unwrap() * 60, least.parse().unwrap())
+    }
+
+    /// As Prometheus counts, without what it extrapolates, and with a scrape missing at each end of the window.
+    #[test]
+    fn the_documented_alert_fires_for_a_refused_credential_and_goes_on() {
+        const SCRAPE: u64 = 60;
+        let (window, least) = alert();
+        for roll in [0.0, 0.5, 1.0] {
+            let mut failures = vec![0];
+            while failures.last().is_none_or(|last| *last < 6 * 3600) {
+                let number = u32::try_from(failures.len()).unwrap();
+                let wait = wait_after(Retry::Slowly, number, roll).as_secs();
+                failures.push(failures.last().copied().unwrap_or_default() + wait);
+            }
+            for now in 15 * 60_u64..5 * 3600 {
+                let seen = now.saturating_sub(window - 2 * SCRAPE)..=now;
+                let counted = failures.iter().filter(|at| seen.contains(at)).count() as u64;
+                assert!(counted > least, "{counted} failures at {now} s, roll {roll}");
+            }
+        }
+        // A network that is away for a moment is no alarm.
+        assert!(least >= 2);
+    }
+
     #[test]
     fn refused_credentials_are_tried_again_four_times_before_every_four_to_five_minutes() {
         for (refusals, seconds) in [(1, 15), (2, 30), (3, 60), (4, 120), (5, 300), (6, 300), (u32::MAX, 300)]

@@ -103,6 +103,25 @@ async fn a_preflight_says_no_more_than_was_asked_and_asks_for_what_there_is() {
     proxy.stop().await;
 }
 
+/// `fetch(url, {method: "patch"})`: browsers put only some methods into capitals (the Fetch standard, "normalize").
+#[tokio::test]
+async fn a_method_in_small_letters_is_refused_with_words_that_its_page_may_read() {
+    let proxy = allowing().start().await;
+    let question = format!("OPTIONS / HTTP/1.1\r\norigin: {PAGE}\r\naccess-control-request-method: patch");
+    let answer = ask(&proxy, &question).await;
+    assert_eq!(values(&answer, "access-control-allow-methods"), ["patch"]);
+    for method in ["patch", "Patch", "get", "purge"] {
+        let answer =
+            ask(&proxy, &format!("{method} /echo HTTP/1.1\r\norigin: {PAGE}\r\ncontent-length: 0")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("problem:method"), "{answer}");
+        assert!(answer.contains("written in capitals"), "{answer}");
+        assert_eq!(values(&answer, "access-control-allow-origin"), [PAGE]);
+    }
+    assert_eq!(proxy.standins.aem.requests(), 0, "something reached AEM");
+    assert_eq!(proxy.metric("aem_proxy_denied_total{proxy=\"default\",reason=\"method\"}").await, 4.0);
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn other_origins_learn_nothing() {
     for setup in [allowing(), Setup::default()] {

@@ -235,3 +235,48 @@ async fn a_field_of_a_route_whose_file_is_missing_is_wrong_and_aem_is_not_asked(
     assert_has(&out, &["WRONG .. fields .. /nowhere/secret) cannot be read"]);
     assert!(!out.contains("aem "), "{out}");
 }
+
+#[tokio::test]
+async fn an_address_that_cannot_be_listened_at_is_told_with_its_cause() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let variables = |listen: &str, admin: &str| {
+        [
+            ("AEM_PROXY_UPSTREAM", "http://localhost:1".to_owned()),
+            ("AEM_PROXY_AUTH", "none".to_owned()),
+            ("AEM_PROXY_LISTEN", listen.to_owned()),
+            ("AEM_PROXY_ADMIN__LISTEN", admin.to_owned()),
+        ]
+    };
+    for (listen, admin, words) in [
+        (taken.as_str(), "off", ["`listen`", "is in use"]),
+        ("127.0.0.1:0", &taken, ["`admin.listen`", "is in use"]),
+        ("192.0.2.1:1", "off", ["`listen`", "no address of this machine"]),
+    ] {
+        let mut variables = variables(listen, admin).to_vec();
+        variables.push(("AEM_PROXY_GUARD__ALLOW_REMOTE", "true".to_owned()));
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (_, out, err) = text(&run(&["check", "--offline"], &variables).await);
+        assert!(words.iter().all(|words| out.contains(words)), "{listen} {admin}: {out}{err}");
+        // The proxy that is running has its addresses: that is no failure.
+        assert_eq!(out.contains("WRONG"), words[1] != "is in use", "{out}");
+    }
+}
+
+#[tokio::test]
+async fn an_ims_with_trouble_of_its_own_says_so_with_the_next_step() {
+    let standins = Setup::default().start_standins().await;
+    let document = standins.credentials_document.to_string();
+    for status in [500, 502, 503] {
+        let status = StatusCode::from_u16(status).unwrap();
+        standins.ims.set_always(Some(Fault::raw(status, "text/html", "<h1>trouble</h1>")));
+        let variables =
+            [("AEM_PROXY_UPSTREAM", standins.aem_origin.as_str()), ("AEM_PROXY_CREDENTIALS_JSON", &document)];
+        let (code, out, err) = text(&run(&["check"], &variables).await);
+        assert!(
+            code == 1 && out.contains(&format!("IMS is unavailable (status {}", status.as_u16())),
+            "{out}{err}"
+        );
+        assert!(out.contains("status.adobe.com"), "{out}");
+    }
+}

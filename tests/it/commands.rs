@@ -155,7 +155,10 @@ async fn check_says_what_is_right_and_what_is_wrong() {
     let mut args = around.args(&["check"]);
     args.retain(|arg| *arg != "--ca-file" && *arg != path(around.ca.path()));
     let (code, out, _) = text(&run(&args, &[]).await);
-    assert!(code == 1 && out.contains("certificate is not trusted") && out.contains("ca_file"), "{out}");
+    assert!(
+        code == 1 && out.contains("issuer of its certificate is not trusted") && out.contains("ca_file"),
+        "{out}"
+    );
     around.proxy.stop().await;
 }
 

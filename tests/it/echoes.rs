@@ -10,7 +10,7 @@ const ECHOES: &str = "aem_proxy_token_echoes_total{proxy=\"default\"}";
 /// Asks for `path`, and gives AEM's end of it with what the request was sent with.
 async fn asked(proxy: &Proxy, upstream: &Upstream) -> (Raw, Raw, String) {
     let mut app = proxy.connect().await;
-    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nte: trailers\r\nconnection: close, te\r\n\r\n").await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nte: trailers\r\nsec-fetch-mode: navigate\r\nconnection: close, te\r\n\r\n").await;
     let mut aem = upstream.accept().await;
     let head = aem.until("\r\n\r\n").await;
     let field = head.lines().find_map(|line| line.strip_prefix("authorization: ")).expect("it is sent");

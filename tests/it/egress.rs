@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A name that no DNS knows: only the egress proxy knows the way.
-const NAME: &str = "author.example.invalid";
+pub const NAME: &str = "author.example.invalid";
 
 /// What the watch over the log looks for, in the clear and in base64.
 const USER: &str = "admin";
@@ -30,19 +30,19 @@ const IN_URL: &str = "p8e-at%40home";
 
 /// An egress proxy. It keeps what it was asked.
 #[derive(Clone)]
-struct Egress {
+pub struct Egress {
     addr: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Egress {
     /// One that leads to this machine's port of that number, whatever the name.
-    async fn leading() -> Self {
+    pub async fn leading() -> Self {
         Self::start(None).await
     }
 
     /// One that answers so to everybody, and closes.
-    async fn saying(answer: &'static str) -> Self {
+    pub async fn saying(answer: &'static str) -> Self {
         Self::start(Some(answer)).await
     }
 
@@ -78,6 +78,10 @@ impl Egress {
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
     }
 
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
@@ -86,7 +90,7 @@ impl Egress {
         format!("http://{USER}:{IN_URL}@{}", self.addr)
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -97,7 +101,7 @@ impl Egress {
 }
 
 /// Stand-ins with a name that leads nowhere.
-fn setup() -> Setup {
+pub fn setup() -> Setup {
     let mut setup = Setup::default();
     setup.standins.tls_names = vec![NAME.to_owned()];
     setup

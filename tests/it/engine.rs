@@ -294,9 +294,12 @@ async fn an_old_client_keeps_its_connection_if_it_asks_for_that() {
 #[tokio::test]
 async fn early_hints_reach_a_client_that_knows_of_them() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
-    for (version, expected) in [("1.1", true), ("1.0", false)] {
+    for (version, mode, expected) in
+        [("1.1", "navigate", true), ("1.1", "cors", false), ("1.0", "navigate", false)]
+    {
         let mut app = proxy.connect().await;
-        app.send(format!("GET / HTTP/{version}\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
+        let fields = format!("host: localhost\r\nsec-fetch-mode: {mode}\r\nconnection: close\r\n");
+        app.send(format!("GET / HTTP/{version}\r\n{fields}\r\n")).await;
         let mut aem = upstream.accept().await;
         aem.until("\r\n\r\n").await;
         aem.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n")

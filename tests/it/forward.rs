@@ -192,11 +192,11 @@ async fn what_keeps_a_request_from_aem_has_its_own_problem_document() {
     // Another CA than the one that AEM's certificate is from.
     let other = Setup::default().tls().start_standins().await;
     let setup = Setup::default().upstream(&other.aem_origin);
-    check_problem(&setup.start().await, 502, "tls_certificate_error", "tls-certificate").await;
+    check_problem(&setup.start().await, 502, "tls_certificate_error", "tls-certificate-issuer").await;
 
     let plain = Setup::default().start_standins().await;
     let setup = Setup::default().upstream(plain.aem_origin.replace("http://127.0.0.1", "https://localhost"));
-    check_problem(&setup.start().await, 502, "tls_protocol_error", "tls").await;
+    check_problem(&setup.start().await, 502, "tls_protocol_error", "tls-none").await;
 }
 
 #[tokio::test]

@@ -318,7 +318,7 @@ async fn answers_without_a_body_and_interim_ones_are_as_over_http_1() {
         ("GET /late", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n"),
         ("HEAD /", "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n"),
     ] {
-        app.send(format!("{request} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        app.send(format!("{request} HTTP/1.1\r\nhost: localhost\r\nsec-fetch-mode: navigate\r\n\r\n")).await;
         let end = if request.contains("hints") {
             "content-length: 0\r\nvia: 1.1 aem-auth-proxy\r\n\r\n"
         } else {
@@ -657,7 +657,8 @@ async fn a_token_that_comes_back_over_http2_is_cut_from_heads_and_trailers() {
     })
     .await;
     let mut app = proxy.connect().await;
-    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nsec-fetch-mode: navigate\r\nconnection: close\r\n\r\n")
+        .await;
     let got = app.rest().await;
     assert!(got.contains("x-kept: 1\r\n") && got.ends_with("ok\r\n0\r\ndigest: 1\r\n\r\n"), "{got}");
     assert!(!got.contains("eyJ") && !got.contains("x-echo") && !got.contains("x-trail"), "{got}");

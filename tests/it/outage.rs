@@ -172,7 +172,7 @@ async fn trouble_at_ims_is_retried_soon() {
     let busy = Fault::raw(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "later");
     for (fault, class, hint) in [
         (Fault::internal_error(), "unavailable", Some("moved to OAuth Server-to-Server")),
-        (busy, "unavailable", None),
+        (busy, "unavailable", Some("trouble of its own")),
         (Fault::throttled(None), "throttled", None),
         (html, "malformed", Some("somebody else may have answered")),
         (no_token, "malformed", Some("somebody else")),

@@ -36,6 +36,57 @@ async fn fields_that_name_aem_name_the_proxy_as_the_client_came_to_it() {
     proxy.stop().await;
 }
 
+/// python-requests and others take whatever comes first for the answer.
+#[tokio::test]
+async fn interim_responses_are_for_clients_that_know_them() {
+    let (proxy, upstream) = with_upstream(Setup::default().set("HTTP2", "true")).await;
+    for (fields, interim) in [
+        ("", false),
+        ("sec-fetch-mode: cors\r\n", false),
+        ("sec-fetch-mode: navigate\r\n", true),
+        ("Sec-Fetch-Mode: navigate\r\nsec-fetch-site: none\r\n", true),
+    ] {
+        for status in ["103 Early Hints", "102 Processing", "110 Unknown"] {
+            let mut app = proxy.connect().await;
+            app.send(format!("GET / HTTP/1.1\r\nhost: localhost\r\n{fields}connection: close\r\n\r\n")).await;
+            let mut aem = upstream.accept().await;
+            aem.until("\r\n\r\n").await;
+            aem.send(format!(
+                "HTTP/1.1 {status}\r\nx-hint: 1\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+            ))
+            .await;
+            let seen = app.rest().await;
+            assert_eq!(seen.contains("x-hint"), interim, "{fields}{status}: {seen}");
+            assert!(seen.ends_with("\r\n\r\nok") && seen.contains("HTTP/1.1 200 OK"), "{seen}");
+        }
+    }
+    proxy.stop().await;
+}
+
+/// The dot of the root: the same host, in another spelling.
+#[tokio::test]
+async fn an_upstream_with_a_dot_at_its_end_is_called_as_aem_calls_itself() {
+    let upstream = Upstream::bind().await;
+    let aem = upstream.origin().replace("127.0.0.1", "localhost");
+    let proxy = Setup::default().upstream(aem.replace("localhost", "localhost.")).start().await;
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\norigin: http://localhost\r\nconnection: close\r\n\r\n")
+        .await;
+    let mut connection = upstream.accept().await;
+    let head = connection.until("\r\n\r\n").await.to_lowercase();
+    let host = aem.strip_prefix("http://").unwrap_or_default();
+    assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
+    assert!(head.contains(&format!("\r\norigin: {aem}\r\n")), "{head}");
+    let link = format!("link: <{aem}/b>; rel=next\r\n");
+    connection
+        .send(format!("HTTP/1.1 302 Found\r\nlocation: {aem}/a\r\n{link}content-length: 0\r\n\r\n"))
+        .await;
+    let seen = app.rest().await;
+    assert!(seen.contains("location: http://localhost/a\r\n"), "{seen}");
+    assert!(seen.contains("link: <http://localhost/b>; rel=next\r\n"), "{seen}");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_redirect_to_another_host_stays_one() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
@@ -64,7 +115,8 @@ async fn each_of_several_cookies_is_one_that_a_browser_takes_from_the_proxy() {
 async fn early_hints_name_the_proxy_too() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;
     let mut app = proxy.connect().await;
-    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nsec-fetch-mode: navigate\r\nconnection: close\r\n\r\n")
+        .await;
     let mut aem = upstream.accept().await;
     aem.until("\r\n\r\n").await;
     aem.send(format!("HTTP/1.1 103 Early Hints\r\nlink: <{}/x>; rel=preload\r\n\r\n", upstream.origin()))

@@ -211,16 +211,23 @@ fn is_login(headers: &HeaderMap) -> bool {
 }
 
 fn unreachable(cause: Cause) -> Said {
-    let (why, hint) = match cause {
+    let explained = cause.explanation().map(|explanation| (explanation.what, explanation.step));
+    let (why, hint) = explained.unwrap_or_else(|| words(cause));
+    Said { ok: false, text: format!("cannot be reached: {why}"), hint: Some(hint.to_owned()) }
+}
+
+/// What is said of a cause other than a handshake that failed because of the server, and the next step.
+fn words(cause: Cause) -> (&'static str, &'static str) {
+    match cause {
         Cause::Dns => (
             "its name has no address",
             "is `upstream` spelled right? A deleted environment has no name either",
         ),
         Cause::Refused => ("nobody answers there", NETWORK),
-        Cause::Certificate => {
-            ("its certificate is not trusted", "behind a TLS-inspecting proxy give its CA with ca_file")
+        Cause::TlsAlert => {
+            ("it refuses the TLS handshake", "check `upstream`, and whether it speaks TLS as new as min_tls")
         }
-        Cause::TlsAlert | Cause::Tls => ("the TLS handshake fails", NETWORK),
+        Cause::Tls => ("the TLS handshake fails", NETWORK),
         Cause::ClientCertificate => (
             "it wants a client certificate, or another one",
             "give it with client_certificate_file and client_key_file of the upstream",
@@ -230,9 +237,8 @@ fn unreachable(cause: Cause) -> Said {
         Cause::EgressRefused => ("the egress proxy does not let it through, or finds no way", EGRESS),
         Cause::EgressFailed => ("the egress proxy broke off", EGRESS),
         Cause::TimedOut => ("no answer in time", NETWORK),
-        Cause::Other => ("the connection broke off", NETWORK),
-    };
-    Said { ok: false, text: format!("cannot be reached: {why}"), hint: Some(hint.to_owned()) }
+        _ => ("the connection broke off", NETWORK),
+    }
 }
 
 /// A listing that is small and never cached.

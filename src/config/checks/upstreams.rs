@@ -1,11 +1,9 @@
 //! Upstreams: where AEM is and how it is spoken to; and the proxies on the way.
 
-use url::Url;
-
 use super::Checker;
 use crate::{
     config::{
-        ClientFiles, Egress, HttpVersion, TlsVersion, Upstream, Way,
+        ClientFiles, Egress, HttpVersion, ProxyUrlError, TlsVersion, Upstream, Way,
         raw::{RawEgress, RawUpstream},
     },
     secret::SecretString,
@@ -69,23 +67,20 @@ impl Checker<'_> {
     }
 
     fn way(&mut self, key: &str, given: Option<&SecretString>) -> Way {
-        const MEND: &str =
-            "write http://HOST:PORT, with USER:PASSWORD@ before it where the proxy asks for them, or off";
+        const HINT: &str = "write http://HOST:PORT, with USER:PASSWORD@ before it where the proxy asks for them (each \
+                            special character percent-encoded), or off";
         let Some(secret) = given else { return Way::Environment };
         let text = secret.expose_secret();
         if text == "off" {
             return Way::Direct;
         }
-        let wrong = match text.parse::<Url>() {
-            Err(_) => "is not a URL",
-            Ok(url) if url.scheme() != "http" => "is not a proxy that is spoken to in plain http",
-            Ok(url) if url.path() != "/" || url.query().is_some() || url.fragment().is_some() => {
-                "has a path or a query"
+        match text.parse() {
+            Ok(proxy) => Way::Proxy(proxy),
+            Err(error) => {
+                self.wrong(key, ProxyUrlError::to_string(&error), HINT);
+                Way::Environment
             }
-            Ok(_) => return Way::Proxy(secret.clone()),
-        };
-        self.wrong(key, wrong, MEND);
-        Way::Environment
+        }
     }
 
     pub(super) fn budget(&mut self, share: f64) {

@@ -237,7 +237,7 @@ fn every_refusal_of_an_oauth_credential_has_words_of_its_own() {
 #[test]
 fn trouble_at_ims_does_not_send_an_oauth_credential_to_be_migrated() {
     let error = read_oauth(500, &json!({"error": "internal_error"})).unwrap_err();
-    assert_eq!((error.retry(), error.hint()), (Retry::Soon, None));
+    assert_eq!((error.retry(), error.hint()), (Retry::Soon, Some(Hint::Unavailable)));
     assert!(!error.is_permanent());
 }
 

@@ -7,7 +7,7 @@ use crate::{
     metrics::Ended,
     proxy::{
         buffer::Buffer,
-        request::{NoRequest, number},
+        request::{Ambiguity, NoRequest, number},
     },
 };
 
@@ -60,11 +60,7 @@ impl NoRequest {
                 "The proxy speaks HTTP/1.1 and HTTP/1.0 here. HTTP/2 without TLS has to be enabled with `http2 = true`.",
             ),
             Self::Target => (StatusCode::BAD_REQUEST, "target", "The request's target cannot be forwarded."),
-            Self::Ambiguous => (
-                StatusCode::BAD_REQUEST,
-                "ambiguous",
-                "The request could be read in two ways: its length, its host or another field is said twice, or oddly.",
-            ),
+            Self::Ambiguous(ambiguity) => (StatusCode::BAD_REQUEST, "ambiguous", ambiguity.detail()),
             Self::Coding => (
                 StatusCode::NOT_IMPLEMENTED,
                 "transfer-coding",
@@ -100,6 +96,31 @@ impl NoRequest {
                 "connections",
                 "The proxy has as many connections as it takes (limits.connections), all with a request on them.",
             ),
+        }
+    }
+}
+
+impl Ambiguity {
+    /// Which field is at fault.
+    fn detail(self) -> &'static str {
+        match self {
+            Self::ContentLength => {
+                "The request could be read in two ways: Content-Length is there twice, or is not a number in digits alone."
+            }
+            Self::TransferEncoding => {
+                "The request could be read in two ways: Transfer-Encoding is there twice, is not chunked, or comes with HTTP/1.0."
+            }
+            Self::FramedTwice => {
+                "The request could be read in two ways: Content-Length and Transfer-Encoding are both there."
+            }
+            Self::Lookalike => {
+                "The request could be read in two ways: the name of a field looks like Content-Length or Transfer-Encoding, with _ in place of -."
+            }
+            Self::ContentType => {
+                "The request could be read in two ways: Content-Type is there twice. Give it once; a client's default may be the other one."
+            }
+            Self::Destination => "The request could be read in two ways: Destination is there twice.",
+            Self::Host => "The request could be read in two ways: Host and the target name different hosts.",
         }
     }
 }

@@ -269,7 +269,7 @@ impl<'w> Down<'w> {
             }
             102..200 => {
                 // An old client knows of one answer only (RFC 9110, section 15.2).
-                if facing.to.minor > 0 {
+                if facing.to.minor > 0 && facing.to.interim {
                     self.cut += head.write_interim(facing.to, Some(&self.names), out);
                 }
             }

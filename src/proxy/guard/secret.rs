@@ -6,6 +6,8 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use ring::{hmac, rand::SystemRandom};
 
+use crate::text_file::trim_line;
+
 /// The field that shows it, and what is known of it now. Cheap to clone.
 #[derive(Clone)]
 pub struct Secret {
@@ -67,7 +69,7 @@ impl Known {
         let key =
             hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| SecretError::Random)?;
         let mut tags = Vec::new();
-        for secret in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for secret in text.lines().map(trim_line).filter(|line| !line.is_empty()) {
             if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(SecretError::Characters);
             }

@@ -18,8 +18,7 @@ use super::{
     tunnel::{self, TunnelError},
 };
 use crate::{
-    config::Timeouts,
-    egress::EgressProxy,
+    config::{ProxyUrl, Timeouts},
     metrics::UpstreamMetrics,
     network::{
         Cause,
@@ -37,7 +36,7 @@ pub(super) struct Connector {
     /// The same with one socket at a time.
     tcp_in_turn: HttpConnector<ProcessResolver>,
     descriptors: Arc<Descriptors>,
-    egress: Option<EgressProxy>,
+    egress: Option<ProxyUrl>,
     /// For all attempts together.
     limit: Duration,
     /// For how long there are further ones.
@@ -58,7 +57,7 @@ impl Connector {
     pub(super) fn new(
         url: &Url,
         tls: Arc<ClientConfig>,
-        egress: Option<EgressProxy>,
+        egress: Option<ProxyUrl>,
         timeouts: &Timeouts,
         (metrics, descriptors): (UpstreamMetrics, Arc<Descriptors>),
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -135,7 +134,7 @@ impl Connector {
 
     /// None of the addresses leads anywhere: the next attempt looks the name up, whatever is kept of it.
     fn forget_addresses(&self) {
-        let uri = self.egress.as_ref().map_or(&self.origin, EgressProxy::uri);
+        let uri = self.egress.as_ref().map_or(&self.origin, ProxyUrl::uri);
         if let Some(host) = uri.host() {
             resolver::process().forget(host);
         }
@@ -151,7 +150,7 @@ impl Connector {
         Wire::secure(socket, session).await.map_err(ConnectError::new)
     }
 
-    async fn through(&self, egress: &EgressProxy) -> Result<TcpStream, TunnelError> {
+    async fn through(&self, egress: &ProxyUrl) -> Result<TcpStream, TunnelError> {
         let socket = self.socket(egress.uri()).await;
         let socket = socket.map_err(|error| TunnelError::Unreachable(egress.to_string(), error.into()))?;
         tunnel::open(socket, egress, &self.origin).await

@@ -11,7 +11,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::{egress::EgressProxy, network::Cause};
+use crate::{config::ProxyUrl, network::Cause};
 
 /// Why there is no way through.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ impl TunnelError {
 /// Asks `proxy`, to which `socket` leads, for a way to `origin`.
 pub(super) async fn open(
     mut socket: TcpStream,
-    proxy: &EgressProxy,
+    proxy: &ProxyUrl,
     origin: &Uri,
 ) -> Result<TcpStream, TunnelError> {
     let broken = |error| TunnelError::BrokenOff(proxy.to_string(), error);
@@ -63,7 +63,7 @@ pub(super) async fn open(
 }
 
 /// It may hold a password.
-fn request(proxy: &EgressProxy, origin: &Uri) -> Zeroizing<Vec<u8>> {
+fn request(proxy: &ProxyUrl, origin: &Uri) -> Zeroizing<Vec<u8>> {
     let (host, port) = (origin.host().unwrap_or_default(), origin.port_u16().unwrap_or(443));
     let first = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
     let mut request = Zeroizing::new(Vec::with_capacity(HEAD_MAX));
