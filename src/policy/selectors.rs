@@ -5,7 +5,7 @@
 //! are resources whose names end in `.servlet`); shinesolutions/swagger-aem, `conf/api.yml` (`.cqactions.html`,
 //! `.rw.html`, `.ks.html`, `.ks.json`).
 
-use memchr::memchr2_iter;
+use memchr::{memchr, memchr_iter};
 
 use super::{methods::is_read, words};
 use crate::steps;
@@ -13,13 +13,13 @@ use crate::steps;
 /// Whether a selector in `path` is closed for `method`. `has_scripts` tells that servlets are mounted below the root
 /// of the path.
 pub(super) fn closes(method: &str, path: &[u8], has_scripts: bool) -> bool {
-    let mut wanted = Wanted::default();
-    for at in memchr2_iter(b'.', b'/', steps::over(path)) {
+    let (mut wanted, mut seen) = (Wanted::default(), 0);
+    for at in memchr_iter(b'.', steps::over(path)) {
         let rest = &path[at + 1..];
-        if path[at] == b'/' {
+        if wanted.is_any() && memchr(b'/', steps::over(&path[seen..at])).is_some() {
             wanted = Wanted::default();
-            continue;
         }
+        seen = at;
         let first = rest.first().map_or(0, |first| first | 0x20);
         if !b"acdehjkmpqrs".contains(&first) {
             continue;
@@ -53,6 +53,10 @@ struct Wanted {
 }
 
 impl Wanted {
+    fn is_any(&self) -> bool {
+        self.json || self.html
+    }
+
     fn is_met_by(&self, word: &[u8]) -> bool {
         self.json && word.eq_ignore_ascii_case(b"json") || self.html && word.eq_ignore_ascii_case(b"html")
     }

@@ -273,9 +273,14 @@ impl Buffers {
         }
     }
 
+    #[inline]
     fn take(&self) -> Vec<u8> {
-        let new = || vec![0; if self.memory.is_high() { SIZE_UNDER_PRESSURE } else { SIZE }];
-        self.free.borrow_mut().pop().unwrap_or_else(new)
+        self.free.borrow_mut().pop().unwrap_or_else(|| self.allocate())
+    }
+
+    #[cold]
+    fn allocate(&self) -> Vec<u8> {
+        vec![0; if self.memory.is_high() { SIZE_UNDER_PRESSURE } else { SIZE }]
     }
 
     /// Room for a head. Many may wait for AEM at once, and each has one: so it is small, and grows if it must.

@@ -331,14 +331,18 @@ impl Wire {
         if !self.wire.is_empty() || !self.sealed.is_empty() {
             return false;
         }
-        buffers.equip(&mut self.wire);
-        let read = self.socket.try_read(self.wire.room(1));
-        let fresh = match read {
+        // A buffer only where something has come.
+        let mut first = [0];
+        let fresh = match self.socket.try_read(&mut first) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(0) => false,
             // Session tickets come when AEM likes; everything else is unasked.
-            Ok(bytes) => {
-                self.wire.fill(bytes);
+            Ok(_) => {
+                buffers.equip(&mut self.wire);
+                self.wire.push(&first);
+                if let Ok(bytes) = self.socket.try_read(self.wire.room(1)) {
+                    self.wire.fill(bytes);
+                }
                 let unasked = |data: &[u8]| {
                     if data.is_empty() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
                 };

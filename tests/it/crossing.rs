@@ -56,7 +56,9 @@ async fn a_user_of_the_clients_own_is_sent_under_no_policy() {
 async fn answered(setup: Setup, fields: &str) -> String {
     let (proxy, upstream) = with_upstream(setup).await;
     let mut app = proxy.connect().await;
-    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    // As a browser that opens a page: interim responses are for those alone.
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\nsec-fetch-mode: navigate\r\nconnection: close\r\n\r\n")
+        .await;
     let mut aem = upstream.accept().await;
     aem.until("\r\n\r\n").await;
     aem.send(format!(

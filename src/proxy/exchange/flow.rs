@@ -247,7 +247,9 @@ impl<'a, 'w> Exchange<'a, 'w> {
             if waits || !self.client.output.is_empty() {
                 return Ok(moved);
             }
-            buffers.equip(&mut self.client.output);
+            if matches!(self.down.stage, Stage::Renamed(_)) {
+                buffers.equip(&mut self.client.output);
+            }
             let withheld = self.sent.identity.withheld();
             match self.down.advance(withheld, &mut self.client.output) {
                 Ok(true) => {
@@ -264,8 +266,12 @@ impl<'a, 'w> Exchange<'a, 'w> {
                 Stage::Head => buffers.poll_room_for_answer(cx),
                 _ => buffers.poll_room(cx),
             };
+            // Memory only where something has come: most looks find nothing.
             let came = match room {
-                Poll::Ready(()) => self.link.poll_read(cx, buffers, |data| down.take(data, facing, output)),
+                Poll::Ready(()) => self.link.poll_read(cx, buffers, |data| {
+                    buffers.equip(output);
+                    down.take(data, facing, output)
+                }),
                 Poll::Pending => Poll::Pending,
             };
             let result = match came {
@@ -274,8 +280,10 @@ impl<'a, 'w> Exchange<'a, 'w> {
                     return Ok(moved);
                 }
                 Poll::Ready(Ok(Came::Bytes)) => Ok(()),
-                Poll::Ready(Ok(Came::End)) => down.ended(true, output),
-                Poll::Ready(Ok(Came::Cut)) => down.ended(false, output),
+                Poll::Ready(Ok(came @ (Came::End | Came::Cut))) => {
+                    buffers.equip(output);
+                    down.ended(came == Came::End, output)
+                }
                 Poll::Ready(Err(error)) => Err(error),
             };
             self.note_status();
