@@ -181,7 +181,7 @@ impl Drop for Metered {
 /// DATA frames of one connection that were not read: far more than its windows hold of frames of an ordinary size.
 const UNREAD_FRAMES_MAX: usize = 2048;
 
-/// What the h2 crate takes for a frame that waits to be sent, beside its bytes: less than this.
+/// What the h2 crate takes for a frame that waits to be sent, in addition to its bytes: less than this.
 const FRAME: usize = 512;
 
 /// Unsent bytes of one connection beyond which its streams wait: more than a round trip needs on one machine.
