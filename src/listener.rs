@@ -18,7 +18,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::unix::SocketFile;
-use crate::{config::Listen, network::descriptors::Permit};
+use crate::{
+    config::Listen,
+    network::{bound_unsent, descriptors::Permit},
+};
 
 /// One address of a listener, bound.
 #[derive(Debug)]
@@ -243,10 +246,11 @@ const BACKLOG: u32 = 4096;
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Stream {
-    /// Small answers leave at once.
+    /// Small answers leave at once, and the system keeps little of a large one.
     fn tuned(socket: ClientSocket) -> Self {
         if let ClientSocket::Tcp(stream) = &socket {
             let _ = stream.set_nodelay(true);
+            bound_unsent(stream);
         }
         Self { socket, permit: None }
     }

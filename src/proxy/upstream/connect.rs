@@ -21,7 +21,7 @@ use crate::{
     config::{ProxyUrl, Timeouts},
     metrics::UpstreamMetrics,
     network::{
-        Cause,
+        Cause, bound_unsent,
         descriptors::Descriptors,
         resolver::{self, ProcessResolver},
     },
@@ -164,7 +164,9 @@ impl Connector {
         let second = self.descriptors.second_attempt();
         let mut tcp = if second.is_some() { self.tcp.clone() } else { self.tcp_in_turn.clone() };
         std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
-        Ok(tcp.call(to.clone()).await?.into_inner())
+        let socket = tcp.call(to.clone()).await?.into_inner();
+        bound_unsent(&socket);
+        Ok(socket)
     }
 }
 
