@@ -42,6 +42,31 @@ fn resident() -> Option<usize> {
     Some(all.saturating_sub(shared) * rustix::param::page_size())
 }
 
+/// What is read, each kind with its own reserve in the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Heads of requests: they may use all of it, else the proxy could not even refuse them.
+    Requests,
+    /// The beginnings of responses, the whole of short ones.
+    Responses,
+    /// Bodies, and all but the beginning of a response.
+    Bodies,
+}
+
+impl Share {
+    /// Each of them, the one with the largest reserve first.
+    pub const ALL: [Self; 3] = [Self::Requests, Self::Responses, Self::Bodies];
+
+    /// Up to which part of the budget it is read, in twentieths.
+    fn twentieths(self) -> usize {
+        match self {
+            Self::Requests => 15,
+            Self::Responses => 14,
+            Self::Bodies => 13,
+        }
+    }
+}
+
 /// The budget, and what is used of it. Cheap to clone.
 #[derive(Clone)]
 pub struct Memory {
@@ -95,19 +120,19 @@ impl Memory {
         self.resident.load(Relaxed) >= self.limit / 20 * 17
     }
 
-    /// Whether the budget is used up but for its reserve: bodies wait.
-    pub fn is_full(&self) -> bool {
-        self.used() >= self.limit / 20 * 13
+    /// The bytes that so much of the budget has left for what is read; 0 where it waits.
+    pub fn room(&self, share: Share) -> usize {
+        (self.limit / 20 * share.twentieths()).saturating_sub(self.used())
     }
 
-    /// Whether the reserve for short answers is used up as well: what AEM begins to send waits.
-    pub fn is_full_for_answers(&self) -> bool {
-        self.used() >= self.limit / 20 * 14
+    /// Whether the budget is used up but for its reserves: bodies wait.
+    pub fn is_full(&self) -> bool {
+        self.room(Share::Bodies) == 0
     }
 
     /// Whether the reserve for new requests is used up as well: they are refused.
     pub fn is_exhausted(&self) -> bool {
-        self.used() >= self.limit / 20 * 15
+        self.room(Share::Requests) == 0
     }
 
     /// Wakes the tasks that make room.

@@ -257,10 +257,13 @@ async fn accept(
             }
         }
     };
+    let mut has_room = true;
     while let Some((stream, permit)) =
         closing.run_until_cancelled(descriptors.accept(listener.accept())).await
     {
         panic_if_asked("accept");
+        // While memory stays short, only the first connection waits: the others would wait for it, and for each other.
+        has_room = if has_room { worker.wait_for_room().await } else { worker.has_room() };
         serve(stream.permitted(permit));
     }
     for stream in listener.close() {

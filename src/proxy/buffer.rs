@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     io,
     ops::{Deref, DerefMut},
     pin::Pin,
@@ -14,7 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    memory::Memory,
+    memory::{Memory, Share},
     secret::{never, wipe},
 };
 
@@ -189,8 +190,8 @@ pub(super) struct Buffers {
     /// For heads.
     small: RefCell<Vec<Vec<u8>>>,
     memory: Memory,
-    /// Tasks that read on when there is room in the budget.
-    waiting: RefCell<Vec<Waker>>,
+    /// Tasks that read on when there is room in the budget, by what they wait to read.
+    waiting: RefCell<[VecDeque<Waker>; Share::ALL.len()]>,
 }
 
 impl Buffers {
@@ -208,43 +209,36 @@ impl Buffers {
     /// so what waits is not read and its sender is held up.
     #[inline]
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.memory.is_high() {
-            self.poll_room_under_pressure(cx, self.memory.is_full() || self.memory.is_bloated())
-        } else {
-            Poll::Ready(())
-        }
+        self.poll_room_for(Share::Bodies, cx)
     }
 
     /// The same for what begins a response: a short one comes with its head, and is not to wait for the long ones that fill
     /// the memory.
     #[inline]
     pub(super) fn poll_room_for_answer(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.memory.is_high() {
-            self.poll_room_under_pressure(cx, self.memory.is_full_for_answers())
-        } else {
-            Poll::Ready(())
-        }
+        self.poll_room_for(Share::Responses, cx)
     }
 
     /// The same for what begins a request, which may use the whole reserve: else the proxy could not even refuse it.
     #[inline]
     pub(super) fn poll_room_for_head(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.memory.is_high() {
-            self.poll_room_under_pressure(cx, self.memory.is_exhausted())
-        } else {
-            Poll::Ready(())
-        }
+        self.poll_room_for(Share::Requests, cx)
+    }
+
+    #[inline]
+    fn poll_room_for(&self, share: Share, cx: &mut Context<'_>) -> Poll<()> {
+        if self.memory.is_high() { self.poll_room_under_pressure(share, cx) } else { Poll::Ready(()) }
     }
 
     #[cold]
-    fn poll_room_under_pressure(&self, cx: &mut Context<'_>, must_wait: bool) -> Poll<()> {
+    fn poll_room_under_pressure(&self, share: Share, cx: &mut Context<'_>) -> Poll<()> {
         self.memory.press();
-        if !must_wait {
+        if self.room(share) > 0 {
             return Poll::Ready(());
         }
-        let mut waiting = self.waiting.borrow_mut();
+        let waiting = &mut self.waiting.borrow_mut()[share as usize];
         if waiting.len() < WAITING_MAX {
-            waiting.push(cx.waker().clone());
+            waiting.push_back(cx.waker().clone());
         } else {
             // Too many to remember: this one looks again at once.
             cx.waker().wake_by_ref();
@@ -252,11 +246,32 @@ impl Buffers {
         Poll::Pending
     }
 
-    /// Wakes the tasks that wait for room.
-    pub(super) fn wake_waiting(&self) {
-        // A task that is woken may wait anew.
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+    /// The bytes that this share may still grow by.
+    fn room(&self, share: Share) -> usize {
+        let waits_for_system = share == Share::Bodies && self.memory.is_high() && self.memory.is_bloated();
+        if waits_for_system { 0 } else { self.memory.room(share) }
+    }
+
+    /// Wakes the tasks for which there is room now, those first that have waited for longest. If all of them were woken, a thread
+    /// with a thousand would do little else, and each would read a little and look as if it moved.
+    pub(super) fn wake_some_waiting(&self) {
+        for share in Share::ALL {
+            self.wake(share, self.room(share).div_ceil(SIZE_UNDER_PRESSURE));
+        }
+    }
+
+    /// Wakes all tasks that wait for room.
+    pub(super) fn wake_all_waiting(&self) {
+        Share::ALL.into_iter().for_each(|share| self.wake(share, usize::MAX));
+    }
+
+    /// Wakes so many of the tasks that wait for this share, or all where there are fewer.
+    fn wake(&self, share: Share, tasks: usize) {
+        let woken: Vec<_> = {
+            let waiting = &mut self.waiting.borrow_mut()[share as usize];
+            waiting.drain(..tasks.min(waiting.len())).collect()
+        };
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Gives the memory that is not in use back to the allocator.
@@ -347,7 +362,16 @@ const WAITING_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::Wake,
+    };
+
     use super::*;
+    use crate::memory::Meter;
 
     #[test]
     fn bytes_come_out_as_they_went_in() {
@@ -400,5 +424,50 @@ mod tests {
         buffer.clear();
         buffers.release(&mut buffer);
         assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn buffers_are_smaller_while_memory_is_short() {
+        for (meter, size) in [((|| 0) as Meter, SIZE), (|| LIMIT / 2 + 10, SIZE_UNDER_PRESSURE)] {
+            let buffers = Buffers::within(Memory::metered(LIMIT, meter));
+            let mut buffer = Buffer::default();
+            buffers.equip(&mut buffer);
+            assert_eq!(buffer.capacity(), size);
+        }
+    }
+
+    #[test]
+    fn as_many_tasks_are_woken_as_have_room_and_those_first_that_waited_longest() {
+        // Bodies have 65 % of the budget.
+        static USED: AtomicUsize = AtomicUsize::new(LIMIT);
+        let buffers = Buffers::within(Memory::metered(LIMIT, || USED.load(Relaxed)));
+        let tasks: Vec<_> = (0..5).map(|_| Arc::new(Counted::default())).collect();
+        let poll = |task: &Arc<Counted>| {
+            buffers.poll_room(&mut Context::from_waker(&Waker::from(Arc::clone(task)))).is_ready()
+        };
+        let woken = || tasks.iter().map(|task| task.0.load(Relaxed)).collect::<Vec<_>>();
+        assert!(tasks.iter().all(|task| !poll(task)));
+        buffers.wake_some_waiting();
+        assert_eq!(woken(), [0, 0, 0, 0, 0], "there is no room");
+        USED.store(LIMIT / 20 * 13 - 2 * SIZE_UNDER_PRESSURE, Relaxed);
+        buffers.wake_some_waiting();
+        assert_eq!(woken(), [1, 1, 0, 0, 0]);
+        assert!(poll(&tasks[0]));
+        buffers.wake_all_waiting();
+        assert_eq!(woken(), [1, 1, 1, 1, 1]);
+        buffers.wake_all_waiting();
+        assert_eq!(woken(), [1, 1, 1, 1, 1], "none of them waits any more");
+    }
+
+    /// Large enough for many buffers.
+    const LIMIT: usize = 64 * 1024 * 1024;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
     }
 }

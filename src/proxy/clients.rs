@@ -70,11 +70,13 @@ impl Clients {
         self.places.borrow().len() >= self.most
     }
 
-    /// The connection that has been without a request for longest.
-    fn idlest(&self) -> Option<Place> {
+    /// The connection that has been without a request for longest, at least for so long.
+    fn idlest(&self, least: Duration) -> Option<Place> {
         let places = self.places.borrow();
-        let idle = places.iter().filter_map(|place| Some((place.0.idle.get()?, place)));
-        idle.min_by_key(|(since, _)| *since).map(|(_, place)| place.clone())
+        let now = Instant::now();
+        let idle = places.iter().filter_map(|place| Some((place.idle(now)?, place)));
+        let idlest = idle.max_by_key(|(idle, _)| *idle).filter(|(idle, _)| *idle >= least);
+        idlest.map(|(_, place)| place.clone())
     }
 
     fn add(&self, proxy: usize, base: usize, is_stream: bool) -> Place {
@@ -109,7 +111,8 @@ impl Clients {
         let may_hold = |place: &Place| place.0.held.get() > 0 || place.0.base.get() > TLS_CONNECTION;
         let mut ranked: Vec<_> = all().filter(|(_, place)| may_hold(place)).collect();
         if ranked.is_empty() {
-            ranked = all().filter(|(_, place)| place.0.idle.get().is_some()).collect();
+            ranked =
+                all().filter(|(_, place)| place.idle(now).is_some_and(|idle| idle >= IDLE_MIN)).collect();
         }
         if ranked.is_empty() {
             ranked = all().filter(|(_, place)| now - place.0.moved.get() >= STILL_MAX).collect();
@@ -137,10 +140,11 @@ impl Clients {
 
 impl Worker {
     /// A place for a connection to the proxy with this number. Where there is none, the connection that has waited for a request
-    /// for longest makes room; none where all have one.
+    /// for longest makes room; none where all have one, or, for want of memory, may have one in a moment.
     pub fn place(&self, proxy: usize) -> Option<Place> {
-        if self.clients.is_full() || self.buffers.memory().is_exhausted() {
-            let idlest = self.clients.idlest()?;
+        let is_full = self.clients.is_full();
+        if is_full || !self.has_room() {
+            let idlest = self.clients.idlest(if is_full { Duration::ZERO } else { IDLE_MIN })?;
             self.leave(&idlest);
             if let Some(proxy) = self.proxies.get(idlest.0.proxy) {
                 proxy.metrics.connection_ended(Ended::Idle);
@@ -165,6 +169,23 @@ impl Worker {
         self.clients.add(proxy, STREAM, true)
     }
 
+    /// Waits for a moment until the memory budget has room for a new request, or a new connection: connections that stand still
+    /// are closed meanwhile. Tells whether there is room.
+    pub async fn wait_for_room(&self) -> bool {
+        let memory = self.buffers.memory();
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        while !self.has_room() && Instant::now() < deadline {
+            memory.press();
+            tokio::time::sleep(ROOM_LOOK).await;
+        }
+        self.has_room()
+    }
+
+    /// Whether the memory budget has room for a new request or connection.
+    pub fn has_room(&self) -> bool {
+        !self.buffers.memory().is_exhausted()
+    }
+
     /// Closes connections while the memory budget is nearly used up, those first that hold the most for the longest.
     pub async fn relieve(self: Rc<Self>) {
         let memory = self.buffers.memory().clone();
@@ -179,13 +200,13 @@ impl Worker {
             while memory.is_high() || memory.is_bloated() {
                 let closed = memory.is_high() && self.close_slowest(memory.excess());
                 // The tasks that were closed free their memory now, those that wait look again.
-                self.buffers.wake_waiting();
+                self.buffers.wake_some_waiting();
                 tokio::time::sleep(if closed { RELIEF_PAUSE } else { LOOK_PAUSE }).await;
                 memory.look();
             }
             // What a connection that requests share has grown by is free only when it ends: others are made for new requests.
             self.pools.iter().for_each(|pool| pool.shared.close());
-            self.buffers.wake_waiting();
+            self.buffers.wake_all_waiting();
         }
     }
 
@@ -251,6 +272,11 @@ impl Place {
         self.0.moved.set(moved);
     }
 
+    /// For how long there has been no request on it; none where there is one.
+    fn idle(&self, now: Instant) -> Option<Duration> {
+        self.0.idle.get().map(|since| now.saturating_duration_since(since))
+    }
+
     /// How much is to be gained by closing it: bytes times milliseconds. None while it moves.
     fn rank(&self, now: Instant) -> Option<u64> {
         let still = now.saturating_duration_since(self.0.moved.get());
@@ -291,6 +317,9 @@ const STILL_MIN: Duration = Duration::from_millis(200);
 /// Beyond it, only the memory counts: an idle connection that holds nothing is no better a choice for being idle for long.
 const STILL_MAX: Duration = Duration::from_secs(2);
 
+/// For want of memory no connection is closed that has had no request for less: one may be on its way, or wait to be read.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+
 /// How many connections are closed at least before another look.
 const CLOSED_AT_ONCE: usize = 4;
 
@@ -299,3 +328,9 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long until another look where none could be closed.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a new request or connection waits for room in the memory budget.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it looks.
+const ROOM_LOOK: Duration = Duration::from_millis(10);

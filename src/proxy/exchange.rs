@@ -112,9 +112,9 @@ pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Reque
 async fn forward(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Result<Then, Failed> {
     let sent = std::mem::replace(&mut request.sent, Err(ProxyError::Draining));
     let mut sent = sent.map_err(Failed::Answer)?;
-    if worker.buffers.memory().is_exhausted() {
-        // Few need it: not a part of every connection's task.
-        Box::pin(unless_gone(client, worker, room(worker))).await??;
+    // Few need to wait: it is not a part of every connection's task.
+    if !worker.has_room() && !Box::pin(unless_gone(client, worker, worker.wait_for_room())).await? {
+        return Err(Failed::Answer(ProxyError::NoMemory));
     }
     let mut turn = turn(client, worker, request, &sent.route.upstream).await?;
     if turn.is_some() {
@@ -192,20 +192,6 @@ async fn attempt<'w>(
             Err(failed) => return Err(failed),
         }
     }
-}
-
-/// Waits for a moment until the memory budget has room for a new request.
-async fn room(worker: &Worker) -> Result<(), Failed> {
-    let memory = worker.buffers.memory();
-    let deadline = Instant::now() + ROOM_PATIENCE;
-    while memory.is_exhausted() {
-        memory.press();
-        if Instant::now() >= deadline {
-            return Err(Failed::Answer(ProxyError::NoMemory));
-        }
-        tokio::time::sleep(ROOM_LOOK).await;
-    }
-    Ok(())
 }
 
 /// The request's turn, which it may have to wait for; none where AEM takes as many as there are.
@@ -378,9 +364,3 @@ async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, 
         (true, false) => Then::End(End::Linger),
     }
 }
-
-/// How long a request waits for room: connections that stand still are closed meanwhile.
-const ROOM_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// How often it looks.
-const ROOM_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
