@@ -84,7 +84,7 @@ impl Launch {
     /// # Errors
     /// When it cannot be started, or is not ready in time.
     pub async fn start(&self) -> Result<Proxy> {
-        let (addr, admin) = (free_address()?, free_address()?);
+        let [addr, admin] = free_addresses()?;
         let log = self.directory.join("log.txt");
         let mut script = String::new();
         if let Some((soft, hard)) = self.open_files {
@@ -253,8 +253,19 @@ pub fn write_secret(path: &Path, text: &str) -> Result<()> {
 /// # Errors
 /// When there is none.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
-    listener.local_addr().context("a free port")
+    free_addresses::<1>().map(|[addr]| addr)
+}
+
+/// Different ones: each is held until all are there.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    let mut listeners = Vec::new();
+    for addr in &mut addresses {
+        let listener = TcpListener::bind(*addr).context("a free port")?;
+        *addr = listener.local_addr().context("a free port")?;
+        listeners.push(listener);
+    }
+    Ok(addresses)
 }
 
 const START_PATIENCE: Duration = Duration::from_secs(30);

@@ -314,6 +314,24 @@ async fn a_client_that_gives_a_request_up_has_left_it() {
 }
 
 #[tokio::test]
+async fn a_client_that_resets_a_thousand_streams_at_once_is_served_on() {
+    let proxy = setup().start().await;
+    let mut app = TcpStream::connect(proxy.addr).await.unwrap();
+    app.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut frames = frame(4, 0, 0, b"");
+    for number in 0..1000 {
+        let stream = 2 * number + 1;
+        frames.extend(headers_of(stream, b"/api/assets.json"));
+        frames.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    frames.extend(headers_of(2001, b"/api/assets.json"));
+    app.write_all(&frames).await.unwrap();
+    let (kind, _) = next_of(&mut app, 2001).await;
+    assert_eq!(kind, 1, "it is answered");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn chunks_of_one_byte_do_not_become_frames_of_one_byte() {
     let (proxy, upstream) = with_upstream(setup()).await;
     let mut app = App::of(&proxy).await;

@@ -86,9 +86,13 @@ struct Server {
 type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Metered>), h2::Error>>;
 
 impl Server {
-    /// The next request, whose head was the last thing that was read.
-    async fn accept(&mut self) -> Accepted {
+    /// The next request, whose head was the last thing that was read. While there is no room for one, everything else goes on, but
+    /// nothing behind its head is read.
+    async fn accept(&mut self, has_room: bool) -> Accepted {
         poll_fn(|cx| {
+            if !has_room {
+                return self.connection.poll_closed(cx).map(|closed| closed.err().map(Err));
+            }
             let accepted = self.connection.poll_accept(cx);
             if self.paused.take() && accepted.is_pending() {
                 // It was no request's, or the request was refused: on with the next one.
@@ -151,7 +155,8 @@ pub(in crate::proxy) async fn serve(
     }
     loop {
         tokio::select! {
-            accepted = server.accept() => match accepted {
+            // A stream that the client has reset counts until its task has seen it (CVE-2023-44487): h2 no longer counts it.
+            accepted = server.accept(streams.len() < STREAMS as usize) => match accepted {
                 Some(Ok((_, mut respond))) if worker.buffers.memory().is_exhausted() => {
                     // It may be sent again (RFC 9113, section 8.7).
                     respond.send_reset(Reason::REFUSED_STREAM);
