@@ -111,18 +111,27 @@ pub(super) fn folded(text: &str) -> Option<Vec<u8>> {
     changed.then(|| folded.into_bytes())
 }
 
-/// Everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. Where there are
-/// escapes that only some undo, both come one behind the other. `None` where that would never end.
+/// Everything undone that anybody may undo, as [`settled_forms`] has it. Where there are escapes that only some undo, both come one
+/// behind the other. `None` where that would never end.
 pub(super) fn lenient(path: &[u8]) -> Option<Vec<u8>> {
-    let (mut text, has_rest) = settled(path, all)?;
-    if has_rest {
-        let (loose, _) = settled(path, |text| loosely(&all(text)))?;
-        if loose != text {
-            text.push(b'/');
-            text.extend(loose);
-        }
+    let (mut text, loose) = settled_forms(path)?;
+    if let Some(loose) = loose {
+        text.push(b'/');
+        text.extend(loose);
     }
     Some(text)
+}
+
+/// The text with everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. The
+/// second form has those escapes undone, too, that only some undo; it is there where it differs. `None` where that would never end.
+pub(super) fn settled_forms(path: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    let (text, has_rest) = settled(path, all)?;
+    if !has_rest {
+        return Some((text, None));
+    }
+    let (loose, _) = settled(path, |text| loosely(&all(text)))?;
+    let loose = (loose != text).then_some(loose);
+    Some((text, loose))
 }
 
 /// The text in which nothing is left to undo, and whether a `%` was left over on the way: only then there may be escapes that
