@@ -6,7 +6,10 @@
 
 use memchr::memchr;
 
-use super::{decode, words};
+use super::{
+    decode::{self, Settled},
+    words,
+};
 use crate::steps;
 
 mod persisted;
@@ -58,17 +61,21 @@ impl<'p> Path<'p> {
         }
         match Readings::of(path) {
             Some(readings) => Self::Read(readings),
-            None => Self::ambiguous(path, persisted::readings(path)),
+            None => {
+                let settled = Settled::of(path);
+                let persisted = settled.as_ref().and_then(|settled| persisted::readings(path, settled));
+                Self::ambiguous(path, settled, persisted)
+            }
         }
     }
 
     /// What may be a path or not: no more is known of it than its words.
     pub fn in_doubt(text: &'p [u8]) -> Self {
-        Self::ambiguous(text, None)
+        Self::ambiguous(text, Settled::of(text), None)
     }
 
-    fn ambiguous(text: &'p [u8], persisted: Option<Readings>) -> Self {
-        let mut words = decode::lenient(text).filter(|words| !words::spells_namespace(words));
+    fn ambiguous(text: &'p [u8], settled: Option<Settled>, persisted: Option<Readings>) -> Self {
+        let mut words = settled.map(Settled::joined).filter(|words| !words::spells_namespace(words));
         if let Some(words) = &mut words
             && let Some(taken) = words::in_repository(words)
         {
@@ -151,15 +158,14 @@ impl Readings {
             resolve(&without_parameters(&folded), &mut readings.folded)?;
             resolve(cut(&folded), &mut readings.folded)?;
         }
-        readings.named()
-    }
-
-    /// Each reading as the repository names it, and as it is: servlets have names of their own.
-    fn named(self) -> Option<Self> {
-        Some(Self { exact: as_named(&self.exact)?, folded: as_named(&self.folded)? })
+        for list in [&mut readings.exact, &mut readings.folded] {
+            *list = as_named(list)?;
+        }
+        Some(readings)
     }
 }
 
+/// Each reading as the repository names it, and as it is: servlets have names of their own.
 fn as_named(list: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
     let mut named = Vec::with_capacity(list.len());
     for reading in list {

@@ -14,14 +14,17 @@ use memchr::memchr2;
 
 use super::{Readings, cut, is_plain, resolve, segments, sling_parameters, without_parameters};
 use crate::{
-    policy::{decode, presets::PERSISTED},
+    policy::{
+        decode::{self, Settled},
+        presets::PERSISTED,
+    },
     steps,
 };
 
 /// What `path` may be taken for: first the query alone, then the others. `None` if it is not a
 /// persisted query with values as `encodeURIComponent` writes them, or if one of the readings is not
 /// below the first name behind [`PERSISTED`].
-pub(super) fn readings(path: &[u8]) -> Option<Readings> {
+pub(super) fn readings(path: &[u8], settled: &Settled) -> Option<Readings> {
     path.strip_prefix(PERSISTED.as_bytes())?.strip_prefix(b"/")?;
     let (query, values) = path.split_at(memchr2(b';', b'%', path)?);
     let begins = values.starts_with(b";") || values.get(..3)?.eq_ignore_ascii_case(b"%3b");
@@ -31,7 +34,9 @@ pub(super) fn readings(path: &[u8]) -> Option<Readings> {
     let once = decode::once(path)?;
     str::from_utf8(&once).ok()?;
     let names = segments(query).count() - segments(PERSISTED.as_bytes()).count();
-    if !stays_below(names, values)? {
+    // Two dots make a `..`, wherever they stand: what is between them may be removed.
+    let dots = settled.forms().flat_map(|form| form.iter().skip(query.len())).filter(|byte| **byte == b'.');
+    if dots.count() > 1 && !stays_below(names, values)? {
         return None;
     }
     let mut readings = Readings { exact: Vec::new(), folded: Vec::new() };
@@ -39,14 +44,15 @@ pub(super) fn readings(path: &[u8]) -> Option<Readings> {
     for reading in [cut(&once), &without_parameters(&once), &sling_parameters(&once), &once] {
         resolve(reading, &mut readings.exact)?;
     }
-    let (settled, loose) = decode::settled_forms(path)?;
-    for mut form in [Some(settled), loose].into_iter().flatten() {
+    for form in settled.forms() {
+        let mut form = form.to_vec();
         form.iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
         for reading in [&without_parameters(&form), &sling_parameters(&form), &form] {
             resolve(reading, &mut readings.folded)?;
         }
     }
-    readings.named()
+    // Names as the repository takes them are in the words, by which rules deny.
+    Some(readings)
 }
 
 /// A byte that `encodeURIComponent` writes, or that stands between values (ECMA-262, section 19.2.6.4).
@@ -60,25 +66,20 @@ fn is_written(byte: &u8) -> bool {
 /// A name within a value is one more to climb out of only if every server sees it: its slash is
 /// encoded once, it begins with a letter or a digit, and no parameter before it may include it.
 fn stays_below(names: usize, values: &[u8]) -> Option<bool> {
-    // Two dots make a `..`, wherever they stand: what is between them may be removed.
-    if decode::lenient(values)?.iter().filter(|byte| **byte == b'.').count() < 2 {
-        return Some(true);
-    }
     let mut depth = names;
     let (mut is_open, mut is_quoted) = (false, false);
     for (number, part) in slash_separated(values).enumerate() {
-        let (settled, loose) = decode::settled_forms(part)?;
-        let forms = [Some(&settled), loose.as_ref()].into_iter().flatten();
+        let settled = Settled::of(part)?;
         let begins_with_name = decode::once(part)?.first().is_some_and(u8::is_ascii_alphanumeric);
         depth += usize::from(number > 0 && begins_with_name && !is_open && !is_quoted);
-        let climbs = forms.clone().map(|form| climbs_at_most(form, number > 0)).sum();
+        let climbs = settled.forms().map(|form| climbs_at_most(form, number > 0)).sum();
         depth = match depth.checked_sub(climbs) {
             None | Some(0) => return Some(false),
             Some(depth) => depth,
         };
         // For Sling a parameter may end at a dot only, and a quoted one at the next quote.
         is_open = part.iter().rfind(|byte| b";.".contains(byte)).map_or(is_open, |byte| *byte == b';');
-        is_quoted |= forms.into_iter().any(|form| form.contains(&b'\''));
+        is_quoted |= settled.forms().any(|form| form.contains(&b'\''));
     }
     Some(true)
 }

@@ -108,7 +108,7 @@ fn what_is_a_value_passes_and_what_may_leave_the_place_of_queries_does_not() {
 
 #[test]
 fn only_the_preset_that_is_for_it_lets_it_through_and_rules_deny_it_by_their_words() {
-    let path = "/graphql/execute.json/wknd/by-path;v=%2Fcontent%2Fsecret%0A";
+    let path = "/graphql/execute.json/wknd/by-path;v=%2Fcontent%2Fsecret%0A;w=%2Fco%5B1%5Dntent%2Findexed%0A";
     let judged = |preset, rules: &[&str], method| {
         let policy = Policy::new(preset, rules.iter().map(|rule| rule.parse().unwrap()).collect());
         judge(method, &Path::of(path.as_bytes()), |_| &policy, || std::iter::once(&policy))
@@ -130,6 +130,7 @@ fn only_the_preset_that_is_for_it_lets_it_through_and_rules_deny_it_by_their_wor
         ("deny POST /graphql/*", true),
         ("deny * /content/other/*", true),
         ("deny * /content/secret/*", false),
+        ("deny * /content/indexed/*", false),
         ("deny * /graphql/execute.json/wknd/by-path", false),
         ("deny * /graphql/execute.json/*", false),
         ("deny * /*", false),
