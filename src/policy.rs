@@ -120,10 +120,20 @@ impl Policy {
         if self.preset.allows(method, outline) { Ok(()) } else { Err(Refused::Preset) }
     }
 
-    /// Whether a rule may deny a path that can be read in more than one way, by the words in it. No rule allows such a path.
-    fn may_deny(&self, method: &str, found: &Found) -> bool {
+    /// Judges one reading of a persisted query that has others. No rule allows such a path.
+    fn judge_persisted(&self, method: &str, outline: &Outline<'_>) -> Result<(), Refused> {
+        if self.rules.iter().any(|rule| rule.may_deny(method) && rule.covers(method, outline)) {
+            return Err(Refused::Rule);
+        }
+        let passes = !outline.is_closed(method) && self.preset.allows(method, outline);
+        if passes { Ok(()) } else { Err(Refused::Preset) }
+    }
+
+    /// Whether a rule may deny a path that can be read in more than one way, by the words in it, if they are known. No rule allows
+    /// such a path.
+    fn may_deny(&self, method: &str, found: Option<&Found>) -> bool {
         let mut numbered = self.rules.iter().enumerate();
-        numbered.any(|(number, rule)| rule.may_deny(method) && found.holds(number))
+        numbered.any(|(number, rule)| rule.may_deny(method) && found.is_none_or(|found| found.holds(number)))
     }
 }
 
@@ -155,6 +165,9 @@ enum Kind<'c, 'p> {
     Readings(Vec<(&'p Policy, Outline<'c>)>),
     /// It can be read in more than one way: it passes if none of its words is of something that is denied.
     Words(Possible, Vec<(&'p Policy, Found)>),
+    /// A persisted query whose values can be read in more than one way: it passes if all its readings
+    /// do, and if no rule may deny it by its words. `None` if these are not known.
+    Persisted(Vec<(&'p Policy, Outline<'c>)>, Vec<(&'p Policy, Option<Found>)>),
     /// It can be read in more than one way, and passes for no method.
     Refused,
 }
@@ -176,6 +189,9 @@ impl<'c, 'p> Case<'c, 'p> {
             {
                 let found = all().map(|policy| (policy, policy.words.find(words))).collect();
                 Kind::Words(Possible::of(words), found)
+            }
+            Path::Ambiguous { words, persisted: Some(readings), .. } => {
+                Kind::persisted(readings.each().map(outlined).collect(), words.as_deref())
             }
             Path::Ambiguous { .. } => Kind::Refused,
             _ => Kind::Readings(path.readings().map(outlined).collect()),
@@ -201,11 +217,34 @@ impl<'c, 'p> Case<'c, 'p> {
             Kind::Words(possible, found) => {
                 let is_denied = methods::echoes(method)
                     || possible.covers(method)
-                    || found.iter().any(|(policy, found)| policy.may_deny(method, found));
+                    || found.iter().any(|(policy, found)| policy.may_deny(method, Some(found)));
                 if is_denied { Err(Refused::Ambiguous) } else { Ok(()) }
+            }
+            Kind::Persisted(readings, found) => {
+                if found.iter().any(|(policy, found)| policy.may_deny(method, found.as_ref())) {
+                    return Err(Refused::Ambiguous);
+                }
+                let mut readings = readings.iter();
+                readings.try_for_each(|(policy, outline)| policy.judge_persisted(method, outline))
             }
             Kind::Refused => Err(Refused::Ambiguous),
         }
+    }
+}
+
+impl<'c, 'p> Kind<'c, 'p> {
+    /// Refused unless every reading is for a policy with the preset for persisted queries.
+    fn persisted(readings: Vec<(&'p Policy, Outline<'c>)>, words: Option<&[u8]>) -> Self {
+        if readings.iter().any(|(policy, _)| policy.preset != Preset::GraphqlPersisted) {
+            return Self::Refused;
+        }
+        let mut found: Vec<(&Policy, Option<Found>)> = Vec::new();
+        for (policy, _) in &readings {
+            if !found.iter().any(|(known, _)| std::ptr::eq(*known, *policy)) {
+                found.push((policy, words.map(|words| policy.words.find(words))));
+            }
+        }
+        Self::Persisted(readings, found)
     }
 }
 

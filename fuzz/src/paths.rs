@@ -12,7 +12,7 @@ use aem_auth_proxy::{
 /// in proportion to its length.
 pub fn check(target: &[u8]) {
     let (path, read) = fuzzing::steps(|| Path::of(target));
-    for policy in [&*FULL, &*READ_ONLY, &*SECRET, &*OPEN_ALONE] {
+    for policy in [&*FULL, &*READ_ONLY, &*SECRET, &*OPEN_ALONE, &*PERSISTED] {
         let (_, judged) = fuzzing::steps(|| passes(policy, "DELETE", &path));
         let bound = STEPS_MIN + STEPS_PER_BYTE * target.len() as u64;
         assert!(read + judged <= bound, "{} takes {read} and {judged} steps", target.escape_ascii());
@@ -42,6 +42,19 @@ pub fn check(target: &[u8]) {
         }
     }
     assert!(!passes(&READ_ONLY, "DELETE", &path), "a DELETE where all is to be read");
+    assert!(!passes(&PERSISTED, "DELETE", &path), "a DELETE of a persisted query");
+    if passes(&PERSISTED, "GET", &path) {
+        for reading in readings.iter().filter(|reading| is_settled(reading)) {
+            assert!(
+                ["/graphql/execute.json", "/libs/granite/csrf/token.json"]
+                    .iter()
+                    .any(|place| is_below(reading, place)),
+                "{} may be {}",
+                target.escape_ascii(),
+                reading.escape_ascii()
+            );
+        }
+    }
     if passes(&OPEN_ALONE, "GET", &path) {
         for reading in readings.iter().filter(|reading| is_settled(reading)) {
             assert!(
@@ -264,6 +277,8 @@ const READINGS_MAX: usize = 500;
 static FULL: LazyLock<Policy> = LazyLock::new(Policy::default);
 
 static READ_ONLY: LazyLock<Policy> = LazyLock::new(|| Policy::new(Preset::ReadOnly, Vec::new()));
+
+static PERSISTED: LazyLock<Policy> = LazyLock::new(|| Policy::new(Preset::GraphqlPersisted, Vec::new()));
 
 static SECRET: LazyLock<Policy> = LazyLock::new(|| policy(&["deny * /content/secret/*"]));
 

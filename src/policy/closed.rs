@@ -45,8 +45,11 @@ pub(super) fn covers(method: &str, path: &[u8]) -> bool {
 
 /// Whether a selector is closed, or a servlet at its mount point. In a persisted query's values anything may stand.
 fn selects(method: &str, root: &[u8], path: &[u8]) -> bool {
+    if root.starts_with(b"graphql") && is_within(path, PERSISTED) {
+        return false;
+    }
     let has_scripts = ["apps", "libs", "mnt"].iter().any(|own| is_named(root, own));
-    selectors::closes(method, path, has_scripts) && !is_within(path, PERSISTED)
+    selectors::closes(method, path, has_scripts)
 }
 
 /// What the repository keeps of itself: versions, node types, indexes, rights. Sling writes `jcr:` as `_jcr_`, too.

@@ -111,18 +111,45 @@ pub(super) fn folded(text: &str) -> Option<Vec<u8>> {
     changed.then(|| folded.into_bytes())
 }
 
-/// Everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL. Where there are
-/// escapes that only some undo, both come one behind the other. `None` where that would never end.
+/// Both forms of [`Settled`], one behind the other. `None` if undoing does not end.
 pub(super) fn lenient(path: &[u8]) -> Option<Vec<u8>> {
-    let (mut text, has_rest) = settled(path, all)?;
-    if has_rest {
+    Settled::of(path).map(Settled::joined)
+}
+
+/// A text with everything undone that anybody may undo: escapes, overlong UTF-8, lookalikes. What is no text becomes a NUL.
+#[derive(Debug, Clone)]
+pub(super) struct Settled {
+    text: Vec<u8>,
+    /// The same with the escapes undone, too, that only some servers undo; `None` if that is the same.
+    loose: Option<Vec<u8>>,
+}
+
+impl Settled {
+    /// `None` if undoing does not end.
+    pub(super) fn of(path: &[u8]) -> Option<Self> {
+        let (text, has_rest) = settled(path, all)?;
+        if !has_rest {
+            return Some(Self { text, loose: None });
+        }
         let (loose, _) = settled(path, |text| loosely(&all(text)))?;
-        if loose != text {
+        let loose = (loose != text).then_some(loose);
+        Some(Self { text, loose })
+    }
+
+    /// Both forms, or the only one.
+    pub(super) fn forms(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        [Some(&self.text), self.loose.as_ref()].into_iter().flatten().map(Vec::as_slice)
+    }
+
+    /// Both forms, one behind the other, as names of one path.
+    pub(super) fn joined(self) -> Vec<u8> {
+        let mut text = self.text;
+        if let Some(loose) = self.loose {
             text.push(b'/');
             text.extend(loose);
         }
+        text
     }
-    Some(text)
 }
 
 /// The text in which nothing is left to undo, and whether a `%` was left over on the way: only then there may be escapes that

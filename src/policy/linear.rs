@@ -84,6 +84,31 @@ const FAMILIES: &[Family] = &[
     ("/%2F", ".infinity", ".json"),
     ("/caf%E9", "/query", "/x"),
     ("*", "a", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "a", ""),
+    ("/graphql/execute.json/a/b;v=", "%0A", ""),
+    ("/graphql/execute.json/a/b;v=", "%25", ""),
+    ("/graphql/execute.json/a/b;v=", "%252F", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%2F", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%2Fa", ""),
+    ("/graphql/execute.json/a/b;v=", "%5Ca", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%2Fa%2F..", ""),
+    ("/graphql/execute.json/a/b;v=a%2F..%0A", "%2Fa", ""),
+    ("/graphql/execute.json/a/b%3Bv%3Da%2Fa%2Fa%2F..%2F..%0A", "%2Fa%20", ";"),
+    ("/graphql/execute.json/a/b;v=%0A", "%2F..", ""),
+    ("/graphql/execute.json/a/b;v=%0A", ".%2F", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%3B", ""),
+    ("/graphql/execute.json/a/b%3Bv%3D%0A", ";", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%2F%3Ba.", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "='", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%5B1%5D", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%2F%7B%7D", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%2F%5B1%5Da", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%25u0061", ""),
+    ("/graphql/execute.json/a/b;v=%0A%25u002f", "%25u002f", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%C3%BC%2F", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%25c0%25af", ""),
+    ("/graphql/execute.json/a/b;v=%0A", "%EF%BC%8F", ""),
+    ("/graphql/execute.json/a/b;v=%EF%BC%85EF%BC%85EF%BC%8541", "%25", ""),
 ];
 
 impl Spelled for Family {
@@ -240,6 +265,22 @@ const FRAGMENTS: [&str; 48] = [
     "jcr:content",
 ];
 
+/// The values of a persisted query, made of fragments that are encoded.
+#[derive(Debug, Clone)]
+struct Values(Vec<&'static str>);
+
+impl Spelled for Values {
+    fn spelled(&self, length: usize) -> Vec<u8> {
+        let begin = "/graphql/execute.json/a/b;v=%0A";
+        let encoded = |byte: u8| match byte {
+            b'a'..=b'z' | b'.' | b'\'' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        let parts: String = self.0.concat().bytes().map(encoded).collect();
+        [begin, &parts.repeat((length - begin.len()) / parts.len())].concat().into_bytes()
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -251,5 +292,14 @@ proptest! {
             Policy::new(preset, RULES.iter().map(|rule| rule.parse().unwrap()).collect())
         });
         check(&Fragments(parts.clone()), &format!("{parts:?}"), &policies);
+    }
+    #[test]
+    fn whatever_is_repeated_in_a_value_takes_steps_in_proportion_to_its_length(
+        parts in prop::collection::vec(prop::sample::select(&FRAGMENTS[..]), 1..6),
+    ) {
+        let policies = [&[][..], &RULES[..]].map(|rules| {
+            Policy::new(Preset::GraphqlPersisted, rules.iter().map(|rule| rule.parse().unwrap()).collect())
+        });
+        check(&Values(parts.clone()), &format!("values {parts:?}"), &policies);
     }
 }

@@ -6,8 +6,13 @@
 
 use memchr::memchr;
 
-use super::{decode, words};
+use super::{
+    decode::{self, Settled},
+    words,
+};
 use crate::steps;
+
+mod persisted;
 
 /// The path of a request, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +27,9 @@ pub enum Path<'p> {
         raw: &'p [u8],
         /// Everything undone that somebody may undo; `None` where that has no end.
         words: Option<Vec<u8>>,
+        /// What a persisted query with its values may be taken for, if no reading leaves the place of
+        /// these queries.
+        persisted: Option<Readings>,
     },
 }
 
@@ -53,20 +61,28 @@ impl<'p> Path<'p> {
         }
         match Readings::of(path) {
             Some(readings) => Self::Read(readings),
-            None => Self::in_doubt(path),
+            None => {
+                let settled = Settled::of(path);
+                let persisted = settled.as_ref().and_then(|settled| persisted::readings(path, settled));
+                Self::ambiguous(path, settled, persisted)
+            }
         }
     }
 
     /// What may be a path or not: no more is known of it than its words.
     pub fn in_doubt(text: &'p [u8]) -> Self {
-        let mut words = decode::lenient(text).filter(|words| !words::spells_namespace(words));
+        Self::ambiguous(text, Settled::of(text), None)
+    }
+
+    fn ambiguous(text: &'p [u8], settled: Option<Settled>, persisted: Option<Readings>) -> Self {
+        let mut words = settled.map(Settled::joined).filter(|words| !words::spells_namespace(words));
         if let Some(words) = &mut words
             && let Some(taken) = words::in_repository(words)
         {
             words.push(b'/');
             words.extend(taken);
         }
-        Self::Ambiguous { raw: text, words }
+        Self::Ambiguous { raw: text, words, persisted }
     }
 
     /// The normal form: what AEM takes the path for. `None` where nobody can tell.
@@ -78,6 +94,12 @@ impl<'p> Path<'p> {
         }
     }
 
+    /// The persisted query, without its values, where these can be read in several ways.
+    pub fn persisted_query(&self) -> Option<&[u8]> {
+        let Self::Ambiguous { persisted: Some(readings), .. } = self else { return None };
+        readings.exact.first().map(Vec::as_slice)
+    }
+
     /// Everything that it may be taken for, the normal form first; nothing where nobody can tell.
     pub fn readings(&self) -> impl Iterator<Item = Reading<'_>> {
         let (plain, read) = match self {
@@ -85,10 +107,8 @@ impl<'p> Path<'p> {
             Self::Read(readings) => (None, Some(readings)),
             Self::Ambiguous { .. } => (None, None),
         };
-        let reading = |folded| move |path| Reading { path, folded };
-        let exact = read.into_iter().flat_map(|read| &read.exact).map(Vec::as_slice);
-        let folded = read.into_iter().flat_map(|read| &read.folded).map(Vec::as_slice);
-        plain.into_iter().chain(exact).map(reading(false)).chain(folded.map(reading(true)))
+        let plain = plain.into_iter().map(|path| Reading { path, folded: false });
+        plain.chain(read.into_iter().flat_map(Readings::each))
     }
 }
 
@@ -103,6 +123,12 @@ pub(super) fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
 }
 
 impl Readings {
+    /// Each of them, the normal form first.
+    pub(super) fn each(&self) -> impl Iterator<Item = Reading<'_>> {
+        let exact = self.exact.iter().map(|path| Reading { path, folded: false });
+        exact.chain(self.folded.iter().map(|path| Reading { path, folded: true }))
+    }
+
     /// What `path` says, if that is one thing.
     fn of(path: &[u8]) -> Option<Self> {
         let once = decode::once(path)?;

@@ -131,6 +131,41 @@ fn a_refusal_names_the_methods_that_would_pass() {
     }
 }
 
+/// `value` as JavaScript's `encodeURIComponent` writes it.
+fn encoded(value: &str) -> String {
+    let is_kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte);
+    value
+        .bytes()
+        .map(|byte| if is_kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// A persisted query with one value: as Adobe's client for JavaScript writes it, then with separators
+/// that are not encoded.
+fn persisted_query(value: &str) -> [String; 3] {
+    let (query, value) = ("/graphql/execute.json/wknd/by-title", encoded(value));
+    [
+        format!("{query}%3Btitle%3D{value};"),
+        format!("{query};title={value}"),
+        format!("{query};limit=3;title={value};"),
+    ]
+}
+
+#[test]
+fn a_persisted_query_takes_whatever_people_search_for() {
+    let terms: Vec<String> =
+        serde_json::from_str(include_str!("../../tests/policies/search-terms.json")).unwrap();
+    assert_eq!(terms.len(), 36);
+    let policy = policy(Preset::GraphqlPersisted, &[]);
+    for term in terms {
+        for path in persisted_query(&term) {
+            check(&policy, "GET", &path, Ok(()));
+            check(&policy, "HEAD", &path, Ok(()));
+            check(&policy, "POST", &path, Ok(()));
+        }
+    }
+}
+
 /// Ways of spelling a path that some server takes for the same one.
 fn mutated(path: &str, mutations: &[(u8, usize)]) -> String {
     let mut path = path.to_owned();

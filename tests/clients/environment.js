@@ -10,6 +10,11 @@ export function ok(client, what) {
   console.log(`ok ${client}: ${what}`)
 }
 
+/** A client that is not tested on this machine, which `run` prints. */
+export function notTested(client, why) {
+  console.log(`NOT TESTED ${client}: ${why}`)
+}
+
 function needed(name) {
   assert.ok(process.env[name], `${name} is not set: start tests/clients/run`)
   return process.env[name]

@@ -111,6 +111,64 @@ async fn what_apps_ask_for_passes_under_the_presets_that_are_for_it_byte_for_byt
     }
 }
 
+#[tokio::test]
+async fn search_terms_reach_aem_byte_for_byte_in_the_values_of_persisted_queries() {
+    let terms: Vec<String> = serde_json::from_str(include_str!("../policies/search-terms.json")).unwrap();
+    assert_eq!(terms.len(), 36);
+    let (proxy, upstream) = with_upstream(Setup::default().set("POLICY", "graphql-persisted")).await;
+    let mut app = proxy.connect().await;
+    let mut aem = None;
+    for term in &terms {
+        let value = encoded(term);
+        for values in [format!("%3Btitle%3D{value};"), format!(";title={value}")] {
+            for method in ["GET", "POST"] {
+                let target = format!("/graphql/execute.json/wknd/adventures{values}").into_bytes();
+                let line = Line { method: method.to_owned(), target, presets: Vec::new() };
+                app.send(line.request()).await;
+                let aem = match &mut aem {
+                    Some(aem) => aem,
+                    aem => aem.insert(upstream.accept().await),
+                };
+                let expected = [method.as_bytes(), b" ", &line.target, b" HTTP/1.1"].concat();
+                assert_eq!(head(aem).await, expected, "{term:?}");
+                aem.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                assert_eq!(status(&mut app, method).await, 200);
+            }
+        }
+    }
+    // The connection to AEM is the same for all, so nothing else has reached it.
+    let query = "/graphql/execute.json/wknd/adventures";
+    for target in [
+        format!("{query};title={}", encoded("/../../../etc/x")),
+        format!("{query};title={}", encoded(&encoded("/../../../etc/x"))),
+        format!("{query};title={}", encoded(&encoded(&encoded("/../../../etc/x")))),
+        format!("{query};title={}", encoded("\\..\\..\\..\\etc\\x")),
+        format!("{query};title=%0A/../x"),
+        format!("{query};title=a\\b"),
+        format!("{query};title=%C0%AF"),
+        format!("{query};title=%u002f"),
+        format!("{query}%2F..%2F..;title=%0A"),
+        format!("{query}/%2e%2e/x;title=%0A"),
+        format!("{query};title=%0A/x"),
+        "/graphql/execute.json;title=%2F..%2F..".to_owned(),
+        "/content/dam/wknd;title=%0A".to_owned(),
+    ] {
+        check(&asked(&proxy, "GET", &target, "").await, 403, "policy-ambiguous", "");
+    }
+    let target = format!("{query};title=%0A");
+    check(&asked(&proxy, "DELETE", &target, "").await, 405, "policy-method", "GET, HEAD, OPTIONS, POST");
+    proxy.stop().await;
+}
+
+/// `value` as JavaScript's `encodeURIComponent` writes it.
+fn encoded(value: &str) -> String {
+    let is_kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte);
+    value
+        .bytes()
+        .map(|byte| if is_kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
 /// Under which presets a request of the list passes: those that stand before it.
 #[tokio::test]
 async fn an_attacker_who_knows_aem_gets_what_is_written_and_no_more() {
