@@ -324,7 +324,7 @@ fn is_settled(status: &Value) -> bool {
 /// Answers everything, and keeps what came.
 async fn answer(aem: Upstream, came: Arc<Mutex<Vec<String>>>) {
     loop {
-        let mut link = aem.accept().await;
+        let mut link = aem.accept_any().await;
         let head = link.until("\r\n\r\n").await;
         came.lock().unwrap().push(head);
         link.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
