@@ -167,9 +167,15 @@ enum Kind<'c, 'p> {
     Words(Possible, Vec<(&'p Policy, Found)>),
     /// A persisted query whose values can be read in more than one way: it passes if all its readings
     /// do, and if no rule may deny it by its words. `None` if these are not known.
-    Persisted(Vec<(&'p Policy, Outline<'c>)>, Vec<(&'p Policy, Option<Found>)>),
+    Persisted(Box<Persisted<'c, 'p>>),
     /// It can be read in more than one way, and passes for no method.
     Refused,
+}
+
+/// The readings, and the words for each policy that judges them.
+struct Persisted<'c, 'p> {
+    readings: Vec<(&'p Policy, Outline<'c>)>,
+    found: Vec<(&'p Policy, Option<Found>)>,
 }
 
 impl<'c, 'p> Case<'c, 'p> {
@@ -220,7 +226,8 @@ impl<'c, 'p> Case<'c, 'p> {
                     || found.iter().any(|(policy, found)| policy.may_deny(method, Some(found)));
                 if is_denied { Err(Refused::Ambiguous) } else { Ok(()) }
             }
-            Kind::Persisted(readings, found) => {
+            Kind::Persisted(persisted) => {
+                let Persisted { readings, found } = &**persisted;
                 if found.iter().any(|(policy, found)| policy.may_deny(method, found.as_ref())) {
                     return Err(Refused::Ambiguous);
                 }
@@ -244,7 +251,7 @@ impl<'c, 'p> Kind<'c, 'p> {
                 found.push((policy, words.map(|words| policy.words.find(words))));
             }
         }
-        Self::Persisted(readings, found)
+        Self::Persisted(Box::new(Persisted { readings, found }))
     }
 }
 

@@ -29,7 +29,7 @@ pub enum Path<'p> {
         words: Option<Vec<u8>>,
         /// What a persisted query with its values may be taken for, if no reading leaves the place of
         /// these queries.
-        persisted: Option<Readings>,
+        persisted: Option<Box<Readings>>,
     },
 }
 
@@ -63,7 +63,8 @@ impl<'p> Path<'p> {
             Some(readings) => Self::Read(readings),
             None => {
                 let settled = Settled::of(path);
-                let persisted = settled.as_ref().and_then(|settled| persisted::readings(path, settled));
+                let persisted =
+                    settled.as_ref().and_then(|settled| persisted::readings(path, settled)).map(Box::new);
                 Self::ambiguous(path, settled, persisted)
             }
         }
@@ -74,7 +75,7 @@ impl<'p> Path<'p> {
         Self::ambiguous(text, Settled::of(text), None)
     }
 
-    fn ambiguous(text: &'p [u8], settled: Option<Settled>, persisted: Option<Readings>) -> Self {
+    fn ambiguous(text: &'p [u8], settled: Option<Settled>, persisted: Option<Box<Readings>>) -> Self {
         let mut words = settled.map(Settled::joined).filter(|words| !words::spells_namespace(words));
         if let Some(words) = &mut words
             && let Some(taken) = words::in_repository(words)
@@ -94,12 +95,6 @@ impl<'p> Path<'p> {
         }
     }
 
-    /// The persisted query, without its values, where these can be read in several ways.
-    pub fn persisted_query(&self) -> Option<&[u8]> {
-        let Self::Ambiguous { persisted: Some(readings), .. } = self else { return None };
-        readings.exact.first().map(Vec::as_slice)
-    }
-
     /// Everything that it may be taken for, the normal form first; nothing where nobody can tell.
     pub fn readings(&self) -> impl Iterator<Item = Reading<'_>> {
         let (plain, read) = match self {
@@ -107,8 +102,10 @@ impl<'p> Path<'p> {
             Self::Read(readings) => (None, Some(readings)),
             Self::Ambiguous { .. } => (None, None),
         };
-        let plain = plain.into_iter().map(|path| Reading { path, folded: false });
-        plain.chain(read.into_iter().flat_map(Readings::each))
+        let reading = |folded| move |path| Reading { path, folded };
+        let exact = read.into_iter().flat_map(|read| &read.exact).map(Vec::as_slice);
+        let folded = read.into_iter().flat_map(|read| &read.folded).map(Vec::as_slice);
+        plain.into_iter().chain(exact).map(reading(false)).chain(folded.map(reading(true)))
     }
 }
 
@@ -123,6 +120,11 @@ pub(super) fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
 }
 
 impl Readings {
+    /// Of a persisted query that can be read in more than one way: the query without its values.
+    pub fn query(&self) -> &[u8] {
+        self.exact.first().map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Each of them, the normal form first.
     pub(super) fn each(&self) -> impl Iterator<Item = Reading<'_>> {
         let exact = self.exact.iter().map(|path| Reading { path, folded: false });

@@ -41,9 +41,10 @@ impl Proxy {
     /// The route that has a path: by what the path says, however it is spelled. What can be read in two ways passes only where no
     /// route keeps anything back, and goes where it seems to; a persisted query goes where its values do not matter.
     fn route(&self, path: &Path<'_>) -> &Route {
-        match (path.normal_form().or_else(|| path.persisted_query()), path) {
+        match (path.normal_form(), path) {
             _ if self.routes.is_empty() => &self.otherwise,
             (Some(normal), _) => self.route_of(normal),
+            (None, Path::Ambiguous { persisted: Some(readings), .. }) => self.route_of(readings.query()),
             (None, Path::Ambiguous { raw, .. }) => self.first(|route| route.path.covers(raw)),
             (None, _) => &self.otherwise,
         }
