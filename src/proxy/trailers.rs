@@ -5,7 +5,7 @@
 //! in neither direction (RFC 9110, section 6.5.1).
 
 use super::{
-    fields::{FIELDS_MAX, is_named},
+    fields::{TRAILERS_MAX, is_named},
     withheld::Withheld,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn trailers(lines: &[u8], behind: Behind, withheld: Withheld<'_>) -> 
     if lines.len() <= b"\r\n".len() {
         return (Vec::new(), 0);
     }
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut fields = [httparse::EMPTY_HEADER; TRAILERS_MAX];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
         return (Vec::new(), 0);
     };

@@ -29,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::harness::{PATIENCE, Proxy, Setup, client, file};
 
 /// An AEM over TLS that offers protocols, and of which the test is the other end.
-struct Aem {
+pub struct Aem {
     listener: TcpListener,
     addr: SocketAddr,
     acceptor: TlsAcceptor,
@@ -38,9 +38,9 @@ struct Aem {
 }
 
 /// What AEM is asked over HTTP/2, and how it answers.
-struct Asked {
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+pub struct Asked {
+    pub request: Request<RecvStream>,
+    pub respond: SendResponse<Bytes>,
 }
 
 impl Aem {
@@ -65,7 +65,7 @@ impl Aem {
     }
 
     /// One that answers every request with `answer`, and the proxy before it.
-    async fn answering<F: Future<Output = ()> + Send + 'static>(
+    pub async fn answering<F: Future<Output = ()> + Send + 'static>(
         setup: Setup,
         answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
     ) -> (Proxy, Arc<AtomicUsize>) {

@@ -35,6 +35,7 @@ mod kinds;
 mod leaks;
 mod listener_tls;
 mod log;
+mod many_fields;
 mod matrix;
 mod memory;
 mod memory_budget;
