@@ -44,7 +44,7 @@ pub struct Asked {
 }
 
 impl Aem {
-    async fn offering(protocols: &[&[u8]]) -> Self {
+    pub async fn offering(protocols: &[&[u8]]) -> Self {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -88,7 +88,7 @@ impl Aem {
         (proxy, connections)
     }
 
-    async fn proxy(&self, setup: Setup) -> Proxy {
+    pub async fn proxy(&self, setup: Setup) -> Proxy {
         setup
             .upstream(format!("https://localhost:{}", self.addr.port()))
             .set("CA_FILE", self.ca.path().display().to_string())
@@ -97,7 +97,7 @@ impl Aem {
             .await
     }
 
-    async fn accept(&self) -> TlsStream<TcpStream> {
+    pub async fn accept(&self) -> TlsStream<TcpStream> {
         let accepting = async {
             let (stream, _) = self.listener.accept().await.unwrap();
             self.acceptor.accept(stream).await.unwrap()

@@ -31,6 +31,7 @@ mod h2c;
 mod harness;
 mod http2;
 mod http2_edges;
+mod http2_responses;
 mod kinds;
 mod leaks;
 mod listener_tls;
