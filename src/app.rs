@@ -384,6 +384,7 @@ fn proxies<'a>(
     let door = Door::wire(config, values)?;
     let limits = Limits {
         head: config.limits.head,
+        fields: config.limits.fields,
         path: config.limits.path,
         replay: config.limits.replay,
         min_rate: config.limits.min_rate,

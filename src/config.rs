@@ -393,6 +393,9 @@ pub struct Limits {
     /// The largest head, request or response, in bytes.
     #[serde(deserialize_with = "values::size")]
     pub head: usize,
+    /// The most fields of a head, request or response.
+    #[serde(deserialize_with = "values::fields")]
+    pub fields: usize,
     /// The longest path of a request that is judged, in bytes.
     #[serde(deserialize_with = "values::size")]
     pub path: usize,

@@ -283,6 +283,7 @@ pub const KEYS: &[Key] = &[
     key("timeouts.ims_connect", Kind::Text, Some("5s"), "connecting to IMS"),
     key("timeouts.ims", Kind::Text, Some("15s"), "one exchange at IMS, all in all"),
     key("limits.head", Kind::Text, Some("64 KiB"), "the largest head of a request or a response"),
+    key("limits.fields", Kind::Text, Some("100"), "the most fields in the head of a request or a response"),
     key("limits.path", Kind::Text, Some("8 KiB"), "the longest path of a request, without its query"),
     key(
         "limits.replay",

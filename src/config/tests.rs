@@ -281,6 +281,13 @@ fn wrong_values_are_named_with_their_place_and_the_mend() {
         ("[limits]\nhead = 'big'", None, "`limits.head` (FILE:2) is not a size"),
         ("[limits]\nhead = '0'", None, "`limits.head` (FILE:2) is too small"),
         ("[limits]\nhead = '1 GiB'", None, "`limits.head` (FILE:2) is more than any head needs"),
+        (
+            "[limits]\nfields = 'many'",
+            None,
+            "`limits.fields` (FILE:2) is not a number of fields from 100 to 1000",
+        ),
+        ("[limits]\nfields = '99'", None, "`limits.fields` (FILE:2) is not a number of fields"),
+        ("[limits]\nfields = '1001'", None, "`limits.fields` (FILE:2) is not a number of fields"),
         ("[limits]\npath = 'long'", None, "`limits.path` (FILE:2) is not a size"),
         ("[limits]\npath = '65 KiB'", None, "`limits.path` (FILE:2) is more than limits.head"),
         ("[limits]\nhead = '4 KiB'", None, "`limits.path` (default) is more than limits.head"),

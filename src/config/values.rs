@@ -168,6 +168,14 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error
     Ok(bytes)
 }
 
+/// A number of fields in a head.
+pub(super) fn fields<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match String::deserialize(from)?.parse() {
+        Ok(fields @ FIELDS_MIN..=FIELDS_MAX) => Ok(fields),
+        _ => Err(D::Error::custom("is not a number of fields from 100 to 1000; 100 suits most")),
+    }
+}
+
 /// A size that may be nothing; in bytes.
 pub(super) fn replay<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     match parse_size(&String::deserialize(from)?) {
@@ -231,6 +239,12 @@ const COUNT_MAX: usize = 1 << 20;
 
 /// In a second.
 const RATE_MAX: usize = 1 << 20;
+
+/// There is room for so many in any case.
+const FIELDS_MIN: usize = 100;
+
+/// More than any response is known to have, and still parsed in a moment.
+const FIELDS_MAX: usize = 1000;
 
 /// Each request in flight may hold as much.
 const REPLAY_MAX: usize = 64 << 20;

@@ -25,7 +25,7 @@ use super::{
     cors::Preflight,
     error::ProxyError,
     exchange::{self, Request, Sent, Then, Up},
-    fields::storage,
+    fields::storage_for,
     framing::Length,
     guard::{Asked, GuardError, Local, UNIX_HOST},
     http2::{self, Beginning},
@@ -278,7 +278,7 @@ impl<'w> Connection<'w> {
 
     /// The request at the beginning of the input, if its head is whole, made ready to be sent.
     fn request(&mut self) -> Result<Option<Request<'w>>, NoRequest> {
-        let mut storage = storage();
+        let mut storage = storage_for(self.proxy.limits.fields);
         let Some(head) = RequestHead::parse(self.client.input.filled(), &mut storage)? else {
             return Ok(None);
         };

@@ -202,7 +202,7 @@ impl ProxyError {
                 StatusCode::BAD_GATEWAY,
                 "http_response_header_section_size",
                 "response-head-too-large",
-                "AEM's response head is larger than the proxy takes (limits.head), or has more than 100 fields.",
+                "AEM's response head is larger than limits.head, or has more fields than limits.fields.",
             ),
             Self::NoMemory => problem(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -5,40 +5,72 @@
 
 use std::{collections::HashMap, mem::MaybeUninit};
 
-use httparse::Header;
+use httparse::{EMPTY_HEADER, Header};
 use memchr::memchr;
 
 use super::framing::Length;
 use crate::steps;
 
-/// More fields than this are no head that anybody means.
-pub(super) const FIELDS_MAX: usize = 100;
+/// A head with this many fields is parsed without an allocation. `limits.fields` is never less.
+pub(super) const FIELDS_ON_STACK: usize = 100;
 
-/// Room for a head's fields.
+/// The most trailers of one message.
+pub(super) const TRAILERS_MAX: usize = 100;
+
+/// Room for the fields of a head.
 pub(super) struct Storage<'b> {
-    pub fields: [MaybeUninit<Header<'b>>; FIELDS_MAX],
-    /// What the fields are: found once, and asked for when the head is read and when it is written.
-    pub kinds: [Field; FIELDS_MAX],
+    pub fields: [MaybeUninit<Header<'b>>; FIELDS_ON_STACK],
+    /// What the fields are: found once, and used when the head is read and when it is written.
+    pub kinds: [Field; FIELDS_ON_STACK],
     /// Which fields `Connection` names, where it names any.
-    pub named: [bool; FIELDS_MAX],
-    /// For a head that httparse does not take in one piece; without memory until there is one.
-    pub other: Vec<Header<'b>>,
+    pub named: [bool; FIELDS_ON_STACK],
+    /// For a head with more fields, or one that httparse does not parse in one piece. Allocated when there is one.
+    pub heap: Option<Box<HeapStorage<'b>>>,
+    /// The most fields that a head may have: `limits.fields`.
+    pub max: usize,
 }
 
-/// Empty room.
+/// Room for the fields of a head that does not fit in the arrays of [`Storage`].
+pub(super) struct HeapStorage<'b> {
+    pub fields: Vec<Header<'b>>,
+    pub kinds: Vec<Field>,
+    pub named: Vec<bool>,
+}
+
+/// Empty room for heads of at most [`FIELDS_ON_STACK`] fields.
 pub(super) fn storage<'b>() -> Storage<'b> {
-    let fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-    let kinds = [Field::Other; FIELDS_MAX];
-    Storage { fields, kinds, named: [false; FIELDS_MAX], other: Vec::new() }
+    storage_for(FIELDS_ON_STACK)
+}
+
+/// Empty room for heads of at most `max` fields.
+pub(super) fn storage_for<'b>(max: usize) -> Storage<'b> {
+    let fields = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
+    let kinds = [Field::Other; FIELDS_ON_STACK];
+    Storage { fields, kinds, named: [false; FIELDS_ON_STACK], heap: None, max }
+}
+
+impl HeapStorage<'_> {
+    /// Room for the fields of the head at the beginning of `bytes`, but for no more than `max`.
+    pub(super) fn for_head(bytes: &[u8], max: usize) -> Box<Self> {
+        let fields = fields_for(bytes, max);
+        let (kinds, named) = (vec![Field::Other; fields.len()], vec![false; fields.len()]);
+        Box::new(Self { fields, kinds, named })
+    }
+}
+
+/// As many empty fields as the head at the beginning of `bytes` has lines, but no more than `max`.
+pub(super) fn fields_for<'b>(bytes: &[u8], max: usize) -> Vec<Header<'b>> {
+    let lines = bytes.split(|byte| *byte == b'\n').take_while(|line| *steps::over(line) != *b"\r");
+    vec![EMPTY_HEADER; lines.take(max).count()]
 }
 
 /// What each of `fields` is.
-pub(super) fn kinds<'h>(fields: &[Header<'_>], room: &'h mut [Field; FIELDS_MAX]) -> &'h [Field] {
+pub(super) fn kinds<'h>(fields: &[Header<'_>], room: &'h mut [Field]) -> &'h [Field] {
     for (kind, field) in room.iter_mut().zip(fields) {
         steps::add(field.name.len());
         *kind = Field::of(field.name);
     }
-    &room[..fields.len().min(FIELDS_MAX)]
+    &room[..fields.len().min(room.len())]
 }
 
 /// The fields that mean something to a proxy.
@@ -317,12 +349,13 @@ impl Hop {
         &self,
         fields: &[Header<'_>],
         kinds: &[Field],
-        room: &'h mut [bool; FIELDS_MAX],
+        room: &'h mut [bool],
     ) -> &'h [bool] {
         if !self.names {
             return &[];
         }
-        let room = &mut room[..fields.len().min(FIELDS_MAX)];
+        let length = fields.len().min(room.len());
+        let room = &mut room[..length];
         let connection = fields.iter().zip(kinds).filter(|(_, kind)| **kind == Field::Connection);
         let members = connection.flat_map(|(field, _)| members(field.value));
         mark_named(fields, members, room);
@@ -628,7 +661,7 @@ mod tests {
             members in proptest::collection::vec("[a-cA-C]{1,3}", 0..40),
         ) {
             let fields: Vec<_> = names.iter().map(|name| Header { name, value: b"" }).collect();
-            let mut marks = [true; FIELDS_MAX];
+            let mut marks = [true; FIELDS_ON_STACK];
             mark_named(&fields, members.iter().map(String::as_bytes), &mut marks[..fields.len()]);
             let is_named = |name: &String| members.iter().any(|member| member.eq_ignore_ascii_case(name));
             let expected: Vec<_> = names.iter().map(is_named).collect();

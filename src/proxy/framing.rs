@@ -12,7 +12,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use self::size::{begins_chunk_size, chunk_size};
 use super::{
     buffer::Buffer,
-    fields::{FIELDS_MAX, is_field_line, is_token},
+    fields::{TRAILERS_MAX, is_field_line, is_token},
 };
 
 /// How a message says where its body ends.
@@ -180,7 +180,7 @@ fn is_end_of_fields(lines: &[u8]) -> Result<bool, FramingError> {
     if !line.is_empty() {
         return if is_field_line(line) { Ok(false) } else { Err(bad) };
     }
-    if memchr_iter(b'\n', before).count() > FIELDS_MAX {
+    if memchr_iter(b'\n', before).count() > TRAILERS_MAX {
         return Err(FramingError("there are too many fields behind the last chunk"));
     }
     Ok(true)

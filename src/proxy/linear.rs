@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     buffer::Buffer,
-    fields::storage,
+    fields::storage_for,
     guard::{Guard, Local},
     request::{Added, RequestHead},
     response::{AnswerTo, ResponseHead},
@@ -19,14 +19,17 @@ use crate::{policy::Asks, steps};
 /// A head's fields for about so many bytes.
 type Family = (&'static str, fn(usize) -> String);
 
+/// More fields than there is room for on the stack.
+const FIELDS: usize = 950;
+
 /// So many lines, of which each is made from its number.
 fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
     (0..count).map(|number| format!("{}\r\n", line(number))).collect()
 }
 
-/// Up to 95 fields of a hundred bytes each, and as much again of a list.
+/// Up to [`FIELDS`] fields of a hundred bytes each, and as much again of a list.
 fn fields_and(name: &str, member: &str, bytes: usize) -> String {
-    let fields = lines((bytes / 200).min(95), |number| format!("x-{number}: {}", "v".repeat(90)));
+    let fields = lines((bytes / 200).min(FIELDS), |number| format!("x-{number}: {}", "v".repeat(90)));
     format!("{fields}{name}: {}\r\n", member.repeat(bytes / 2 / member.len()))
 }
 
@@ -38,46 +41,46 @@ const REQUESTS: &[Family] = &[
     ("empty members of Connection", |bytes| fields_and("connection", ",", bytes)),
     ("one long member of Connection", |bytes| fields_and("connection", "a", bytes)),
     ("many Connection fields", |bytes| {
-        lines((bytes / 100).min(95), |_| format!("connection: {}", "ab,".repeat(29)))
+        lines((bytes / 100).min(FIELDS), |_| format!("connection: {}", "ab,".repeat(29)))
     }),
     ("fields of one name that Connection names", |bytes| {
-        let fields = lines((bytes / 200).min(95), |_| format!("a: {}", "v".repeat(190)));
+        let fields = lines((bytes / 200).min(FIELDS), |_| format!("a: {}", "v".repeat(190)));
         format!("{fields}connection: {}b\r\n", "a,".repeat(bytes / 4))
     }),
     ("long names that begin alike", |bytes| {
-        let fields = lines((bytes / 200).min(95), |number| format!("{}{number}: v", "x".repeat(95)));
+        let fields = lines((bytes / 200).min(FIELDS), |number| format!("{}{number}: v", "x".repeat(95)));
         format!("{fields}connection: {}b\r\n", format!("{},", "x".repeat(95)).repeat(bytes / 200))
     }),
     ("cookies", |bytes| format!("cookie: {}\r\n", "a=b; ".repeat(bytes / 5))),
     ("login tokens", |bytes| format!("cookie: {}\r\n", "login-token=x; ".repeat(bytes / 15))),
     ("nearly login tokens", |bytes| format!("cookie: {}\r\n", "login-toke".repeat(bytes / 10))),
     ("many cookies", |bytes| {
-        lines((bytes / 100).min(95), |_| format!("cookie: {}", "login-token; a=b;".repeat(5)))
+        lines((bytes / 100).min(FIELDS), |_| format!("cookie: {}", "login-token; a=b;".repeat(5)))
     }),
     ("TE", |bytes| fields_and("te", "trailers,", bytes)),
     ("Via", |bytes| fields_and("via", "1.1 a,", bytes)),
     ("Accept", |bytes| fields_and("accept", "jso", bytes)),
     ("Accept-Encoding", |bytes| fields_and("accept-encoding", "gzip;q=1,", bytes)),
     ("X-Forwarded", |bytes| {
-        lines((bytes / 100).min(95), |number| format!("x-forwarded-{number}: {}", "a".repeat(80)))
+        lines((bytes / 100).min(FIELDS), |number| format!("x-forwarded-{number}: {}", "a".repeat(80)))
     }),
     ("Upgrade", |bytes| format!("connection: upgrade\r\n{}", fields_and("upgrade", "a/", bytes))),
     ("Upgrade, many times", |bytes| {
         format!(
             "connection: upgrade\r\n{}",
-            lines((bytes / 100).min(95), |_| format!("upgrade: {}", "a".repeat(90)))
+            lines((bytes / 100).min(FIELDS), |_| format!("upgrade: {}", "a".repeat(90)))
         )
     }),
     ("Sec-WebSocket", |bytes| fields_and("sec-websocket-protocol", "a,", bytes)),
     ("Referer", |bytes| {
-        lines((bytes / 100).min(95), |_| format!("referer: http://localhost/{}", "a".repeat(74)))
+        lines((bytes / 100).min(FIELDS), |_| format!("referer: http://localhost/{}", "a".repeat(74)))
     }),
     ("a long host and many Referers", |bytes| {
-        let referers = lines((bytes / 200).min(95), |_| format!("referer: http://{}/", "a".repeat(80)));
+        let referers = lines((bytes / 200).min(FIELDS), |_| format!("referer: http://{}/", "a".repeat(80)));
         format!("{referers}host: {}\r\n", "a".repeat(bytes / 2))
     }),
-    ("Origin", |bytes| lines((bytes / 100).min(95), |_| format!("origin: http://{}", "a".repeat(83)))),
-    ("many hosts", |bytes| lines((bytes / 100).min(95), |_| format!("host: {}", "a".repeat(92)))),
+    ("Origin", |bytes| lines((bytes / 100).min(FIELDS), |_| format!("origin: http://{}", "a".repeat(83)))),
+    ("many hosts", |bytes| lines((bytes / 100).min(FIELDS), |_| format!("host: {}", "a".repeat(92)))),
     ("Destination", |bytes| format!("destination: http://localhost{}\r\n", "/a".repeat(bytes / 2))),
 ];
 
@@ -87,7 +90,7 @@ const RESPONSES: &[Family] = &[
     ("members of Connection that are there", |bytes| fields_and("connection", "x-1,", bytes)),
     ("Set-Cookie", |bytes| format!("set-cookie: a=b{}\r\n", "; Domain=x".repeat(bytes / 10))),
     ("many Set-Cookies", |bytes| {
-        lines((bytes / 100).min(95), |_| format!("set-cookie: a=b{}", ";Secure;a".repeat(9)))
+        lines((bytes / 100).min(FIELDS), |_| format!("set-cookie: a=b{}", ";Secure;a".repeat(9)))
     }),
     ("Link", |bytes| format!("link: {}\r\n", "<https://aem.example/a>;a=\"b\",".repeat(bytes / 30))),
     ("Link with quotes", |bytes| format!("link: {}\r\n", "\"\\".repeat(bytes / 2))),
@@ -95,7 +98,7 @@ const RESPONSES: &[Family] = &[
     ("Link with anchors", |bytes| format!("link: {}\r\n", ";anchor=\"".repeat(bytes / 9))),
     ("Link with blanks", |bytes| format!("link: <a>{}\"\r\n", " ".repeat(bytes))),
     ("Location", |bytes| {
-        lines((bytes / 100).min(95), |_| format!("location: https://aem.example/{}", "a".repeat(68)))
+        lines((bytes / 100).min(FIELDS), |_| format!("location: https://aem.example/{}", "a".repeat(68)))
     }),
     ("Refresh", |bytes| format!("refresh: 5{}url= '\r\n", "; ".repeat(bytes / 2))),
     ("the end of the token", |bytes| format!("x: {}\r\n", "-0123456789-0123456789-0".repeat(bytes / 24))),
@@ -116,7 +119,7 @@ fn request(fields: &str) -> u64 {
         ..Added::default()
     };
     let ((), steps) = steps::of(|| {
-        let mut storage = storage();
+        let mut storage = storage_for(FIELDS + 50);
         if let Ok(head) = RequestHead::parse(head.as_bytes(), &mut storage) {
             let head = head.expect("a whole head");
             let _ = guard.admit(&head.asked, Local::Unknown);
@@ -142,7 +145,7 @@ fn response(fields: &str) -> u64 {
         ..AnswerTo::default()
     };
     let ((), steps) = steps::of(|| {
-        let mut storage = storage();
+        let mut storage = storage_for(FIELDS + 50);
         if let Ok(head) = ResponseHead::parse(head.as_bytes(), &mut storage) {
             let head = head.expect("a whole head");
             let body = head.body(to).expect("a body");
@@ -264,7 +267,7 @@ proptest! {
         let fields = |bytes: usize| {
             let each = if many { 200 } else { bytes / names.len() };
             let value = part.repeat((each / part.len()).max(1));
-            lines((bytes / each.max(value.len())).clamp(1, 95), |number| format!("{}: {value}", names[number % names.len()]))
+            lines((bytes / each.max(value.len())).clamp(1, FIELDS), |number| format!("{}: {value}", names[number % names.len()]))
         };
         for steps in [request, response] {
             let name = format!("{names:?} {parts:?}");

@@ -1,11 +1,13 @@
 //! One connection to AEM.
 
 use std::{
-    io,
+    future::poll_fn,
+    io::{self, Read},
     pin::Pin,
     task::{Context, Poll},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -220,16 +222,53 @@ impl Wire {
                 Ok(Handshake::More) => {}
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
-            if std::future::poll_fn(|cx| wire.poll_fill(&mut socket, cx)).await? == 0 {
+            if poll_fn(|cx| wire.poll_fill(&mut socket, cx)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        // Over HTTP/2 both sides speak first. Anything else would be taken for the answer to the first request.
-        if session.has_early() && session.protocol() != Some(HTTP_2) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "AEM spoke before it was asked"));
-        }
         // What came early stays.
         Ok(Self { session: Some(Box::new(session)), wire: wire.packed(), ..Self::plain(socket) })
+    }
+
+    /// Makes sure that AEM has sent nothing on a new connection: it would be taken for the response to the first request
+    /// (RFC 9112, section 9.2). Over HTTP/2 both sides speak first.
+    ///
+    /// # Errors
+    /// When AEM has sent anything but session tickets, or has closed the connection.
+    pub(super) async fn expect_silence(mut self) -> io::Result<Self> {
+        if self.protocol() == Some(HTTP_2) {
+            return Ok(self);
+        }
+        if self.session.as_ref().is_some_and(|session| session.has_early()) {
+            return Err(unsolicited());
+        }
+        loop {
+            if self.wire.is_empty() {
+                // The runtime does not know yet what has come on a new socket: it is asked itself.
+                let mut first = [0];
+                match (&*SockRef::from(&self.socket)).read(&mut first) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(_) => self.wire.push(&first),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(session) = &mut self.session else { return Err(unsolicited()) };
+            // A record that has come in part may be a session ticket, or the beginning of a response.
+            if poll_fn(|cx| self.wire.poll_fill(&mut self.socket, cx)).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let take = |data: &[u8]| if data.is_empty() { Ok(()) } else { Err(unsolicited().into()) };
+            match session.open(&mut self.wire, &mut self.sealed, take) {
+                Ok(()) if session.has_ended() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(()) => {}
+                Err(LinkError::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        // Connections at rest keep no memory.
+        self.wire = Buffer::default();
+        Ok(self)
     }
 
     /// What AEM has chosen of the protocols that it was offered.
@@ -384,6 +423,10 @@ impl Wire {
     }
 }
 
+fn unsolicited() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "AEM sent bytes before the request was sent")
+}
+
 impl Detached {
     /// Gives it to this thread, unless the system does not.
     pub(super) fn attach(self) -> Option<Wire> {
@@ -396,5 +439,42 @@ impl Detached {
 impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream as StdTcpStream},
+    };
+
+    use super::*;
+
+    /// A new connection, and AEM's side of it.
+    fn connected() -> (StdTcpStream, StdTcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = StdTcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (socket, listener.accept().unwrap().0)
+    }
+
+    async fn is_silent(socket: StdTcpStream) -> bool {
+        socket.set_nonblocking(true).unwrap();
+        Wire::plain(TcpStream::from_std(socket).unwrap()).expect_silence().await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_on_which_bytes_have_come_takes_no_request() {
+        let (socket, mut aem) = connected();
+        aem.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong").unwrap();
+        // They are there before the runtime has looked at the socket.
+        socket.peek(&mut [0]).unwrap();
+        assert!(!is_silent(socket).await);
+        let (socket, aem) = connected();
+        drop(aem);
+        socket.peek(&mut [0]).unwrap();
+        assert!(!is_silent(socket).await);
+        let (socket, _aem) = connected();
+        assert!(is_silent(socket).await);
     }
 }

@@ -5,13 +5,16 @@ mod target;
 use std::{cell::LazyCell, ops::Range};
 
 use http::HeaderName;
-use httparse::{EMPTY_HEADER, Header, Status};
+use httparse::{Header, Status};
 use memchr::{memchr, memchr_iter, memchr2};
 
 use self::target::{Line, authority, form_for};
 use super::{
     buffer::Buffer,
-    fields::{BadFraming, FIELDS_MAX, Field, Hop, Storage, has_strict_lines, kinds, members, protocol},
+    fields::{
+        BadFraming, FIELDS_ON_STACK, Field, HeapStorage, Hop, Storage, has_strict_lines, kinds, members,
+        protocol,
+    },
     framing::Length,
     guard::{Asked, Guard},
     rewrite, session_cookies,
@@ -169,37 +172,56 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut storage.fields) {
             Ok(Status::Complete(head_bytes)) => {
-                let (Some(method), Some(target), Some(minor)) =
-                    (request.method, request.path, request.version)
-                else {
-                    return Err(NoRequest::Malformed);
-                };
-                let line = Line { method, target: target.as_bytes(), minor };
-                let kinds = kinds(request.headers, &mut storage.kinds);
-                Self::new(line, request.headers, kinds, &mut storage.named, head_bytes).map(Some)
+                Self::of_parsed(request, &mut storage.kinds, &mut storage.named, head_bytes).map(Some)
             }
             Ok(Status::Partial) => Ok(None),
             Err(httparse::Error::Token) => {
-                Self::parse_other_bytes(bytes, &mut storage.other, &mut storage.kinds, &mut storage.named)
+                let heap = HeapStorage::for_head(bytes, storage.max);
+                Self::parse_other_bytes(bytes, storage.heap.insert(heap))
+            }
+            Err(httparse::Error::TooManyHeaders) if storage.max > FIELDS_ON_STACK => {
+                let heap = HeapStorage::for_head(bytes, storage.max);
+                Self::parse_many_fields(bytes, storage.heap.insert(heap))
             }
             Err(httparse::Error::Version) => target::other_version(bytes),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// Reads a head that has more fields than there is room for on the stack.
+    #[cold]
+    fn parse_many_fields(bytes: &'b [u8], heap: &'h mut HeapStorage<'b>) -> Result<Option<Self>, NoRequest> {
+        let mut request = httparse::Request::new(&mut heap.fields);
+        match request.parse(bytes)? {
+            Status::Complete(head_bytes) => {
+                Self::of_parsed(request, &mut heap.kinds, &mut heap.named, head_bytes).map(Some)
+            }
+            Status::Partial => Ok(None),
+        }
+    }
+
+    fn of_parsed(
+        request: httparse::Request<'h, 'b>,
+        room: &'h mut [Field],
+        named: &'h mut [bool],
+        head_bytes: usize,
+    ) -> Result<Self, NoRequest> {
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+        else {
+            return Err(NoRequest::Malformed);
+        };
+        let line = Line { method, target: target.as_bytes(), minor };
+        let kinds = kinds(request.headers, room);
+        Self::new(line, request.headers, kinds, named, head_bytes)
+    }
+
     /// Reads a head whose target is not UTF-8: AEM is to judge it.
-    fn parse_other_bytes(
-        bytes: &'b [u8],
-        fields: &'h mut Vec<Header<'b>>,
-        room: &'h mut [Field; FIELDS_MAX],
-        named: &'h mut [bool; FIELDS_MAX],
-    ) -> Result<Option<Self>, NoRequest> {
+    fn parse_other_bytes(bytes: &'b [u8], heap: &'h mut HeapStorage<'b>) -> Result<Option<Self>, NoRequest> {
         let Some((line, line_bytes)) = Line::of_other_bytes(bytes)? else { return Ok(None) };
-        fields.resize(FIELDS_MAX, EMPTY_HEADER);
-        match httparse::parse_headers(&bytes[line_bytes..], fields)? {
+        match httparse::parse_headers(&bytes[line_bytes..], &mut heap.fields)? {
             Status::Complete((field_bytes, fields)) => {
-                let kinds = kinds(fields, room);
-                Self::new(line, fields, kinds, named, line_bytes + field_bytes).map(Some)
+                let kinds = kinds(fields, &mut heap.kinds);
+                Self::new(line, fields, kinds, &mut heap.named, line_bytes + field_bytes).map(Some)
             }
             Status::Partial => Ok(None),
         }
@@ -209,7 +231,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         line: Line<'b>,
         fields: &'h [Header<'b>],
         kinds: &'h [Field],
-        named: &'h mut [bool; FIELDS_MAX],
+        named: &'h mut [bool],
         bytes: usize,
     ) -> Result<Self, NoRequest> {
         let Line { method, target, minor } = line;

@@ -5,7 +5,9 @@ use httparse::{Header, Status};
 use super::{
     buffer::Buffer,
     cors,
-    fields::{BadFraming, Field, Hop, Storage, has_strict_lines, kinds, protocol},
+    fields::{
+        BadFraming, FIELDS_ON_STACK, Field, HeapStorage, Hop, Storage, has_strict_lines, kinds, protocol,
+    },
     framing::{Encoding, Length},
     request::{line, number, via},
     rewrite::{self, Names},
@@ -59,6 +61,12 @@ pub(super) enum BadResponse {
     /// More of them than anybody has to say.
     #[error("there are too many interim responses")]
     Interim,
+}
+
+impl From<httparse::Error> for BadResponse {
+    fn from(error: httparse::Error) -> Self {
+        if error == httparse::Error::TooManyHeaders { Self::TooLarge } else { Self::Malformed(error) }
+    }
 }
 
 /// What was asked, as far as it decides how an answer looks. No `Debug`: it holds the credential.
@@ -137,13 +145,40 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     fn parse_leniently(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        let head_bytes =
-            match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.fields) {
-                Ok(Status::Complete(head_bytes)) => head_bytes,
-                Ok(Status::Partial) => return Ok(None),
-                Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
-                Err(error) => return Err(BadResponse::Malformed(error)),
-            };
+        match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.fields) {
+            Ok(Status::Complete(head_bytes)) => {
+                Self::of_parsed(response, &mut storage.kinds, &mut storage.named, head_bytes).map(Some)
+            }
+            Ok(Status::Partial) => Ok(None),
+            Err(httparse::Error::TooManyHeaders) if storage.max > FIELDS_ON_STACK => {
+                let heap = HeapStorage::for_head(bytes, storage.max);
+                Self::parse_many_fields(bytes, storage.heap.insert(heap))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a head that has more fields than there is room for on the stack.
+    #[cold]
+    fn parse_many_fields(
+        bytes: &'b [u8],
+        heap: &'h mut HeapStorage<'b>,
+    ) -> Result<Option<Self>, BadResponse> {
+        let mut response = httparse::Response::new(&mut heap.fields);
+        match response.parse(bytes)? {
+            Status::Complete(head_bytes) => {
+                Self::of_parsed(response, &mut heap.kinds, &mut heap.named, head_bytes).map(Some)
+            }
+            Status::Partial => Ok(None),
+        }
+    }
+
+    fn of_parsed(
+        response: httparse::Response<'h, 'b>,
+        room: &'h mut [Field],
+        named: &'h mut [bool],
+        head_bytes: usize,
+    ) -> Result<Self, BadResponse> {
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(BadResponse::Status);
         };
@@ -155,7 +190,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             reason: response.reason.unwrap_or_default(),
             minor,
             fields: response.headers,
-            kinds: kinds(response.headers, &mut storage.kinds),
+            kinds: kinds(response.headers, room),
             named: &[],
             hop: Hop::default(),
             content_type: None,
@@ -166,8 +201,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             bytes: head_bytes,
         };
         head.survey()?;
-        head.named = head.hop.named(head.fields, head.kinds, &mut storage.named);
-        Ok(Some(head))
+        head.named = head.hop.named(head.fields, head.kinds, named);
+        Ok(head)
     }
 
     fn survey(&mut self) -> Result<(), BadResponse> {

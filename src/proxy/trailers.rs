@@ -4,8 +4,13 @@
 //! that judged the head: the guard, the policy, the fields that are replaced. So a trailer that the proxy does not know passes
 //! in neither direction (RFC 9110, section 6.5.1).
 
+use std::fmt;
+
+use httparse::Header;
+use tracing::debug;
+
 use super::{
-    fields::{FIELDS_MAX, is_named},
+    fields::{TRAILERS_MAX, is_named},
     withheld::Withheld,
 };
 
@@ -28,6 +33,14 @@ const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-
 const OUTCOMES: [&str; 4] = ["server-timing", "grpc-status", "grpc-message", "grpc-status-details-bin"];
 
 impl Behind {
+    /// Whether the trailers are those of a request or of a response, for the log.
+    fn direction(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response | Self::RenamedResponse => "response",
+        }
+    }
+
     fn passes(self, name: &str) -> bool {
         let is_one_of = |names: &[&str]| names.iter().any(|own| is_named(name, own));
         match self {
@@ -44,11 +57,11 @@ pub(super) fn trailers(lines: &[u8], behind: Behind, withheld: Withheld<'_>) -> 
     if lines.len() <= b"\r\n".len() {
         return (Vec::new(), 0);
     }
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut fields = [httparse::EMPTY_HEADER; TRAILERS_MAX];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
         return (Vec::new(), 0);
     };
-    let (mut kept, mut cut) = (Vec::new(), 0);
+    let (mut kept, mut cut, mut dropped) = (Vec::new(), 0, 0);
     for field in fields {
         if withheld.is_in(field.value) {
             cut += 1;
@@ -56,10 +69,45 @@ pub(super) fn trailers(lines: &[u8], behind: Behind, withheld: Withheld<'_>) -> 
             for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
                 kept.extend_from_slice(part);
             }
+        } else {
+            dropped += 1;
         }
+    }
+    if dropped > 0 {
+        let names = Dropped { fields, behind, withheld };
+        debug!(%names, dropped, direction = behind.direction(), "Trailers that may not pass were dropped");
     }
     (kept, cut)
 }
+
+/// The names of the trailers that do not pass, for the log: some of them, and of each its beginning.
+struct Dropped<'f, 'b> {
+    fields: &'f [Header<'b>],
+    behind: Behind,
+    withheld: Withheld<'f>,
+}
+
+impl fmt::Display for Dropped<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_dropped = |field: &&Header<'_>| {
+            let holds = |part: &[u8]| self.withheld.is_in(part);
+            !self.behind.passes(field.name) && !holds(field.value) && !holds(field.name.as_bytes())
+        };
+        for (number, field) in self.fields.iter().filter(is_dropped).take(NAMES_MAX).enumerate() {
+            let separator = if number > 0 { ", " } else { "" };
+            // A name is ASCII.
+            let name = field.name.get(..NAME_MAX).unwrap_or(field.name);
+            write!(f, "{separator}{name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The most names in one line of the log.
+const NAMES_MAX: usize = 16;
+
+/// The most bytes of a name in the log.
+const NAME_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests {

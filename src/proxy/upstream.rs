@@ -45,6 +45,8 @@ use crate::{
 pub struct Limits {
     /// The largest head, in bytes.
     pub head: usize,
+    /// The most fields of a head.
+    pub fields: usize,
     /// The longest path that is judged, in bytes.
     pub path: usize,
     /// How much of a request's body is kept for a second attempt, in bytes.

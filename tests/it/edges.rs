@@ -113,6 +113,87 @@ impl Tls {
     }
 }
 
+/// The bytes of AEM's first flight, with `early` sealed behind its Finished.
+async fn first_flight(
+    listener: &TcpListener,
+    config: &Arc<ServerConfig>,
+    early: &[u8],
+) -> (TcpStream, ServerConnection, Vec<u8>) {
+    let (mut socket, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    let mut tls = ServerConnection::new(Arc::clone(config)).unwrap();
+    while !tls.wants_write() {
+        read_tls(&mut socket, &mut tls).await.unwrap();
+    }
+    std::io::Write::write_all(&mut tls.writer(), early).unwrap();
+    let mut flight = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut flight).unwrap();
+    }
+    (socket, tls, flight)
+}
+
+/// Reads once; none at the end.
+async fn read_tls(socket: &mut TcpStream, tls: &mut ServerConnection) -> Option<()> {
+    let mut bytes = [0; 4096];
+    let read = timeout(PATIENCE, socket.read(&mut bytes)).await.expect("the proxy goes on").unwrap_or(0);
+    let mut bytes = &bytes[..read];
+    while !bytes.is_empty() {
+        tls.read_tls(&mut bytes).unwrap();
+        tls.process_new_packets().unwrap();
+    }
+    (read > 0).then_some(())
+}
+
+#[tokio::test]
+async fn what_aem_sends_before_the_request_is_no_response() {
+    let (listener, config, ca) = listener(4096).await;
+    let mut config = Arc::unwrap_or_clone(config);
+    config.send_half_rtt_data = true;
+    let config = Arc::new(config);
+    let proxy = secure_proxy(&listener, &ca, &[("TIMEOUTS__RECONNECT", "0s")]).await;
+    let early = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong";
+    // All of it comes with the end of the handshake; or a part of its record, and the rest before the request is answered.
+    for late in [0, 1, 20] {
+        let mut app = proxy.connect().await;
+        app.send("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .await;
+        let (mut socket, mut tls, flight) = first_flight(&listener, &config, early).await;
+        let (now, later) = flight.split_at(flight.len() - late);
+        socket.write_all(now).await.unwrap();
+        while tls.is_handshaking() {
+            if read_tls(&mut socket, &mut tls).await.is_none() {
+                break;
+            }
+        }
+        let _ = socket.write_all(later).await;
+        let answer = app.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 502") && !answer.contains("wrong"), "{late}: {answer}");
+        while read_tls(&mut socket, &mut tls).await.is_some() {}
+        let mut plain = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut tls.reader(), &mut plain);
+        assert!(plain.is_empty(), "a request was sent over such a connection");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_ticket_that_comes_in_parts_is_no_response() {
+    let (listener, config, ca) = listener(4096).await;
+    let proxy = secure_proxy(&listener, &ca, &[]).await;
+    let mut app = proxy.connect().await;
+    app.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let mut aem = Tls::accept(&listener, &config).await;
+    let tickets = std::mem::take(&mut aem.tickets);
+    let (first, rest) = tickets.split_at(tickets.len() / 2 + 7);
+    aem.socket.write_all(first).await.unwrap();
+    aem.socket.write_all(rest).await.unwrap();
+    aem.until(b"\r\n\r\n").await;
+    let answer = aem.seal(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nright");
+    aem.socket.write_all(&answer).await.unwrap();
+    assert!(app.response().await.ends_with("right"));
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn no_continue_is_said_in_the_middle_of_an_answer() {
     let (proxy, upstream) = with_upstream(Setup::default()).await;

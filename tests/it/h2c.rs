@@ -30,20 +30,20 @@ fn setup() -> Setup {
 }
 
 /// An app that speaks HTTP/2.
-struct App {
-    requests: SendRequest<Bytes>,
+pub struct App {
+    pub requests: SendRequest<Bytes>,
     connection: JoinHandle<Result<(), h2::Error>>,
     addr: SocketAddr,
 }
 
 impl App {
-    async fn of(proxy: &Proxy) -> Self {
+    pub async fn of(proxy: &Proxy) -> Self {
         let stream = TcpStream::connect(proxy.addr).await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         Self { requests, connection: tokio::spawn(connection), addr: proxy.addr }
     }
 
-    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+    pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         Request::builder().method(method).uri(format!("http://{}{path}", self.addr))
     }
 
@@ -53,7 +53,7 @@ impl App {
     }
 
     /// The answer to a request without a body.
-    async fn ask(&mut self, request: http::request::Builder) -> Response<RecvStream> {
+    pub async fn ask(&mut self, request: http::request::Builder) -> Response<RecvStream> {
         let (response, _) = self.requests.send_request(request.body(()).unwrap(), true).unwrap();
         answer(response).await.unwrap()
     }
@@ -70,11 +70,11 @@ impl App {
     }
 }
 
-async fn answer(response: ResponseFuture) -> Result<Response<RecvStream>, h2::Error> {
+pub async fn answer(response: ResponseFuture) -> Result<Response<RecvStream>, h2::Error> {
     timeout(PATIENCE, response).await.expect("an answer")
 }
 
-async fn text(response: &mut Response<RecvStream>) -> String {
+pub async fn text(response: &mut Response<RecvStream>) -> String {
     String::from_utf8(read(response.body_mut()).await.0).unwrap()
 }
 

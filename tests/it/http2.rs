@@ -29,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::harness::{PATIENCE, Proxy, Setup, client, file};
 
 /// An AEM over TLS that offers protocols, and of which the test is the other end.
-struct Aem {
+pub struct Aem {
     listener: TcpListener,
     addr: SocketAddr,
     acceptor: TlsAcceptor,
@@ -38,13 +38,13 @@ struct Aem {
 }
 
 /// What AEM is asked over HTTP/2, and how it answers.
-struct Asked {
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+pub struct Asked {
+    pub request: Request<RecvStream>,
+    pub respond: SendResponse<Bytes>,
 }
 
 impl Aem {
-    async fn offering(protocols: &[&[u8]]) -> Self {
+    pub async fn offering(protocols: &[&[u8]]) -> Self {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -65,7 +65,7 @@ impl Aem {
     }
 
     /// One that answers every request with `answer`, and the proxy before it.
-    async fn answering<F: Future<Output = ()> + Send + 'static>(
+    pub async fn answering<F: Future<Output = ()> + Send + 'static>(
         setup: Setup,
         answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
     ) -> (Proxy, Arc<AtomicUsize>) {
@@ -88,7 +88,7 @@ impl Aem {
         (proxy, connections)
     }
 
-    async fn proxy(&self, setup: Setup) -> Proxy {
+    pub async fn proxy(&self, setup: Setup) -> Proxy {
         setup
             .upstream(format!("https://localhost:{}", self.addr.port()))
             .set("CA_FILE", self.ca.path().display().to_string())
@@ -97,7 +97,7 @@ impl Aem {
             .await
     }
 
-    async fn accept(&self) -> TlsStream<TcpStream> {
+    pub async fn accept(&self) -> TlsStream<TcpStream> {
         let accepting = async {
             let (stream, _) = self.listener.accept().await.unwrap();
             self.acceptor.accept(stream).await.unwrap()

@@ -12,7 +12,10 @@ use tracing_subscriber::{
     filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use crate::leaks::Secrets;
+use crate::{
+    harness::{Setup, with_upstream},
+    leaks::Secrets,
+};
 
 /// Looks at every line of the log.
 pub struct Watch;
@@ -76,6 +79,13 @@ pub fn count(part: &str) -> usize {
     kept.iter().filter(|line| line.contains(part)).count()
 }
 
+/// The lines that hold `part`, logged since then by whichever test.
+pub fn lines_with(part: &str, since: usize) -> Vec<String> {
+    let log = WHOLE.lock().unwrap_or_else(PoisonError::into_inner)[since..].to_vec();
+    let log = String::from_utf8_lossy(&log);
+    log.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+}
+
 impl Write for Watch {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
@@ -117,6 +127,40 @@ fn a_secret_would_be_found() {
         assert!(secret_in(line).is_some(), "{line}");
     }
     assert!(secret_in("Token refreshed token.generation=1").is_none());
+}
+
+#[tokio::test]
+async fn the_names_of_dropped_trailers_are_logged_once_for_each_message() {
+    let since = position();
+    let (proxy, upstream) = with_upstream(Setup::default()).await;
+    let mut app = proxy.connect().await;
+    let (names, value) =
+        ("x-dropped-first: {}\r\ndigest: 1\r\nX-Dropped-Second: {}\r\n\r\n", "not-for-the-log");
+    let trailers = names.replace("{}", value);
+    app.send(format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n{trailers}"
+    ))
+    .await;
+    let mut aem = upstream.accept().await;
+    aem.until("\r\n0\r\ndigest: 1\r\n\r\n").await;
+    aem.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}"))
+        .await;
+    app.until("\r\n0\r\ndigest: 1\r\n\r\n").await;
+    let lines = lines_with("x-dropped-first, X-Dropped-Second", since);
+    let of = |direction: &str| lines.iter().filter(|line| line.contains(direction)).count();
+    assert_eq!(
+        (of("direction=\"request\""), of("direction=\"response\""), lines.len()),
+        (1, 1, 2),
+        "{lines:#?}"
+    );
+    assert!(lines.iter().all(|line| line.contains("DEBUG") && line.contains("dropped=2")), "{lines:#?}");
+    // Trailers that pass are not mentioned.
+    app.send("POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\nDigest: x-dropped-first\r\n\r\n")
+        .await;
+    aem.until("Digest: x-dropped-first\r\n\r\n").await;
+    assert_eq!(lines_with("x-dropped-first", since).len(), 2);
+    assert!(lines_with(value, since).is_empty());
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl NoRequest {
             Self::HeadTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "request-head-too-large",
-                "The request's head is larger than the proxy takes (limits.head), or has more than 100 fields.",
+                "The request's head is larger than limits.head, or has more fields than limits.fields.",
             ),
             Self::TooSlow => (
                 StatusCode::REQUEST_TIMEOUT,

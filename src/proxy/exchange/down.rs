@@ -7,8 +7,9 @@ use memchr::memchr;
 use crate::{
     clock::Clock,
     proxy::{
+        Limits,
         buffer::Buffer,
-        fields::storage,
+        fields::storage_for,
         framing::{Decoder, Encoding, Length},
         link::LinkError,
         refusal::Refusal,
@@ -107,7 +108,7 @@ pub(super) struct Facing<'w> {
     pub(super) to: AnswerTo<'w>,
     pub(super) asking: Asking,
     pub(super) holds: Holds,
-    pub(super) head_max: usize,
+    pub(super) limits: &'w Limits,
     /// The whole request has gone to AEM.
     pub(super) uploaded: bool,
     /// The client waits to hear whether it shall send its body.
@@ -233,7 +234,7 @@ impl<'w> Down<'w> {
     }
 
     fn check_size<'a>(&self, facing: Facing<'_>) -> Result<&'a [u8], LinkError> {
-        if self.partial.len() > facing.head_max { Err(LinkError::HeadTooLarge) } else { Ok(&[]) }
+        if self.partial.len() > facing.limits.head { Err(LinkError::HeadTooLarge) } else { Ok(&[]) }
     }
 
     /// Passes a head on if it is whole; tells its length.
@@ -243,9 +244,9 @@ impl<'w> Down<'w> {
         facing: Facing<'_>,
         out: &mut Buffer,
     ) -> Result<Option<usize>, LinkError> {
-        let mut storage = storage();
+        let mut storage = storage_for(facing.limits.fields);
         let Some(head) = ResponseHead::parse(bytes, &mut storage)? else { return Ok(None) };
-        if head.bytes > facing.head_max {
+        if head.bytes > facing.limits.head {
             return Err(LinkError::HeadTooLarge);
         }
         if head.status < 200 {
@@ -349,7 +350,7 @@ impl<'w> Down<'w> {
             self.stage = Stage::Done;
             return Ok(bytes);
         }
-        let decoder = Decoder::new(body.length, facing.head_max);
+        let decoder = Decoder::new(body.length, facing.limits.head);
         self.stage = match renaming {
             Renaming::Streams(coding) if !decoder.is_done() => {
                 let rewriter = Rewriter::new(coding, self.links());

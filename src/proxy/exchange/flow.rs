@@ -332,7 +332,7 @@ impl<'a, 'w> Exchange<'a, 'w> {
             to: self.request.to,
             asking: self.request.asking,
             holds: if kept { self.holds } else { Holds::NOTHING },
-            head_max: self.request.proxy.limits.head,
+            limits: &self.request.proxy.limits,
             uploaded: self.request.up.is_done(),
             held_back: self.request.up.gate.is_some(),
             stopping: self.worker.is_stopping(),

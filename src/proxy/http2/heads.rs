@@ -1,5 +1,7 @@
 //! Heads and trailers from one version of HTTP to the other (RFC 9113, section 8.3).
 
+use std::mem::MaybeUninit;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request,
     uri::{Authority, PathAndQuery, Scheme},
@@ -8,7 +10,7 @@ use httparse::{Header, Status};
 
 use crate::proxy::{
     buffer::Buffer,
-    fields::{FIELDS_MAX, Field, storage},
+    fields::{FIELDS_ON_STACK, Field, TRAILERS_MAX, fields_for},
     framing::Length,
     request::line,
 };
@@ -31,16 +33,24 @@ pub(super) struct Taken<T> {
     pub bytes: usize,
 }
 
-/// A request's head, for AEM, from the bytes of one that the engine wrote.
+/// A request's head, for AEM, from the bytes of one that the engine wrote. It has more fields than the client sent, and is
+/// bounded by what the engine reads.
 ///
 /// # Errors
 /// When it is not whole, or not such a head.
 pub(super) fn request(bytes: &[u8]) -> Result<Taken<Request<()>>, Unsayable> {
-    let mut storage = storage();
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
+    let mut more;
     let mut head = httparse::Request::new(&mut []);
-    let Ok(Status::Complete(bytes)) = head.parse_with_uninit_headers(bytes, &mut storage.fields) else {
-        return Err(Unsayable);
+    let parsed = match head.parse_with_uninit_headers(bytes, &mut fields) {
+        Err(httparse::Error::TooManyHeaders) => {
+            more = fields_for(bytes, usize::MAX);
+            head = httparse::Request::new(&mut more);
+            head.parse(bytes)
+        }
+        parsed => parsed,
     };
+    let Ok(Status::Complete(bytes)) = parsed else { return Err(Unsayable) };
     let (method, target) = (head.method.ok_or(Unsayable)?, head.path.ok_or(Unsayable)?);
     let (mut host, mut length) = (None, Length::Exact(0));
     let mut fields = HeaderMap::with_capacity(head.headers.len());
@@ -148,10 +158,19 @@ fn is_http(scheme: &Scheme) -> bool {
 /// # Errors
 /// When it is not such a head.
 pub(super) fn response(bytes: &[u8], asked: &Method) -> Result<Option<Taken<Response<()>>>, Unsayable> {
-    let mut storage = storage();
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
+    let mut more;
     let mut head = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let bytes = match config.parse_response_with_uninit_headers(&mut head, bytes, &mut storage.fields) {
+    let parsed = match config.parse_response_with_uninit_headers(&mut head, bytes, &mut fields) {
+        Err(httparse::Error::TooManyHeaders) => {
+            more = fields_for(bytes, usize::MAX);
+            head = httparse::Response::new(&mut more);
+            head.parse(bytes)
+        }
+        parsed => parsed,
+    };
+    let bytes = match parsed {
         Ok(Status::Complete(bytes)) => bytes,
         Ok(Status::Partial) => return Ok(None),
         Err(_) => return Err(Unsayable),
@@ -200,7 +219,7 @@ pub(super) fn write_trailers(fields: Option<&HeaderMap>, out: &mut Buffer) {
 /// # Errors
 /// When they are none.
 pub(super) fn trailers(lines: &[u8]) -> Result<HeaderMap, Unsayable> {
-    let mut storage = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut storage = [httparse::EMPTY_HEADER; TRAILERS_MAX];
     let Ok(Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut storage) else {
         return Err(Unsayable);
     };

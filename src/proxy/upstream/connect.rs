@@ -145,9 +145,14 @@ impl Connector {
             None => self.socket(&self.origin).await.map_err(ConnectError::new)?,
             Some(egress) => Box::pin(self.through(egress)).await.map_err(ConnectError::of_tunnel)?,
         };
-        let Some(Tls { config, name }) = &self.tls else { return Ok(Wire::plain(socket)) };
-        let session = Session::new(config.load_full(), name.clone(), protocols).map_err(ConnectError::new)?;
-        Wire::secure(socket, session).await.map_err(ConnectError::new)
+        let wire = match &self.tls {
+            None => Wire::plain(socket),
+            Some(Tls { config, name }) => {
+                let session = Session::new(config.load_full(), name.clone(), protocols);
+                Wire::secure(socket, session.map_err(ConnectError::new)?).await.map_err(ConnectError::new)?
+            }
+        };
+        wire.expect_silence().await.map_err(ConnectError::new)
     }
 
     async fn through(&self, egress: &ProxyUrl) -> Result<TcpStream, TunnelError> {
