@@ -183,14 +183,14 @@ struct Held {
 }
 
 impl Held {
-    fn is_usable(&self, clock: &Clock) -> bool {
-        clock.now() < self.usable_until && self.held_since.elapsed() < self.usable_for
+    fn is_usable(&self, clock: &Clock, now: Instant) -> bool {
+        clock.now() < self.usable_until && now.saturating_duration_since(self.held_since) < self.usable_for
     }
 }
 
 impl Shared {
     fn is_valid(&self, clock: &Clock) -> bool {
-        self.held.load().as_ref().is_some_and(|held| held.is_usable(clock))
+        self.held.load().as_ref().is_some_and(|held| held.is_usable(clock, Instant::now()))
     }
 
     /// Wakes the refresher for a request that finds no valid token: once, however many requests do.
@@ -333,14 +333,22 @@ impl TokenHandle {
     /// # Errors
     /// When there is none: never a token that has ended.
     pub fn lease(&self) -> Result<Lease, NoToken> {
-        let others = match self.fallback().map(Self::lease) {
+        self.lease_at(Instant::now())
+    }
+
+    /// The same for a caller that has just asked what time it is.
+    ///
+    /// # Errors
+    /// As [`TokenHandle::lease`].
+    pub fn lease_at(&self, now: Instant) -> Result<Lease, NoToken> {
+        let others = match self.fallback().map(|fallback| fallback.lease_at(now)) {
             Some(Ok(lease)) => return Ok(lease),
             Some(Err(none)) => none.retry_after,
             None => RETRY_AFTER_MAX,
         };
         let held = self.shared.held.load();
         match &*held {
-            Some(held) if held.is_usable(&self.clock) => Ok(Lease(Arc::clone(held))),
+            Some(held) if held.is_usable(&self.clock, now) => Ok(Lease(Arc::clone(held))),
             _ => {
                 self.shared.wake_refresher();
                 Err(NoToken { retry_after: self.none().retry_after.min(others) })
@@ -350,7 +358,7 @@ impl TokenHandle {
 
     /// Whether a token that was leased before may be sent now.
     pub fn is_usable(&self, lease: &Lease) -> bool {
-        lease.0.is_usable(&self.clock)
+        lease.0.is_usable(&self.clock, Instant::now())
     }
 
     /// Whether a request sent now would carry a token.
@@ -384,7 +392,7 @@ impl TokenHandle {
         };
         TokenStatus {
             generation: held.generation,
-            valid: held.is_usable(&self.clock),
+            valid: held.is_usable(&self.clock, Instant::now()),
             issued_at: Some(held.grant.issued_at),
             expires_at: Some(held.grant.expires_at),
             user_id: held.grant.user_id.clone(),
@@ -731,7 +739,7 @@ impl<E: Exchange> Refresher<E> {
         let held = self.shared.held.load();
         let serves_until = held
             .as_ref()
-            .filter(|held| held.is_usable(&self.clock))
+            .filter(|held| held.is_usable(&self.clock, Instant::now()))
             .map_or_else(|| "no token in hand".to_owned(), |held| rfc3339(held.usable_until));
         let answer = failure.answer();
         let debug_id = answer.and_then(|answer| answer.debug_id.as_deref());

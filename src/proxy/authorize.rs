@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use super::withheld::Withheld;
 use crate::{
@@ -32,13 +33,13 @@ never!(Credential: std::fmt::Debug);
 never!(Identity: std::fmt::Debug, Clone);
 
 impl Credential {
-    /// What this request is sent with.
+    /// What a request of this moment is sent with.
     ///
     /// # Errors
     /// Without a valid token nothing is sent.
-    pub(super) fn identity(&self) -> Result<Identity, NoToken> {
+    pub(super) fn identity(&self, now: Instant) -> Result<Identity, NoToken> {
         match self {
-            Self::Bearer(token) => token.lease().map(Identity::Token),
+            Self::Bearer(token) => token.lease_at(now).map(Identity::Token),
             Self::Fixed(authorization) => Ok(Identity::Fixed(authorization.load_full())),
             Self::None => Ok(Identity::None),
         }

@@ -120,6 +120,19 @@ impl Buffer {
         self.fill(bytes.len());
     }
 
+    /// Adds parts one behind the other; the room for them is made once.
+    #[inline]
+    pub(super) fn push_all(&mut self, parts: &[&[u8]]) {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let mut room = &mut self.room(bytes)[..bytes];
+        for part in parts {
+            let (own, rest) = std::mem::take(&mut room).split_at_mut(part.len());
+            own.copy_from_slice(part);
+            room = rest;
+        }
+        self.fill(bytes);
+    }
+
     /// Reads once, as much as there is up to a bound. 0 is the end of the stream.
     pub(super) fn poll_fill(
         &mut self,

@@ -157,17 +157,19 @@ impl<'w> Connection<'w> {
         // The task is woken when the worker stops. That is all that this is for: whether it has is in the worker.
         let _ = poll_fn(|cx| Poll::Ready(self.stopped.as_mut().poll(cx))).await;
         loop {
-            let request = match poll_fn(|cx| self.poll_request(cx)).await {
+            let mut request = match poll_fn(|cx| self.poll_request(cx)).await {
                 Ok(request) => request,
                 Err(end) => return end,
             };
             if let Some(place) = self.client.place().filter(|_| self.counts) {
                 place.works();
             }
-            match exchange::run(&mut self.client, self.worker, request).await {
+            match exchange::run(&mut self.client, self.worker, &mut request).await {
                 Then::Next => {}
                 Then::End(end) => return end,
             }
+            // It counts as in flight until here.
+            drop(request);
             if let Some(place) = self.client.place().filter(|_| self.counts) {
                 place.rests(self.client.watch.since());
             }
@@ -277,6 +279,7 @@ impl<'w> Connection<'w> {
     }
 
     /// The request at the beginning of the input, if its head is whole, made ready to be sent.
+    #[inline(always)]
     fn request(&mut self) -> Result<Option<Request<'w>>, NoRequest> {
         let mut storage = storage_for(self.proxy.limits.fields);
         let Some(head) = RequestHead::parse(self.client.input.filled(), &mut storage)? else {
@@ -306,7 +309,7 @@ impl<'w> Connection<'w> {
         };
         let in_flight = self.proxy.metrics.start(head.method, now);
         let members = self.proxy.members(&head);
-        let sent = self.proxy.prepare(&head, admitted, members, self.is_new, &self.worker.buffers);
+        let sent = self.proxy.prepare(&head, admitted, members, (self.is_new, now), &self.worker.buffers);
         let length = head.length();
         let expects = head.expects_continue && length != Length::Exact(0);
         let limits = &self.proxy.limits;
@@ -367,7 +370,7 @@ impl Proxy {
         head: &RequestHead<'_, '_>,
         admitted: Result<Option<&str>, GuardError>,
         members: Members,
-        is_first: bool,
+        (is_first, now): (bool, Instant),
         buffers: &Buffers,
     ) -> Result<Sent<'_>, ProxyError> {
         let web_origin = admitted?;
@@ -389,7 +392,7 @@ impl Proxy {
             return Err(ProxyError::Method);
         }
         let route = self.permit(head)?;
-        let identity = route.credential.identity()?;
+        let identity = route.credential.identity(now)?;
         let fields = route.fields.as_ref().map(|fields| fields.load());
         let fields = fields.as_deref().map_or(&[][..], |fields| fields.as_slice());
         let added = Added {

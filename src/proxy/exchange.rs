@@ -95,8 +95,8 @@ enum Failed {
 }
 
 /// Answers a request: with AEM's answer, or with one of our own.
-pub(super) async fn run(client: &mut Client, worker: &Worker, mut request: Request<'_>) -> Then {
-    match forward(client, worker, &mut request).await {
+pub(super) async fn run(client: &mut Client, worker: &Worker, request: &mut Request<'_>) -> Then {
+    match forward(client, worker, request).await {
         Ok(then) => then,
         Err(Failed::Gone) => Then::End(End::Gone),
         Err(Failed::Cut) => Then::End(End::Abort),
@@ -331,7 +331,7 @@ fn request_broken(error: LinkError) -> ProxyError {
 }
 
 /// Gives one of our own answers.
-async fn answer(client: &mut Client, worker: &Worker, mut request: Request<'_>, error: &ProxyError) -> Then {
+async fn answer(client: &mut Client, worker: &Worker, request: &mut Request<'_>, error: &ProxyError) -> Then {
     error.log();
     if let Some(reason) = error.denied() {
         request.proxy.metrics.denied(reason);

@@ -200,6 +200,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
     }
 
+    #[inline(always)]
     fn of_parsed(
         request: httparse::Request<'h, 'b>,
         room: &'h mut [Field],
@@ -391,15 +392,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Writes the head as AEM is to see it: what is `added`, nothing that is between the client and us, nothing that
     /// AEM's CDN must not see.
     pub(super) fn write(&self, added: &Added<'_>, length: Length, out: &mut Buffer) -> Identity {
-        out.push(self.method.as_bytes());
-        out.push(b" ");
-        if self.target.starts_with(b"?") {
-            out.push(b"/");
-        }
-        out.push(self.target);
-        out.push(b" HTTP/1.1\r\nhost: ");
-        out.push(added.host);
-        out.push(b"\r\n");
+        let path = if self.target.starts_with(b"?") { &b"/"[..] } else { b"" };
+        let method = self.method.as_bytes();
+        out.push_all(&[method, b" ", path, self.target, b" HTTP/1.1\r\nhost: ", added.host, b"\r\n"]);
         // Fields that name the proxy may be many, and its name long.
         let host = LazyCell::new(|| self.asked.for_host().ok());
         for (number, (header, field)) in self.fields.iter().zip(self.kinds).enumerate() {

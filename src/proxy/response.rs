@@ -173,6 +173,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
     }
 
+    #[inline(always)]
     fn of_parsed(
         response: httparse::Response<'h, 'b>,
         room: &'h mut [Field],
