@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, mem::MaybeUninit};
 
-use httparse::{EMPTY_HEADER, Header};
+use httparse::{EMPTY_HEADER, Header, Status};
 use memchr::memchr;
 
 use super::framing::Length;
@@ -51,6 +51,7 @@ pub(super) fn storage_for<'b>(max: usize) -> Storage<'b> {
 
 impl HeapStorage<'_> {
     /// Room for the fields of the head at the beginning of `bytes`, but for no more than `max`.
+    #[cold]
     pub(super) fn for_head(bytes: &[u8], max: usize) -> Box<Self> {
         let fields = fields_for(bytes, max);
         let (kinds, named) = (vec![Field::Other; fields.len()], vec![false; fields.len()]);
@@ -62,6 +63,21 @@ impl HeapStorage<'_> {
 pub(super) fn fields_for<'b>(bytes: &[u8], max: usize) -> Vec<Header<'b>> {
     let lines = bytes.split(|byte| *byte == b'\n').take_while(|line| *steps::over(line) != *b"\r");
     vec![EMPTY_HEADER; lines.take(max).count()]
+}
+
+/// Reads the fields of a head whose first line was read, and tells the length of both. httparse's functions for whole heads have
+/// one caller each on the path of every message, where they are inlined.
+#[cold]
+pub(super) fn parse_fields<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [Header<'b>],
+) -> httparse::Result<(usize, &'h [Header<'b>])> {
+    let Some(end) = memchr(b'\n', bytes) else { return Ok(Status::Partial) };
+    let (line, rest) = (end + 1, &bytes[end + 1..]);
+    Ok(match httparse::parse_headers(rest, fields)? {
+        Status::Complete((length, fields)) => Status::Complete((line + length, fields)),
+        Status::Partial => Status::Partial,
+    })
 }
 
 /// What each of `fields` is.

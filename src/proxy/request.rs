@@ -13,7 +13,7 @@ use super::{
     buffer::Buffer,
     fields::{
         BadFraming, FIELDS_ON_STACK, Field, HeapStorage, Hop, Storage, has_strict_lines, kinds, members,
-        protocol,
+        parse_fields, protocol,
     },
     framing::Length,
     guard::{Asked, Guard},
@@ -172,7 +172,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut storage.fields) {
             Ok(Status::Complete(head_bytes)) => {
-                Self::of_parsed(request, &mut storage.kinds, &mut storage.named, head_bytes).map(Some)
+                let line = Line::of_parsed(request.method, request.path, request.version)?;
+                let kinds = kinds(request.headers, &mut storage.kinds);
+                Self::new(line, request.headers, kinds, &mut storage.named, head_bytes).map(Some)
             }
             Ok(Status::Partial) => Ok(None),
             Err(httparse::Error::Token) => {
@@ -181,7 +183,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             }
             Err(httparse::Error::TooManyHeaders) if storage.max > FIELDS_ON_STACK => {
                 let heap = HeapStorage::for_head(bytes, storage.max);
-                Self::parse_many_fields(bytes, storage.heap.insert(heap))
+                // The request line was read.
+                let line = Line::of_parsed(request.method, request.path, request.version)?;
+                Self::parse_many_fields(line, bytes, storage.heap.insert(heap))
             }
             Err(httparse::Error::Version) => target::other_version(bytes),
             Err(error) => Err(error.into()),
@@ -190,42 +194,24 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// Reads a head that has more fields than there is room for on the stack.
     #[cold]
-    fn parse_many_fields(bytes: &'b [u8], heap: &'h mut HeapStorage<'b>) -> Result<Option<Self>, NoRequest> {
-        let mut request = httparse::Request::new(&mut heap.fields);
-        match request.parse(bytes)? {
-            Status::Complete(head_bytes) => {
-                Self::of_parsed(request, &mut heap.kinds, &mut heap.named, head_bytes).map(Some)
+    fn parse_many_fields(
+        line: Line<'b>,
+        bytes: &'b [u8],
+        heap: &'h mut HeapStorage<'b>,
+    ) -> Result<Option<Self>, NoRequest> {
+        match parse_fields(bytes, &mut heap.fields)? {
+            Status::Complete((head_bytes, fields)) => {
+                let kinds = kinds(fields, &mut heap.kinds);
+                Self::new(line, fields, kinds, &mut heap.named, head_bytes).map(Some)
             }
             Status::Partial => Ok(None),
         }
-    }
-
-    #[inline(always)]
-    fn of_parsed(
-        request: httparse::Request<'h, 'b>,
-        room: &'h mut [Field],
-        named: &'h mut [bool],
-        head_bytes: usize,
-    ) -> Result<Self, NoRequest> {
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
-        else {
-            return Err(NoRequest::Malformed);
-        };
-        let line = Line { method, target: target.as_bytes(), minor };
-        let kinds = kinds(request.headers, room);
-        Self::new(line, request.headers, kinds, named, head_bytes)
     }
 
     /// Reads a head whose target is not UTF-8: AEM is to judge it.
     fn parse_other_bytes(bytes: &'b [u8], heap: &'h mut HeapStorage<'b>) -> Result<Option<Self>, NoRequest> {
-        let Some((line, line_bytes)) = Line::of_other_bytes(bytes)? else { return Ok(None) };
-        match httparse::parse_headers(&bytes[line_bytes..], &mut heap.fields)? {
-            Status::Complete((field_bytes, fields)) => {
-                let kinds = kinds(fields, &mut heap.kinds);
-                Self::new(line, fields, kinds, &mut heap.named, line_bytes + field_bytes).map(Some)
-            }
-            Status::Partial => Ok(None),
-        }
+        let Some(line) = Line::of_other_bytes(bytes)? else { return Ok(None) };
+        Self::parse_many_fields(line, bytes, heap)
     }
 
     fn new(

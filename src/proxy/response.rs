@@ -6,7 +6,8 @@ use super::{
     buffer::Buffer,
     cors,
     fields::{
-        BadFraming, FIELDS_ON_STACK, Field, HeapStorage, Hop, Storage, has_strict_lines, kinds, protocol,
+        BadFraming, FIELDS_ON_STACK, Field, HeapStorage, Hop, Storage, has_strict_lines, kinds, parse_fields,
+        protocol,
     },
     framing::{Encoding, Length},
     request::{line, number, via},
@@ -145,42 +146,24 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     fn parse_leniently(bytes: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Option<Self>, BadResponse> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.fields) {
+        let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.fields);
+        let (status, minor) = (response.code, response.version);
+        // The head is built in one place: what is built in two is copied once more.
+        let (head_bytes, fields, room, named) = match parsed {
             Ok(Status::Complete(head_bytes)) => {
-                Self::of_parsed(response, &mut storage.kinds, &mut storage.named, head_bytes).map(Some)
+                (head_bytes, &*response.headers, &mut storage.kinds[..], &mut storage.named[..])
             }
-            Ok(Status::Partial) => Ok(None),
+            Ok(Status::Partial) => return Ok(None),
             Err(httparse::Error::TooManyHeaders) if storage.max > FIELDS_ON_STACK => {
-                let heap = HeapStorage::for_head(bytes, storage.max);
-                Self::parse_many_fields(bytes, storage.heap.insert(heap))
+                // The status line was read.
+                match parse_many_fields(bytes, storage.max, &mut storage.heap)? {
+                    Some(parsed) => parsed,
+                    None => return Ok(None),
+                }
             }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Reads a head that has more fields than there is room for on the stack.
-    #[cold]
-    fn parse_many_fields(
-        bytes: &'b [u8],
-        heap: &'h mut HeapStorage<'b>,
-    ) -> Result<Option<Self>, BadResponse> {
-        let mut response = httparse::Response::new(&mut heap.fields);
-        match response.parse(bytes)? {
-            Status::Complete(head_bytes) => {
-                Self::of_parsed(response, &mut heap.kinds, &mut heap.named, head_bytes).map(Some)
-            }
-            Status::Partial => Ok(None),
-        }
-    }
-
-    #[inline(always)]
-    fn of_parsed(
-        response: httparse::Response<'h, 'b>,
-        room: &'h mut [Field],
-        named: &'h mut [bool],
-        head_bytes: usize,
-    ) -> Result<Self, BadResponse> {
-        let (Some(status), Some(minor)) = (response.code, response.version) else {
+            Err(error) => return Err(error.into()),
+        };
+        let (Some(status), Some(minor)) = (status, minor) else {
             return Err(BadResponse::Status);
         };
         if !(100..1000).contains(&status) {
@@ -190,8 +173,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             status,
             reason: response.reason.unwrap_or_default(),
             minor,
-            fields: response.headers,
-            kinds: kinds(response.headers, room),
+            fields,
+            kinds: kinds(fields, room),
             named: &[],
             hop: Hop::default(),
             content_type: None,
@@ -203,7 +186,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         };
         head.survey()?;
         head.named = head.hop.named(head.fields, head.kinds, named);
-        Ok(head)
+        Ok(Some(head))
     }
 
     fn survey(&mut self) -> Result<(), BadResponse> {
@@ -350,6 +333,24 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         let to = AnswerTo { head, withheld, minor: 1, keep_alive: true, ..AnswerTo::default() };
         self.write(Body::NONE, to, names, false, out)
     }
+}
+
+/// The length of a head, its fields, and room for what they are and for which of them `Connection` names.
+type Parsed<'h, 'b> = (usize, &'h [Header<'b>], &'h mut [Field], &'h mut [bool]);
+
+/// Reads a head that has more fields than there is room for on the stack.
+#[cold]
+#[inline(never)]
+fn parse_many_fields<'h, 'b>(
+    bytes: &'b [u8],
+    max: usize,
+    heap: &'h mut Option<Box<HeapStorage<'b>>>,
+) -> Result<Option<Parsed<'h, 'b>>, BadResponse> {
+    let HeapStorage { fields, kinds, named } = &mut **heap.insert(HeapStorage::for_head(bytes, max));
+    Ok(match parse_fields(bytes, fields)? {
+        Status::Complete((head_bytes, fields)) => Some((head_bytes, fields, kinds, named)),
+        Status::Partial => None,
+    })
 }
 
 /// Whether a field is about the very bytes of a body: how they are coded, what their sum is, which of them may be had.

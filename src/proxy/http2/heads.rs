@@ -10,7 +10,7 @@ use httparse::{Header, Status};
 
 use crate::proxy::{
     buffer::Buffer,
-    fields::{FIELDS_ON_STACK, Field, TRAILERS_MAX, fields_for},
+    fields::{FIELDS_ON_STACK, Field, TRAILERS_MAX, fields_for, parse_fields},
     framing::Length,
     request::line,
 };
@@ -39,22 +39,22 @@ pub(super) struct Taken<T> {
 /// # Errors
 /// When it is not whole, or not such a head.
 pub(super) fn request(bytes: &[u8]) -> Result<Taken<Request<()>>, Unsayable> {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
+    let mut room = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
     let mut more;
     let mut head = httparse::Request::new(&mut []);
-    let parsed = match head.parse_with_uninit_headers(bytes, &mut fields) {
+    let (bytes, parsed) = match head.parse_with_uninit_headers(bytes, &mut room) {
+        Ok(Status::Complete(bytes)) => (bytes, &*head.headers),
         Err(httparse::Error::TooManyHeaders) => {
             more = fields_for(bytes, usize::MAX);
-            head = httparse::Request::new(&mut more);
-            head.parse(bytes)
+            let Ok(Status::Complete(parsed)) = parse_fields(bytes, &mut more) else { return Err(Unsayable) };
+            parsed
         }
-        parsed => parsed,
+        _ => return Err(Unsayable),
     };
-    let Ok(Status::Complete(bytes)) = parsed else { return Err(Unsayable) };
     let (method, target) = (head.method.ok_or(Unsayable)?, head.path.ok_or(Unsayable)?);
     let (mut host, mut length) = (None, Length::Exact(0));
-    let mut fields = HeaderMap::with_capacity(head.headers.len());
-    for field in &*head.headers {
+    let mut fields = HeaderMap::with_capacity(parsed.len());
+    for field in parsed {
         match Field::of(field.name) {
             Field::Host => host = Some(Authority::try_from(field.value).map_err(|_| Unsayable)?),
             Field::TransferEncoding => length = Length::Chunked,
@@ -158,27 +158,28 @@ fn is_http(scheme: &Scheme) -> bool {
 /// # Errors
 /// When it is not such a head.
 pub(super) fn response(bytes: &[u8], asked: &Method) -> Result<Option<Taken<Response<()>>>, Unsayable> {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
+    let mut room = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
     let mut more;
     let mut head = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let parsed = match config.parse_response_with_uninit_headers(&mut head, bytes, &mut fields) {
+    let parsed = match config.parse_response_with_uninit_headers(&mut head, bytes, &mut room) {
+        Ok(Status::Complete(bytes)) => Ok(Status::Complete((bytes, &*head.headers))),
+        Ok(Status::Partial) => Ok(Status::Partial),
         Err(httparse::Error::TooManyHeaders) => {
             more = fields_for(bytes, usize::MAX);
-            head = httparse::Response::new(&mut more);
-            head.parse(bytes)
+            parse_fields(bytes, &mut more)
         }
-        parsed => parsed,
+        Err(error) => Err(error),
     };
-    let bytes = match parsed {
-        Ok(Status::Complete(bytes)) => bytes,
+    let (bytes, parsed) = match parsed {
+        Ok(Status::Complete(parsed)) => parsed,
         Ok(Status::Partial) => return Ok(None),
         Err(_) => return Err(Unsayable),
     };
     let status = head.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Unsayable)?;
     let mut length = Length::UntilClose;
-    let mut fields = HeaderMap::with_capacity(head.headers.len());
-    for field in &*head.headers {
+    let mut fields = HeaderMap::with_capacity(parsed.len());
+    for field in parsed {
         match Field::of(field.name) {
             Field::TransferEncoding => length = Length::Chunked,
             Field::ContentLength => {

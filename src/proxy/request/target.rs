@@ -15,12 +15,28 @@ pub(super) struct Line<'b> {
 }
 
 impl<'b> Line<'b> {
-    /// A request line whose target is not UTF-8, and its length; `None` when its end has not come yet. httparse takes none,
+    /// A request line as httparse has read it.
+    ///
+    /// # Errors
+    /// When it was not read whole.
+    #[inline(always)]
+    pub(super) fn of_parsed(
+        method: Option<&'b str>,
+        target: Option<&'b str>,
+        minor: Option<u8>,
+    ) -> Result<Self, NoRequest> {
+        let (Some(method), Some(target), Some(minor)) = (method, target, minor) else {
+            return Err(NoRequest::Malformed);
+        };
+        Ok(Self { method, target: target.as_bytes(), minor })
+    }
+
+    /// A request line whose target is not UTF-8; `None` when its end has not come yet. httparse takes none,
     /// but Node sends what stands in a path as Latin-1, and curl as the terminal has it.
     ///
     /// # Errors
     /// For any other line.
-    pub(super) fn of_other_bytes(bytes: &'b [u8]) -> Result<Option<(Self, usize)>, NoRequest> {
+    pub(super) fn of_other_bytes(bytes: &'b [u8]) -> Result<Option<Self>, NoRequest> {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let mut parts = bytes[..end.unwrap_or(bytes.len())].splitn(3, |byte| *byte == b' ');
         let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
@@ -38,7 +54,7 @@ impl<'b> Line<'b> {
             }
             _ => return other_version(bytes),
         };
-        Ok(end.map(|end| (Self { method, target, minor }, end + 1)))
+        Ok(end.map(|_| Self { method, target, minor }))
     }
 }
 
@@ -160,8 +176,8 @@ mod tests {
     #[test]
     fn only_a_line_with_a_target_that_is_no_text_is_read_here() {
         let line = |text: &'static [u8]| Line::of_other_bytes(text);
-        let (read, end) = line(b"GET /caf\xe9 HTTP/1.0\r\nhost: x\r\n").unwrap().unwrap();
-        assert_eq!((read.method, read.target, read.minor, end), ("GET", &b"/caf\xe9"[..], 0, 20));
+        let read = line(b"GET /caf\xe9 HTTP/1.0\r\nhost: x\r\n").unwrap().unwrap();
+        assert_eq!((read.method, read.target, read.minor), ("GET", &b"/caf\xe9"[..], 0));
         for begun in [&b"GET /caf\xe9 "[..], b"GET /caf\xe9 HT", b"GET /caf\xe9 HTTP/1.1\r"] {
             assert!(line(begun).unwrap().is_none(), "{}", begun.escape_ascii());
         }
