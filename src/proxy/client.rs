@@ -51,11 +51,11 @@ impl Client {
         self.place.as_ref()
     }
 
-    /// Says that it waits, and what memory is held for it: its own buffers, and so many bytes of others.
-    pub(super) fn waits(&mut self, others: usize) {
+    /// Says that it waits, whether for the client, and what memory is held for it: its own buffers, and so many bytes of others.
+    pub(super) fn waits(&mut self, others: usize, on_client: bool) {
         if let Some(place) = &self.place {
             let held = self.input.capacity() + self.output.capacity() + self.stream.held() + others;
-            place.waits(held, self.watch.since);
+            place.waits(held, on_client, self.watch.since);
         }
     }
 

@@ -43,6 +43,8 @@ struct Inner {
     base: Cell<usize>,
     /// Bytes that its buffers take while it waits.
     held: Cell<usize>,
+    /// It waits for the client to send or to take, rather than for AEM.
+    on_client: Cell<bool>,
     /// When something moved last.
     moved: Cell<Instant>,
     is_stream: bool,
@@ -88,6 +90,7 @@ impl Clients {
             idle: Cell::new((!is_stream).then_some(now)),
             base: Cell::new(base),
             held: Cell::new(0),
+            on_client: Cell::new(false),
             moved: Cell::new(now),
             is_stream,
             task: OnceCell::new(),
@@ -101,14 +104,17 @@ impl Clients {
     }
 
     /// The places that hold the most memory for the longest, until they make up `excess` bytes: a few at a time, since they may
-    /// free more than they know. None that has moved just now: it may be over in a moment. Those that hold no buffers come last,
-    /// and only when they have stood still for long: there is little to gain.
+    /// free more than they know. None that has moved just now: it may be over in a moment. Those that hold no buffers, or little
+    /// while they wait for AEM, come last, and only when they have stood still for long: there is little to gain.
     fn slowest(&self, excess: usize) -> Vec<Place> {
         let now = Instant::now();
         let (places, streams) = (self.places.borrow(), self.streams.borrow());
         let all = || places.iter().chain(&*streams).filter_map(|place| Some((place.rank(now)?, place)));
         // What the h2 crate holds for a connection, it does not tell.
-        let may_hold = |place: &Place| place.0.held.get() > 0 || place.0.base.get() > TLS_CONNECTION;
+        let may_hold = |Place(place): &Place| {
+            let least = if place.on_client.get() { 0 } else { LITTLE };
+            place.held.get() > least || place.base.get() > TLS_CONNECTION
+        };
         let mut ranked: Vec<_> = all().filter(|(_, place)| may_hold(place)).collect();
         if ranked.is_empty() {
             ranked =
@@ -140,7 +146,7 @@ impl Clients {
 
 impl Worker {
     /// A place for a connection to the proxy with this number. Where there is none, the connection that has waited for a request
-    /// for longest makes room; none where all have one, or, for want of memory, may have one in a moment.
+    /// for longest makes room; none where all have one, or, for want of memory, had one just now.
     pub fn place(&self, proxy: usize) -> Option<Place> {
         let is_full = self.clients.is_full();
         if is_full || !self.has_room() {
@@ -169,9 +175,9 @@ impl Worker {
         self.clients.add(proxy, STREAM, true)
     }
 
-    /// Waits for a moment until the memory budget has room for a new request, or a new connection: connections that stand still
-    /// are closed meanwhile. Tells whether there is room.
-    pub async fn wait_for_room(&self) -> bool {
+    /// Waits for a moment until the memory budget has room for a new request: connections that stand still are closed
+    /// meanwhile. Tells whether there is room.
+    pub(super) async fn wait_for_room(&self) -> bool {
         let memory = self.buffers.memory();
         let deadline = Instant::now() + ROOM_PATIENCE;
         while !self.has_room() && Instant::now() < deadline {
@@ -181,8 +187,24 @@ impl Worker {
         self.has_room()
     }
 
+    /// A place for a connection that found none. For want of memory it waits for one, and then until its client can be told
+    /// that there is none; a connection that waits holds nothing but its socket. None where all places have a request.
+    pub async fn wait_for_place(&self, proxy: usize) -> Option<Place> {
+        let began = Instant::now();
+        while !self.has_room() {
+            let waited = began.elapsed();
+            let may_refuse = self.clients.refused.get() < self.clients.refused_most;
+            if waited >= ROOM_PATIENCE && may_refuse || waited >= REFUSAL_PATIENCE {
+                return None;
+            }
+            self.buffers.memory().press();
+            tokio::time::sleep(ROOM_LOOK).await;
+        }
+        self.place(proxy)
+    }
+
     /// Whether the memory budget has room for a new request or connection.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         !self.buffers.memory().is_exhausted()
     }
 
@@ -266,9 +288,10 @@ impl Place {
         self.0.base.set(self.0.base.get() + HTTP2_CONNECTION);
     }
 
-    /// It waits, and its buffers take so many bytes; something moved last at that time.
-    pub(super) fn waits(&self, held: usize, moved: Instant) {
+    /// It waits, for the client or for AEM, and its buffers take so many bytes; something moved last at that time.
+    pub(super) fn waits(&self, held: usize, on_client: bool, moved: Instant) {
         self.0.held.set(held);
+        self.0.on_client.set(on_client);
         self.0.moved.set(moved);
     }
 
@@ -317,6 +340,9 @@ const STILL_MIN: Duration = Duration::from_millis(200);
 /// Beyond it, only the memory counts: an idle connection that holds nothing is no better a choice for being idle for long.
 const STILL_MAX: Duration = Duration::from_secs(2);
 
+/// The most that an ordinary request holds while AEM works on it: its head, and the beginning of the next one.
+const LITTLE: usize = 16 * 1024;
+
 /// For want of memory no connection is closed that has had no request for less: one may be on its way, or wait to be read.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 
@@ -331,6 +357,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a new request or connection waits for room in the memory budget.
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a connection waits until its client can be told that there is no place: longer than those stay that were told so.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(10);

@@ -60,7 +60,7 @@ impl Tunnel<'_> {
             self.client.watch.moved();
         }
         let held = self.link.held();
-        self.client.waits(held);
+        self.client.waits(held, !self.client.output.is_empty());
         self.client.watch.poll(cx).map(|()| Ok(false))
     }
 

@@ -113,8 +113,8 @@ impl<'a, 'w> Exchange<'a, 'w> {
             self.client.watch.moved();
         }
         let others = self.link.held() + self.request.up.held() + self.down.held_bytes();
-        self.client.waits(others);
         let waits = self.waits_for_client();
+        self.client.waits(others, waits);
         match self.client.watch.poll_pace(cx, waits) {
             Poll::Ready(()) => Poll::Ready(Err(self.overdue())),
             Poll::Pending => Poll::Pending,

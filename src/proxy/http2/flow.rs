@@ -123,7 +123,7 @@ impl Flow {
     fn released(&self, bytes: usize) {
         self.unsent.set(self.unsent.get() - bytes - FRAME);
         self.sent.set(self.sent.get().saturating_add(bytes));
-        self.place.waits(self.unsent.get(), Instant::now());
+        self.place.waits(self.unsent.get(), true, Instant::now());
         if self.unsent.get() < UNSENT_MAX {
             self.waiting.take().into_iter().for_each(Waker::wake);
         }
