@@ -29,7 +29,7 @@ use crate::{
     listener::{Detached, DetachedListener, Listener, Stream},
     memory::Memory,
     network::descriptors::Descriptors,
-    proxy::{Place, Proxy, Worker},
+    proxy::{Proxy, Worker},
 };
 
 /// The threads that serve a proxy's connections. They end when this is dropped and nobody accepts any more.
@@ -207,29 +207,17 @@ impl Body {
 
     /// Serves a connection that is counted already.
     fn serve(&self, worker: &Rc<Worker>, stream: Stream, proxy: usize, token: TaskTrackerToken) {
-        let counted = (Load(Arc::clone(&self.load)), token);
-        match worker.place(proxy) {
-            Some(place) => serve(worker, (stream, proxy), place, counted),
-            None => drop(tokio::task::spawn_local(wait(Rc::clone(worker), (stream, proxy), counted))),
+        let load = Load(Arc::clone(&self.load));
+        let place = worker.place(proxy);
+        let serving = Rc::clone(worker).serve(stream, proxy, place.clone());
+        let counted = async move {
+            let _counted = (load, token);
+            serving.await;
+        };
+        let task = tokio::task::spawn_local(counted);
+        if let Some(place) = place {
+            place.belongs_to(task.abort_handle());
         }
-    }
-}
-
-/// Serves a connection that has a place.
-fn serve(worker: &Rc<Worker>, (stream, proxy): (Stream, usize), place: Place, counted: Counted) {
-    let serving = Rc::clone(worker).serve(stream, proxy, place.clone());
-    let task = tokio::task::spawn_local(async move {
-        let _counted = counted;
-        serving.await;
-    });
-    place.belongs_to(task.abort_handle());
-}
-
-/// Serves a connection once it has a place, or turns it away.
-async fn wait(worker: Rc<Worker>, (stream, proxy): (Stream, usize), counted: Counted) {
-    match worker.wait_for_place(proxy).await {
-        Some(place) => serve(&worker, (stream, proxy), place, counted),
-        None => worker.turn_away(stream, proxy).await,
     }
 }
 
@@ -269,10 +257,13 @@ async fn accept(
             }
         }
     };
+    let mut has_room = true;
     while let Some((stream, permit)) =
         closing.run_until_cancelled(descriptors.accept(listener.accept())).await
     {
         panic_if_asked("accept");
+        // While memory stays short, only the first connection waits: the others would wait for it, and for each other.
+        has_room = if has_room { worker.wait_for_room().await } else { worker.has_room() };
         serve(stream.permitted(permit));
     }
     for stream in listener.close() {
@@ -288,9 +279,6 @@ fn least_busy(threads: &[Thread], turn: usize) -> Option<(usize, &Thread)> {
     let in_turn = numbered.cycle().skip(turn % threads.len().max(1)).take(threads.len());
     in_turn.min_by_key(|(_, thread)| thread.load.load(Relaxed))
 }
-
-/// What counts a connection, until it is dropped.
-type Counted = (Load, TaskTrackerToken);
 
 /// One connection of a thread's, until it is dropped.
 struct Load(Arc<AtomicUsize>);

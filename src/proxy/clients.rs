@@ -146,7 +146,7 @@ impl Clients {
 
 impl Worker {
     /// A place for a connection to the proxy with this number. Where there is none, the connection that has waited for a request
-    /// for longest makes room; none where all have one, or, for want of memory, had one just now.
+    /// for longest makes room; none where all have one, or, for want of memory, may have one in a moment.
     pub fn place(&self, proxy: usize) -> Option<Place> {
         let is_full = self.clients.is_full();
         if is_full || !self.has_room() {
@@ -175,9 +175,9 @@ impl Worker {
         self.clients.add(proxy, STREAM, true)
     }
 
-    /// Waits for a moment until the memory budget has room for a new request: connections that stand still are closed
-    /// meanwhile. Tells whether there is room.
-    pub(super) async fn wait_for_room(&self) -> bool {
+    /// Waits for a moment until the memory budget has room for a new request, or a new connection: connections that stand still
+    /// are closed meanwhile. Tells whether there is room.
+    pub async fn wait_for_room(&self) -> bool {
         let memory = self.buffers.memory();
         let deadline = Instant::now() + ROOM_PATIENCE;
         while !self.has_room() && Instant::now() < deadline {
@@ -187,24 +187,8 @@ impl Worker {
         self.has_room()
     }
 
-    /// A place for a connection that found none. For want of memory it waits for one, and then until its client can be told
-    /// that there is none; a connection that waits holds nothing but its socket. None where all places have a request.
-    pub async fn wait_for_place(&self, proxy: usize) -> Option<Place> {
-        let began = Instant::now();
-        while !self.has_room() {
-            let waited = began.elapsed();
-            let may_refuse = self.clients.refused.get() < self.clients.refused_most;
-            if waited >= ROOM_PATIENCE && may_refuse || waited >= REFUSAL_PATIENCE {
-                return None;
-            }
-            self.buffers.memory().press();
-            tokio::time::sleep(ROOM_LOOK).await;
-        }
-        self.place(proxy)
-    }
-
     /// Whether the memory budget has room for a new request or connection.
-    pub(super) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         !self.buffers.memory().is_exhausted()
     }
 
@@ -253,6 +237,15 @@ impl Worker {
             && let Some(proxy) = self.proxies.get(place.0.proxy)
         {
             proxy.metrics.disconnected();
+        }
+    }
+
+    /// Waits until one more client can be told that there is no place, but not for long. The connection holds nothing but its
+    /// socket meanwhile.
+    pub(super) async fn wait_to_refuse(&self) {
+        let deadline = Instant::now() + REFUSAL_PATIENCE;
+        while self.clients.refused.get() >= self.clients.refused_most && Instant::now() < deadline {
+            tokio::time::sleep(REFUSAL_LOOK).await;
         }
     }
 
@@ -356,10 +349,13 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(10);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a new request or connection waits for room in the memory budget.
-const ROOM_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How long a connection waits until its client can be told that there is no place: longer than those stay that were told so.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
+const ROOM_PATIENCE: Duration = Duration::from_millis(800);
 
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
+
+/// How long a connection waits until its client can be told that there is no place: longer than the others take that were told.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often it looks.
+const REFUSAL_LOOK: Duration = Duration::from_millis(100);

@@ -57,9 +57,15 @@ pub(super) enum End {
 impl Worker {
     /// Serves one connection until it ends, or until the worker stops and the request in flight then is answered.
     ///
-    /// `proxy` is the number of the proxy that the connection was made to.
-    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Place) {
+    /// `proxy` is the number of the proxy that the connection was made to; without a `place` it is only told that there is none.
+    pub async fn serve(self: Rc<Self>, stream: Stream, proxy: usize, place: Option<Place>) {
         let local = stream.local();
+        let Some(place) = place else {
+            if let Some(connection) = self.connection(Socket::Own(stream), proxy, local, None) {
+                connection.turn_away().await;
+            }
+            return;
+        };
         let _leaving = Leaving(&self, place.clone());
         let speaks_tls = self.proxies.get(proxy).is_some_and(|proxy| proxy.tls.is_some());
         let socket = if speaks_tls {
@@ -80,14 +86,6 @@ impl Worker {
         drop(connection);
         // Few need it: not a part of every connection's task.
         Box::pin(http2::serve(Rc::clone(&self), proxy, (stream, early), local, &place)).await;
-    }
-
-    /// Tells a client that there is no place for its connection, as far as there is room to tell it.
-    pub async fn turn_away(&self, stream: Stream, proxy: usize) {
-        let local = stream.local();
-        if let Some(connection) = self.connection(Socket::Own(stream), proxy, local, None) {
-            connection.turn_away().await;
-        }
     }
 
     /// Serves the one request of a stream.
@@ -183,6 +181,9 @@ impl<'w> Connection<'w> {
     async fn turn_away(self) {
         let worker = self.worker;
         let why = if worker.buffers.memory().is_full() { NoRequest::NoMemory } else { NoRequest::TooMany };
+        if why == NoRequest::NoMemory && self.proxy.tls.is_none() {
+            worker.wait_to_refuse().await;
+        }
         match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
             Some(_refused) => self.part(End::Refuse(why)).await,
             None => self.proxy.metrics.connection_ended(why.reason()),
