@@ -2,12 +2,13 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     future::poll_fn,
     io,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -83,16 +84,20 @@ struct Server {
     paused: Rc<Cell<bool>>,
 }
 
-type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Metered>), h2::Error>>;
+type Accepted = Option<Result<Received, h2::Error>>;
+
+/// A request, and what answers it.
+type Received = (Request<RecvStream>, SendResponse<Metered>);
+
+/// Whether the client has not reset a request.
+fn is_awaited((_, respond): &mut Received) -> bool {
+    respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_pending()
+}
 
 impl Server {
-    /// The next request, whose head was the last thing that was read. While there is no room for one, everything else goes on, but
-    /// nothing behind its head is read.
-    async fn accept(&mut self, has_room: bool) -> Accepted {
+    /// The next request, whose head was the last thing that was read.
+    async fn accept(&mut self) -> Accepted {
         poll_fn(|cx| {
-            if !has_room {
-                return self.connection.poll_closed(cx).map(|closed| closed.err().map(Err));
-            }
             let accepted = self.connection.poll_accept(cx);
             if self.paused.take() && accepted.is_pending() {
                 // It was no request's, or the request was refused: on with the next one.
@@ -153,22 +158,30 @@ pub(in crate::proxy) async fn serve(
     if leaving {
         server.connection.graceful_shutdown();
     }
+    // Requests that came while the tasks of others had not ended yet. A stream that the client has reset counts until its task has
+    // seen it (CVE-2023-44487): h2 no longer counts it.
+    let mut waiting = VecDeque::new();
     loop {
+        while streams.len() < STREAMS as usize
+            && let Some((request, respond)) = waiting.pop_front()
+        {
+            let inbound = Inbound::new(request, respond, &flow, client_streams.clone());
+            let inbound = Socket::Shared(Box::new(inbound));
+            let own = worker.stream_place(proxy);
+            let serving = Rc::clone(&worker).serve_stream(inbound, proxy, local, own.clone());
+            own.belongs_to(streams.spawn_local(serving));
+        }
         tokio::select! {
-            // A stream that the client has reset counts until its task has seen it (CVE-2023-44487): h2 no longer counts it.
-            accepted = server.accept(streams.len() < STREAMS as usize) => match accepted {
+            accepted = server.accept() => match accepted {
                 Some(Ok((_, mut respond))) if worker.buffers.memory().is_exhausted() => {
                     // It may be sent again (RFC 9113, section 8.7).
                     respond.send_reset(Reason::REFUSED_STREAM);
                     own.metrics.connection_ended(Ended::Memory);
                 }
-                Some(Ok((request, respond))) => {
+                Some(Ok(request)) => {
                     place.works();
-                    let inbound = Inbound::new(request, respond, &flow, client_streams.clone());
-                    let inbound = Socket::Shared(Box::new(inbound));
-                    let own = worker.stream_place(proxy);
-                    let serving = Rc::clone(&worker).serve_stream(inbound, proxy, local, own.clone());
-                    own.belongs_to(streams.spawn_local(serving));
+                    waiting.retain_mut(is_awaited);
+                    waiting.push_back(request);
                 }
                 Some(Err(error)) => {
                     debug!(%error, "HTTP/2 connection of a client broke off");
