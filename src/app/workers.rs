@@ -263,7 +263,10 @@ async fn accept(
     {
         panic_if_asked("accept");
         // While memory stays short, only the first connection waits: the others would wait for it, and for each other.
-        has_room = if has_room { worker.wait_for_room().await } else { worker.has_room() };
+        has_room = match has_room {
+            true => closing.run_until_cancelled(worker.wait_for_room()).await.unwrap_or(false),
+            false => worker.has_room(),
+        };
         serve(stream.permitted(permit));
     }
     for stream in listener.close() {

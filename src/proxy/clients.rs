@@ -240,7 +240,7 @@ impl Worker {
         }
     }
 
-    /// Waits until one more client can be told that there is no place, but not for long. The connection holds nothing but its
+    /// Waits until one more connection can be refused with an answer, but not for long. The connection holds nothing but its
     /// socket meanwhile.
     pub(super) async fn wait_to_refuse(&self) {
         let deadline = Instant::now() + REFUSAL_PATIENCE;
@@ -354,7 +354,7 @@ const ROOM_PATIENCE: Duration = Duration::from_millis(800);
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
 
-/// How long a connection waits until its client can be told that there is no place: longer than the others take that were told.
+/// How long a connection waits until it can be refused with an answer: longer than those take that were refused before.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often it looks.
