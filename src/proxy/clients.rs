@@ -240,15 +240,6 @@ impl Worker {
         }
     }
 
-    /// Waits until one more connection can be refused with an answer, but not for long. The connection holds nothing but its
-    /// socket meanwhile.
-    pub(super) async fn wait_to_refuse(&self) {
-        let deadline = Instant::now() + REFUSAL_PATIENCE;
-        while self.clients.refused.get() >= self.clients.refused_most && Instant::now() < deadline {
-            tokio::time::sleep(REFUSAL_LOOK).await;
-        }
-    }
-
     /// The right to be told that there is no place: not for any number at once, since that takes its time.
     pub(super) fn refuse(&self) -> Option<Refused<'_>> {
         let refused = self.clients.refused.get() + 1;
@@ -353,9 +344,3 @@ const ROOM_PATIENCE: Duration = Duration::from_millis(800);
 
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
-
-/// How long a connection waits until it can be refused with an answer: longer than those take that were refused before.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How often it looks.
-const REFUSAL_LOOK: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ use std::{
 
 use memchr::memchr;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::futures::OwnedNotified,
     time::{Instant, timeout},
 };
@@ -177,17 +177,27 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// Says that there is no place for it, unless there are many to say that to, or it would take a handshake to say it.
+    /// Refuses it with an answer, unless that would take a handshake.
     async fn turn_away(self) {
         let worker = self.worker;
         let why = if worker.buffers.memory().is_full() { NoRequest::NoMemory } else { NoRequest::TooMany };
-        if why == NoRequest::NoMemory && self.proxy.tls.is_none() {
-            worker.wait_to_refuse().await;
+        if self.proxy.tls.is_some() {
+            return self.proxy.metrics.connection_ended(why.reason());
         }
-        match worker.refuse().filter(|_| self.proxy.tls.is_none()) {
+        match worker.refuse() {
             Some(_refused) => self.part(End::Refuse(why)).await,
-            None => self.proxy.metrics.connection_ended(why.reason()),
+            None => self.refuse_at_once(why).await,
         }
+    }
+
+    /// Answers without waiting until the client has read that. On Linux it reads what has come even if the connection is reset
+    /// behind it.
+    async fn refuse_at_once(mut self, why: NoRequest) {
+        self.proxy.metrics.connection_ended(why.reason());
+        let answer = why.answer(false);
+        let stream = &mut self.client.stream;
+        // An empty socket takes it whole.
+        let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_write(cx, &answer))).await;
     }
 
     /// The next request, or the end of the connection if none comes.
